@@ -1,0 +1,17 @@
+# Sets VAE_HAVE_CUDA and, if so, enables the CUDA language and finds the toolkit.
+set(VAE_HAVE_CUDA OFF)
+if(NOT VAE_CUDA STREQUAL "OFF")
+    set(CMAKE_CUDA_ARCHITECTURES ${VAE_CUDA_ARCHITECTURES})
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(CMAKE_CUDA_COMPILER)
+        enable_language(CUDA)
+        find_package(CUDAToolkit REQUIRED)
+        set(VAE_HAVE_CUDA ON)
+    elseif(VAE_CUDA STREQUAL "ON")
+        message(FATAL_ERROR "VAE_CUDA is ON, but no CUDA compiler was found: install the CUDA "
+                            "Toolkit and put nvcc on PATH, or set VAE_CUDA=OFF")
+    else()
+        message(STATUS "No CUDA compiler found: building the CPU program only")
+    endif()
+endif()

@@ -1,0 +1,12 @@
+# What all our own C++ is compiled with. CUDA files get their warnings in kernels/CMakeLists.txt.
+add_library(vae_options INTERFACE)
+target_include_directories(vae_options INTERFACE "${CMAKE_SOURCE_DIR}")
+target_compile_options(vae_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion>
+    $<$<AND:$<BOOL:${VAE_WERROR}>,$<COMPILE_LANGUAGE:CXX>>:-Werror>)
+if(VAE_SANITIZE)
+    target_compile_options(vae_options INTERFACE
+        $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${VAE_SANITIZE} -fno-omit-frame-pointer
+                                  -fno-sanitize-recover=all>)
+    target_link_options(vae_options INTERFACE -fsanitize=${VAE_SANITIZE})
+endif()

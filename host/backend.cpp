@@ -1,0 +1,13 @@
+#include "host/backend.h"
+
+namespace vae {
+
+LossTotals& LossTotals::operator+=(const LossTotals& other) {
+    recon += other.recon;
+    kl += other.kl;
+    loss += other.loss;
+    examples += other.examples;
+    return *this;
+}
+
+}  // namespace vae

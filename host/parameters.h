@@ -1,0 +1,65 @@
+// Where each named tensor lives in the parameter arena. Gradients and both Adam moments use the
+// same layout, so one offset names a tensor in all four.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/config.h"
+
+namespace vae {
+
+struct Tensor {
+    std::string name;
+    std::vector<std::size_t> shape;  // (out, in) for weights, (out) for biases
+    std::size_t offset = 0;          // in elements from the arena's start; a multiple of 64
+    std::size_t size = 0;            // product of the shape
+};
+
+// A fully connected layer y[B, out] = x[B, in] W[out, in]^T + b[out].
+struct DenseLayer {
+    std::size_t in = 0;
+    std::size_t out = 0;
+    Tensor weight;
+    Tensor bias;
+};
+
+// The two heads of the encoder as one matrix product of 2·stride rows: rows [0, latent) are mu,
+// rows [stride, stride + latent) are logvar. The rows between are padding: zero, with zero
+// gradient. stride >= latent is the least that keeps both weights aligned to 256 bytes.
+struct Heads {
+    std::size_t in = 0;
+    std::size_t latent = 0;
+    std::size_t stride = 0;
+    Tensor mu_weight;  // the joint matrix starts at mu_weight.offset
+    Tensor mu_bias;
+    Tensor logvar_weight;  // at mu_weight.offset + stride·in
+    Tensor logvar_bias;
+};
+
+struct ParameterLayout {
+    // Throws InputError when a width is 0 or the arena would not fit 32-bit tensor sizes.
+    ParameterLayout(const ModelConfig& model, std::size_t pixels);
+
+    std::size_t pixels;                // dimensions of x
+    std::vector<DenseLayer> encoder;   // encoder.0, encoder.1, …: dense + activation
+    Heads heads;                       // encoder.mu, encoder.logvar
+    std::vector<DenseLayer> decoder;   // decoder.0, …: dense + activation
+    DenseLayer output;                 // decoder.out: dense, no activation
+    std::size_t arena_size;            // elements, padding included; a multiple of 64
+
+    // All tensors in arena order.
+    std::vector<Tensor> tensors() const;
+};
+
+// Draws initial parameters into an arena (padding is zero). Noise is addressed by
+// (seed, initialization, tensor's index in layout order, element). pytorch: U(±1/sqrt(in)) for
+// weights and biases (torch.nn.Linear). glorot: U(±sqrt(6/(in+out))), zero biases (Glorot & Bengio
+// 2010, eq. 16). he: N(0, 2/in), zero biases (He et al. 2015, eq. 10).
+std::vector<float> initial_parameters(const ParameterLayout& layout, Initialization initialization,
+                                      std::uint64_t seed);
+
+}  // namespace vae

@@ -1,0 +1,55 @@
+// How every kernel starts, and how a CUDA status becomes an exception.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+namespace vae::kernels {
+
+// A CUDA runtime call that failed. The message names the call and the status.
+class CudaError : public std::runtime_error {
+  public:
+    CudaError(cudaError_t status, const char* what)
+        : std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status) + " (" +
+                             cudaGetErrorName(status) + ")"),
+          status_(status) {}
+    cudaError_t status() const { return status_; }
+
+  private:
+    cudaError_t status_;
+};
+
+// Throws CudaError unless status is cudaSuccess. `what` names the call for the message.
+inline void cuda_check(cudaError_t status, const char* what) {
+    if (status != cudaSuccess) {
+        (void)cudaGetLastError();  // a failed launch must not surface again in a later call
+        throw CudaError(status, what);
+    }
+}
+
+struct LaunchShape {
+    dim3 grid;
+    dim3 block;
+    std::size_t shared_bytes = 0;  // dynamic
+};
+
+// Launches kernel(args...) on stream. Parameter types come from the kernel, so an argument that
+// does not convert does not compile. Throws CudaError naming `what` when the launch fails.
+template <class... Parameters>
+void launch(const char* what, void (*kernel)(Parameters...), const LaunchShape& shape,
+            cudaStream_t stream, std::type_identity_t<Parameters>... args) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = shape.grid;
+    config.blockDim = shape.block;
+    config.dynamicSmemBytes = shape.shared_bytes;
+    config.stream = stream;
+    cuda_check(cudaLaunchKernelEx(&config, kernel, args...), what);
+}
+
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace vae::kernels
