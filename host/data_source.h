@@ -1,0 +1,49 @@
+// From a SPEC on the command line to examples in memory.
+//
+//   fashion-mnist   the folder in $VAE_DATA (or its subfolder fashion-mnist) when that is set, else
+//                   Debian's package dataset-fashion-mnist
+//   mnist:DIR       four IDX files in DIR, plain or .gz, named train-images-idx3-ubyte or
+//                   train-images.idx3-ubyte, and so on
+//   FILE            an IDX file of bytes (N,D / N,H,W / N,H,W,C), plain or gzipped, or an .npy file
+//                   of uint8 or float32 of these shapes; recognized by content, not by name
+//   FOLDER          PNG and JPEG images of one size, in the order of their names; all are taken as
+//                   grey or all as RGB, as the first one is, and alpha is dropped
+//   synthetic:linear-gaussian, synthetic:bars     small analytic sets, see host/synthetic.h
+//
+// fashion-mnist, mnist and synthetic have a test set of their own. Of other sources the last tenth
+// (rounded down, but at least one of two examples or more) is the test split.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "host/config.h"
+#include "host/dataset.h"
+
+namespace vae {
+
+// The splits of data.source. The last data.validation training examples become the validation
+// split. first_index counts training from 0, then validation, then test. Values are checked with
+// check_support. Every problem with the source is an InputError of one line.
+Splits load_splits(const DataConfig& data, Likelihood likelihood);
+
+// The test set of a source that has one of its own, all examples of any other; first_index is 0.
+// Values are not checked.
+Dataset load_examples(const std::string& spec);
+
+// Throws an InputError that names the source, the example, the position and the value of the first
+// value that the likelihood has no density for: outside [0,1] for Bernoulli, not finite for either.
+void check_support(const Dataset& data, Likelihood likelihood, const std::string& source);
+
+// The least possible −log p(x|z) of a Bernoulli likelihood, whatever the model, when pixels x in
+// [0,1] are not binarized: Σ_pixels −x ln x − (1−x) ln(1−x), mean over examples, in nats. 0 when
+// all pixels are 0 or 1, or there is no example.
+double entropy_floor(const Dataset& data);
+
+// What a user should know before training on the splits, a line each: grey pixels under a Bernoulli
+// likelihood without binarization (with the test split's entropy floor, or the training split's
+// when there is no test split).
+std::vector<std::string> data_warnings(const Splits& splits, const DataConfig& data,
+                                       Likelihood likelihood);
+
+}  // namespace vae

@@ -1,0 +1,31 @@
+// Whole files in and out. A file is read whole or refused, and replaced whole or left as it was.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace vae {
+
+// The file's bytes. InputError names the path and the system's reason.
+std::string read_file(const std::filesystem::path& path);
+
+// As read_file, and unpacked when it starts as gzip does (RFC 1952; several members are joined).
+// InputError when the gzip data is truncated, damaged or followed by something else.
+std::vector<std::uint8_t> read_maybe_gzip(const std::filesystem::path& path);
+
+// Replaces the file at `path`: writes a temporary file in the same folder, syncs it, renames it
+// over the old one and syncs the folder, so at every instant either the old or the new content is
+// there whole. A symbolic link is followed. On failure the temporary file is removed, the old file
+// is untouched, and RunError names the path and the system's reason.
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> content);
+void write_file_atomically(const std::filesystem::path& path, std::string_view content);
+// The content is the parts laid end to end.
+void write_file_atomically(const std::filesystem::path& path,
+                           std::span<const std::span<const std::byte>> parts);
+
+}  // namespace vae
