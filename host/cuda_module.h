@@ -36,7 +36,7 @@ std::unique_ptr<Backend> make_cuda_backend(const Config& config, const Parameter
 // What the module exports (extern "C", host/gpu/module.cpp).
 inline constexpr const char* kCudaModuleFile = "libvae_cuda.so";
 inline constexpr const char* kCudaModuleVariable = "VAE_CUDA_MODULE";  // overrides where it is
-using CudaStatusFunction = void(CudaStatus&);                   // "vae_cuda_status"
+using CudaStatusFunction = void(CudaStatus&);                          // "vae_cuda_status"
 using CudaBackendFunction = Backend*(const Config&, const ParameterLayout&);  // "vae_cuda_backend"
 
 }  // namespace vae

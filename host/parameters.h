@@ -44,12 +44,12 @@ struct ParameterLayout {
     // Throws InputError when a width is 0 or the arena would not fit 32-bit tensor sizes.
     ParameterLayout(const ModelConfig& model, std::size_t pixels);
 
-    std::size_t pixels;                // dimensions of x
-    std::vector<DenseLayer> encoder;   // encoder.0, encoder.1, …: dense + activation
-    Heads heads;                       // encoder.mu, encoder.logvar
-    std::vector<DenseLayer> decoder;   // decoder.0, …: dense + activation
-    DenseLayer output;                 // decoder.out: dense, no activation
-    std::size_t arena_size;            // elements, padding included; a multiple of 64
+    std::size_t pixels;               // dimensions of x
+    std::vector<DenseLayer> encoder;  // encoder.0, encoder.1, …: dense + activation
+    Heads heads;                      // encoder.mu, encoder.logvar
+    std::vector<DenseLayer> decoder;  // decoder.0, …: dense + activation
+    DenseLayer output;                // decoder.out: dense, no activation
+    std::size_t arena_size;           // elements, padding included; a multiple of 64
 
     // All tensors in arena order.
     std::vector<Tensor> tensors() const;

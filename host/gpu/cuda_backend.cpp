@@ -1,0 +1,315 @@
+#include "host/gpu/cuda_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+#include "kernels/adam.h"
+
+namespace vae::gpu {
+namespace {
+
+// Evaluation and encoding use at least this many rows at a time, however small the batch.
+constexpr std::uint32_t kEvaluationRows = 512;
+// Indices of this many examples go to the device at a time.
+constexpr std::size_t kIndexChunk = std::size_t{1} << 16;
+
+int capacity_of(const Config& config) {
+    const std::uint32_t rows = std::max(config.train.batch, kEvaluationRows);
+    if (rows > static_cast<std::uint32_t>(std::numeric_limits<int>::max())) {
+        throw InputError(fmt::format("train.batch = {} is too large", rows));
+    }
+    return static_cast<int>(rows);
+}
+
+// Selects the device before anything is allocated on it.
+std::string select_device() {
+    kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
+    cudaDeviceProp properties = {};
+    kernels::cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    return properties.name;
+}
+
+}  // namespace
+
+TotalsOnDevice::TotalsOnDevice(const Stream& stream)
+    : stream_(stream), sums_(1, "the loss totals") {
+    sums_.zero(stream_);
+}
+
+void TotalsOnDevice::add(const float* recon, const float* kl, int rows, double beta) {
+    kernels::add_losses(recon, kl, rows, beta, sums_.data(), stream_.get());
+    examples_ += static_cast<std::uint64_t>(rows);
+}
+
+LossTotals TotalsOnDevice::take() {
+    kernels::LossSums sums = {};
+    sums_.download({&sums, 1}, stream_);
+    sums_.zero(stream_);
+    return {.recon = sums.recon,
+            .kl = sums.kl,
+            .loss = sums.loss,
+            .examples = std::exchange(examples_, 0)};
+}
+
+CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
+    : config_(config),
+      layout_(layout),
+      device_(select_device()),
+      network_(config.model, layout, capacity_of(config), stream_),
+      adam_m_(layout.arena_size, "Adam's first moments"),
+      adam_v_(layout.arena_size, "Adam's second moments"),
+      identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
+      index_(std::max<std::size_t>(kIndexChunk, config.train.batch), "row indices"),
+      staged_index_(index_.size()),
+      training_totals_(stream_),
+      evaluation_totals_(stream_) {
+    adam_m_.zero(stream_);
+    adam_v_.zero(stream_);
+    std::vector<std::uint32_t> identity(identity_.size());
+    std::iota(identity.begin(), identity.end(), 0U);
+    identity_.upload(identity, stream_);
+}
+
+void CudaBackend::set_data(const Splits& splits) {
+    for (const Split split : {Split::train, Split::validation, Split::test}) {
+        const Dataset& dataset = splits.of(split);
+        if (dataset.size > 0 && dataset.shape.pixels() != layout_.pixels) {
+            throw std::invalid_argument("the data do not have the model's number of pixels");
+        }
+        data_[static_cast<std::size_t>(split)] = ResidentData(dataset, stream_);
+    }
+}
+
+void CudaBackend::set_state(const TrainingState& state) {
+    for (const auto* arena : {&state.parameters, &state.adam_m, &state.adam_v}) {
+        if (arena->size() != layout_.arena_size) {
+            throw std::invalid_argument("the state's arenas do not have the layout's size");
+        }
+    }
+    network_.parameters().upload(state.parameters, stream_);
+    adam_m_.upload(state.adam_m, stream_);
+    adam_v_.upload(state.adam_v, stream_);
+    steps_done_ = state.step;
+}
+
+TrainingState CudaBackend::state() {
+    TrainingState state;
+    state.step = steps_done_;
+    state.parameters.resize(layout_.arena_size);
+    state.adam_m.resize(layout_.arena_size);
+    state.adam_v.resize(layout_.arena_size);
+    network_.parameters().download(state.parameters, stream_);
+    adam_m_.download(state.adam_m, stream_);
+    adam_v_.download(state.adam_v, stream_);
+    return state;
+}
+
+std::vector<double> CudaBackend::exact_parameters() {
+    std::vector<float> parameters(layout_.arena_size);
+    network_.parameters().download(parameters, stream_);
+    return {parameters.begin(), parameters.end()};
+}
+
+const ResidentData& CudaBackend::data(Split split) const {
+    return data_[static_cast<std::size_t>(split)];
+}
+
+kernels::NoiseStream CudaBackend::noise(Purpose purpose, std::uint64_t step) const {
+    return {.seed = config_.train.seed,
+            .purpose = static_cast<std::uint32_t>(purpose),
+            .step = static_cast<std::uint32_t>(step),
+            .sample = 0};
+}
+
+void CudaBackend::check_request(const TrainRequest& request) const {
+    if (request.batch == 0 || request.batch > static_cast<std::uint32_t>(network_.capacity())) {
+        throw std::invalid_argument(
+            fmt::format("a batch of {} rows; the backend was made for 1 to {}", request.batch,
+                        network_.capacity()));
+    }
+    const std::uint64_t steps = (request.rows.size() + request.batch - 1) / request.batch;
+    if (request.first_step + steps > std::numeric_limits<std::uint32_t>::max()) {
+        throw std::invalid_argument("noise is addressed by a step of 32 bits");
+    }
+    const std::size_t examples = data(Split::train).size();
+    for (const std::uint32_t row : request.rows) {
+        if (row >= examples) {
+            throw std::invalid_argument(
+                fmt::format("row {} of a training split of {} examples", row, examples));
+        }
+    }
+}
+
+void CudaBackend::upload_index(std::span<const std::uint32_t> rows) {
+    index_uploaded_.synchronize();  // the staging memory may still be read
+    std::copy(rows.begin(), rows.end(), staged_index_.data());
+    kernels::cuda_check(cudaMemcpyAsync(index_.data(), staged_index_.data(), rows.size_bytes(),
+                                        cudaMemcpyHostToDevice, stream_.get()),
+                        "cudaMemcpyAsync of the row indices");
+    index_uploaded_.record(stream_);
+}
+
+void CudaBackend::gather_training(const std::uint32_t* index, int rows, std::uint64_t step) {
+    const bool dynamic = config_.data.binarize == Binarize::dynamic;
+    const kernels::Pixels pixels =
+        config_.data.binarize == Binarize::none ? kernels::Pixels::grey : kernels::Pixels::binary;
+    const kernels::NoiseStream stream = dynamic ? noise(Purpose::dynamic_binarization, step)
+                                                : noise(Purpose::fixed_binarization, 0);
+    data(Split::train).gather(index, 0, rows, pixels, stream, network_.x().data(), stream_);
+}
+
+void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset,
+                                    int rows) {
+    const kernels::Pixels pixels =
+        config_.data.binarize == Binarize::none ? kernels::Pixels::grey : kernels::Pixels::binary;
+    data(split).gather(index, offset, rows, pixels, noise(Purpose::fixed_binarization, 0),
+                       network_.x().data(), stream_);
+}
+
+void CudaBackend::forward_backward(const std::uint32_t* index, int rows, std::uint64_t step,
+                                   double beta, const PosteriorOutputs& outputs) {
+    const BatchNoise batch_noise = {.stream = noise(Purpose::epsilon, step),
+                                    .index = index,
+                                    .first_index = data(Split::train).first_index()};
+    gather_training(index, rows, step);
+    network_.encode(rows, batch_noise, outputs);
+    network_.decode(rows);
+    network_.backward(rows, batch_noise, 1.0 / rows, beta);
+}
+
+void CudaBackend::add_losses(int rows, double beta, TotalsOnDevice& totals) {
+    totals.add(network_.recon().data(), network_.kl().data(), rows, beta);
+}
+
+double CudaBackend::mean_loss(int rows, double beta) {
+    TotalsOnDevice totals(stream_);
+    add_losses(rows, beta, totals);
+    return totals.take().loss / rows;
+}
+
+void CudaBackend::update(std::uint64_t step, double learning_rate) {
+    const TrainConfig& train = config_.train;
+    const auto t = static_cast<double>(step + 1);
+    const double correction1 = 1 - std::pow(train.adam_beta1, t);
+    const double correction2 = 1 - std::pow(train.adam_beta2, t);
+    const kernels::AdamStep adam = {
+        .beta1 = static_cast<float>(train.adam_beta1),
+        .beta2 = static_cast<float>(train.adam_beta2),
+        .epsilon = static_cast<float>(train.adam_epsilon),
+        .step_size = static_cast<float>(learning_rate / correction1),
+        .inverse_sqrt_correction2 = static_cast<float>(1 / std::sqrt(correction2))};
+    kernels::adam(adam, network_.gradients().data(), layout_.arena_size,
+                  network_.parameters().data(), adam_m_.data(), adam_v_.data(), stream_.get());
+}
+
+void CudaBackend::train(const TrainRequest& request) {
+    check_request(request);
+    const std::size_t batch = request.batch;
+    const std::size_t chunk = index_.size() / batch * batch;  // whole steps
+    std::uint64_t step = request.first_step;
+    for (std::size_t start = 0; start < request.rows.size(); start += chunk) {
+        const auto rows = request.rows.subspan(start, std::min(chunk, request.rows.size() - start));
+        upload_index(rows);
+        for (std::size_t first = 0; first < rows.size(); first += batch, ++step) {
+            const int count = static_cast<int>(std::min(batch, rows.size() - first));
+            forward_backward(index_.data() + first, count, step, request.beta, {});
+            add_losses(count, request.beta, training_totals_);
+            update(step, request.learning_rate);
+        }
+    }
+    steps_done_ = step;
+}
+
+LossTotals CudaBackend::take_totals() {
+    return training_totals_.take();
+}
+
+LossTotals CudaBackend::evaluate(Split split, double beta) {
+    const auto capacity = static_cast<std::size_t>(network_.capacity());
+    const std::size_t size = data(split).size();
+    for (std::size_t start = 0; start < size; start += capacity) {
+        const int rows = static_cast<int>(std::min(capacity, size - start));
+        const auto offset = static_cast<std::uint32_t>(start);
+        gather_evaluation(split, identity_.data(), offset, rows);
+        network_.encode(rows,
+                        {.stream = noise(Purpose::evaluation_epsilon, 0),
+                         .index = identity_.data(),
+                         .first_index = data(split).first_index() + offset},
+                        {});
+        network_.decode(rows);
+        network_.reconstruction_loss(rows);
+        add_losses(rows, beta, evaluation_totals_);
+    }
+    return evaluation_totals_.take();
+}
+
+Posterior CudaBackend::encode(std::span<const float> x) {
+    const std::size_t pixels = layout_.pixels;
+    const std::size_t latent = layout_.heads.latent;
+    const std::size_t rows = x.size() / pixels;
+    const std::size_t capacity = std::min(rows, static_cast<std::size_t>(network_.capacity()));
+    DeviceArray<float> mu(capacity * latent, "posterior means");
+    DeviceArray<float> logvar(capacity * latent, "posterior log-variances");
+    Posterior result;
+    result.mu.resize(rows * latent);
+    result.logvar.resize(rows * latent);
+    for (std::size_t start = 0; start < rows; start += capacity) {
+        const std::size_t count = std::min(capacity, rows - start);
+        network_.x().upload(x.subspan(start * pixels, count * pixels), stream_);
+        // z is computed too, and not used: any noise will do.
+        network_.encode(static_cast<int>(count),
+                        {.stream = noise(Purpose::evaluation_epsilon, 0),
+                         .index = identity_.data(),
+                         .first_index = 0},
+                        {.mu = mu.data(), .logvar = logvar.data()});
+        const auto part = [&](std::vector<float>& v) {
+            return std::span(v).subspan(start * latent, count * latent);
+        };
+        mu.download(part(result.mu), stream_);
+        logvar.download(part(result.logvar), stream_);
+    }
+    return result;
+}
+
+std::vector<float> CudaBackend::decode(std::span<const float> z) {
+    const std::size_t pixels = layout_.pixels;
+    const std::size_t latent = layout_.heads.latent;
+    const std::size_t rows = z.size() / latent;
+    const auto capacity = static_cast<std::size_t>(network_.capacity());
+    std::vector<float> means(rows * pixels);
+    for (std::size_t start = 0; start < rows; start += capacity) {
+        const std::size_t count = std::min(capacity, rows - start);
+        network_.z().upload(z.subspan(start * latent, count * latent), stream_);
+        network_.decode(static_cast<int>(count));
+        network_.output_mean(static_cast<int>(count));
+        network_.output_product().download(std::span(means).subspan(start * pixels, count * pixels),
+                                           stream_);
+    }
+    return means;
+}
+
+std::vector<float> CudaBackend::examples(Split split, std::span<const std::uint32_t> rows) {
+    const std::size_t pixels = layout_.pixels;
+    const auto capacity = static_cast<std::size_t>(network_.capacity());
+    std::vector<float> result(rows.size() * pixels);
+    for (std::size_t start = 0; start < rows.size(); start += capacity) {
+        const std::size_t count = std::min(capacity, rows.size() - start);
+        const auto part = rows.subspan(start, count);
+        if (std::any_of(part.begin(), part.end(),
+                        [&](std::uint32_t row) { return row >= data(split).size(); })) {
+            throw std::invalid_argument("a row beyond the end of its split");
+        }
+        upload_index(part);
+        gather_evaluation(split, index_.data(), 0, static_cast<int>(count));
+        network_.x().download(std::span(result).subspan(start * pixels, count * pixels), stream_);
+    }
+    return result;
+}
+
+}  // namespace vae::gpu

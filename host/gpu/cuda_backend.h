@@ -1,0 +1,91 @@
+// The CUDA backend: host/backend.h on one device and one stream.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/backend.h"
+#include "host/gpu/device_array.h"
+#include "host/gpu/network.h"
+#include "host/gpu/resident_data.h"
+#include "host/noise.h"
+#include "kernels/loss_totals.h"
+
+namespace vae::gpu {
+
+// Running loss totals on the device, with the number of examples in them.
+class TotalsOnDevice {
+  public:
+    explicit TotalsOnDevice(const Stream& stream);
+
+    void add(const float* recon, const float* kl, int rows, double beta);
+    // Waits, returns the sums and starts from zero again.
+    LossTotals take();
+
+  private:
+    const Stream& stream_;
+    DeviceArray<kernels::LossSums> sums_;
+    std::uint64_t examples_ = 0;
+};
+
+class CudaBackend : public Backend {
+  public:
+    // Uses device 0. Throws kernels::CudaError when CUDA fails, RunError when the device is full.
+    CudaBackend(const Config& config, const ParameterLayout& layout);
+
+    std::string name() const override { return "cuda"; }
+    std::string device() const override { return device_; }
+    void set_data(const Splits& splits) override;
+    void set_state(const TrainingState& state) override;
+    TrainingState state() override;
+    std::vector<double> exact_parameters() override;
+    void train(const TrainRequest& request) override;
+    LossTotals take_totals() override;
+    LossTotals evaluate(Split split, double beta) override;
+    Posterior encode(std::span<const float> x) override;
+    std::vector<float> decode(std::span<const float> z) override;
+    std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
+    Trace trace(const TrainRequest& one_step) override;
+
+  private:
+    // Checks a request against the data and the capacity; throws std::invalid_argument.
+    void check_request(const TrainRequest& request) const;
+    const ResidentData& data(Split split) const;
+    kernels::NoiseStream noise(Purpose purpose, std::uint64_t step) const;
+    // x of the network from training examples index[0 … rows), as training at `step` sees them.
+    void gather_training(const std::uint32_t* index, int rows, std::uint64_t step);
+    // x from examples offset + index[0 … rows) of a split, as evaluation sees them.
+    void gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset, int rows);
+    // Forward and backward of one step; leaves recon, kl and the gradients in the network.
+    void forward_backward(const std::uint32_t* index, int rows, std::uint64_t step, double beta,
+                          const PosteriorOutputs& outputs);
+    void add_losses(int rows, double beta, TotalsOnDevice& totals);
+    void update(std::uint64_t step, double learning_rate);
+    // Copies rows to index_ without waiting for the device, in order with what is queued.
+    void upload_index(std::span<const std::uint32_t> rows);
+    // Of recon() and kl() as they are now; the running totals of training stay as they are.
+    double mean_loss(int rows, double beta);
+    // The decoder's logits (or means) from its product.
+    TracedTensor trace_output(std::size_t rows);
+
+    const Config config_;
+    const ParameterLayout layout_;
+    std::string device_;
+    Stream stream_;
+    Network network_;
+    DeviceArray<float> adam_m_;
+    DeviceArray<float> adam_v_;
+    std::array<ResidentData, 3> data_;
+    DeviceArray<std::uint32_t> identity_;  // 0, 1, …, capacity − 1
+    DeviceArray<std::uint32_t> index_;
+    PinnedArray<std::uint32_t> staged_index_;
+    Event index_uploaded_;
+    TotalsOnDevice training_totals_;
+    TotalsOnDevice evaluation_totals_;
+    std::uint64_t steps_done_ = 0;
+};
+
+}  // namespace vae::gpu

@@ -1,0 +1,67 @@
+#include "host/gpu/matmul.h"
+
+#include <fmt/format.h>
+
+#include "host/error.h"
+
+namespace vae::gpu {
+namespace {
+
+// What NVIDIA recommends for Hopper; older devices use less of it.
+constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+
+void cublas_check(cublasStatus_t status, const char* what) {
+    if (status == CUBLAS_STATUS_SUCCESS) return;
+    throw RunError(
+        fmt::format("{}: {} ({})", what, cublasGetStatusString(status), static_cast<int>(status)));
+}
+
+}  // namespace
+
+Matmul::Matmul(const Stream& stream) : workspace_(kWorkspaceBytes, "the cuBLAS workspace") {
+    cublas_check(cublasCreate(&handle_), "cublasCreate");
+    try {
+        cublas_check(cublasSetStream(handle_, stream.get()), "cublasSetStream");
+        // After the stream: setting a stream puts the default workspace back.
+        cublas_check(cublasSetWorkspace(handle_, workspace_.data(), kWorkspaceBytes),
+                     "cublasSetWorkspace");
+    } catch (...) {
+        (void)cublasDestroy(handle_);
+        throw;
+    }
+}
+
+Matmul::~Matmul() {
+    (void)cublasDestroy(handle_);
+}
+
+// cuBLAS is column-major: a row-major [a, b] matrix is its [b, a] matrix, so every product below is
+// the transpose of the one in the header.
+
+void Matmul::forward(const float* x, const float* w, int rows, int in, int out, float* y) const {
+    const float one = 1;
+    const float zero = 0;
+    cublas_check(cublasSgemm(handle_, CUBLAS_OP_T, CUBLAS_OP_N, out, rows, in, &one, w, in, x, in,
+                             &zero, y, out),
+                 "cublasSgemm (forward)");
+}
+
+void Matmul::backward_input(const float* d_y, const float* w, int rows, int in, int out,
+                            float* d_x) const {
+    const float one = 1;
+    const float zero = 0;
+    cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, in, rows, out, &one, w, in, d_y,
+                             out, &zero, d_x, in),
+                 "cublasSgemm (backward, input)");
+}
+
+void Matmul::backward_weight(const float* d_y, const float* x, int rows, int in, int out,
+                             float* d_w) const {
+    const float one = 1;
+    const float zero = 0;
+    cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_T, in, out, rows, &one, x, in, d_y,
+                             out, &zero, d_w, in),
+                 "cublasSgemm (backward, weight)");
+}
+
+}  // namespace vae::gpu

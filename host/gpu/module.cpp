@@ -1,0 +1,76 @@
+// What the CUDA module exports to the driver: host/cuda_module.h.
+#include "host/cuda_module.h"
+
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+
+#include "host/gpu/cuda_backend.h"
+
+namespace vae::gpu {
+namespace {
+
+std::string version_text(int version) {
+    return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+CudaDevice describe(int index) {
+    cudaDeviceProp properties = {};
+    kernels::cuda_check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    CudaDevice device = {.name = properties.name,
+                         .major = properties.major,
+                         .minor = properties.minor,
+                         .multiprocessors = properties.multiProcessorCount,
+                         .memory_bytes = properties.totalGlobalMem,
+                         .free_bytes = 0};
+    std::size_t total = 0;
+    kernels::cuda_check(cudaSetDevice(index), "cudaSetDevice");
+    kernels::cuda_check(cudaMemGetInfo(&device.free_bytes, &total), "cudaMemGetInfo");
+    return device;
+}
+
+void fill_status(CudaStatus& status) {
+    int version = 0;
+    kernels::cuda_check(cudaRuntimeGetVersion(&version), "cudaRuntimeGetVersion");
+    status.runtime = version_text(version);
+    // 0 without a driver.
+    kernels::cuda_check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
+    if (version == 0) {
+        (void)cudaGetLastError();
+        status.reason = "there is no NVIDIA driver";
+        return;
+    }
+    status.driver = version_text(version);
+    int count = 0;
+    const cudaError_t counted = cudaGetDeviceCount(&count);
+    if (counted != cudaSuccess || count == 0) {
+        (void)cudaGetLastError();
+        status.reason = counted == cudaSuccess ? "there is no CUDA device"
+                                               : std::string(cudaGetErrorString(counted));
+        return;
+    }
+    for (int index = 0; index < count; ++index) status.devices.push_back(describe(index));
+    kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
+}
+
+}  // namespace
+}  // namespace vae::gpu
+
+extern "C" {
+
+// CudaStatusFunction. A failure becomes the reason.
+__attribute__((visibility("default"))) void vae_cuda_status(vae::CudaStatus& status) {
+    try {
+        vae::gpu::fill_status(status);
+    } catch (const std::exception& error) {
+        status.devices.clear();
+        status.reason = error.what();
+    }
+}
+
+// CudaBackendFunction. The caller owns the result; throws as CudaBackend's constructor.
+__attribute__((visibility("default"))) vae::Backend* vae_cuda_backend(
+    const vae::Config& config, const vae::ParameterLayout& layout) {
+    return new vae::gpu::CudaBackend(config, layout);
+}
+
+}  // extern "C"

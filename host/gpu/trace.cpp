@@ -1,0 +1,108 @@
+// One step of the CUDA backend, taken apart for comparison.
+#include <fmt/format.h>
+
+#include <stdexcept>
+
+#include "host/gpu/cuda_backend.h"
+
+namespace vae::gpu {
+namespace {
+
+std::vector<double> values_of(const DeviceArray<float>& array, std::size_t size,
+                              const Stream& stream) {
+    std::vector<float> values(size);
+    array.download(values, stream);
+    return {values.begin(), values.end()};
+}
+
+// Copies tensors off the device under their names.
+class Recorder {
+  public:
+    Recorder(std::size_t rows, const Stream& stream) : rows_(rows), stream_(stream) {}
+
+    void add(std::string name, const DeviceArray<float>& array, std::size_t cols) {
+        trace_.push_back({std::move(name), {rows_, cols}, values_of(array, rows_ * cols, stream_)});
+    }
+    void add_per_example(std::string name, const DeviceArray<float>& array) {
+        trace_.push_back({std::move(name), {rows_}, values_of(array, rows_, stream_)});
+    }
+    void add(TracedTensor tensor) { trace_.push_back(std::move(tensor)); }
+
+    Trace take() { return std::move(trace_); }
+
+  private:
+    std::size_t rows_;
+    const Stream& stream_;
+    Trace trace_;
+};
+
+}  // namespace
+
+// The fused loss kernel never writes the logits, so they are the product plus the bias here, in
+// float as in the kernel.
+TracedTensor CudaBackend::trace_output(std::size_t rows) {
+    const Tensor& bias = layout_.output.bias;
+    std::vector<float> product(rows * layout_.pixels);
+    std::vector<float> parameters(layout_.arena_size);
+    network_.output_product().download(product, stream_);
+    network_.parameters().download(parameters, stream_);
+    TracedTensor tensor = {config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean",
+                           {rows, layout_.pixels},
+                           {}};
+    tensor.values.reserve(product.size());
+    for (std::size_t i = 0; i < product.size(); ++i) {
+        tensor.values.push_back(product[i] + parameters[bias.offset + i % layout_.pixels]);
+    }
+    return tensor;
+}
+
+Trace CudaBackend::trace(const TrainRequest& one_step) {
+    check_request(one_step);
+    if (one_step.rows.empty() || one_step.rows.size() > one_step.batch) {
+        throw std::invalid_argument("a trace is of one step of at least one row");
+    }
+    const std::size_t rows = one_step.rows.size();
+    const int count = static_cast<int>(rows);
+    const std::size_t latent = layout_.heads.latent;
+    DeviceArray<float> mu(rows * latent, "posterior means");
+    DeviceArray<float> logvar(rows * latent, "posterior log-variances");
+    DeviceArray<float> epsilon(rows * latent, "epsilon");
+    upload_index(one_step.rows);
+    const BatchNoise batch_noise = {.stream = noise(Purpose::epsilon, one_step.first_step),
+                                    .index = index_.data(),
+                                    .first_index = data(Split::train).first_index()};
+    gather_training(index_.data(), count, one_step.first_step);
+    network_.encode(count, batch_noise,
+                    {.mu = mu.data(), .logvar = logvar.data(), .epsilon = epsilon.data()});
+    network_.decode(count);
+
+    Recorder recorder(rows, stream_);
+    recorder.add("x", network_.x(), layout_.pixels);
+    recorder.add("epsilon", epsilon, latent);
+    for (std::size_t i = 0; i < layout_.encoder.size(); ++i) {
+        recorder.add(fmt::format("encoder.{}.h", i), network_.encoder_h(i), layout_.encoder[i].out);
+    }
+    recorder.add("mu", mu, latent);
+    recorder.add("logvar", logvar, latent);
+    recorder.add("z", network_.z(), latent);
+    for (std::size_t i = 0; i < layout_.decoder.size(); ++i) {
+        recorder.add(fmt::format("decoder.{}.h", i), network_.decoder_h(i), layout_.decoder[i].out);
+    }
+    recorder.add(trace_output(rows));
+
+    network_.backward(count, batch_noise, 1.0 / count, one_step.beta);
+    recorder.add_per_example("recon", network_.recon());
+    recorder.add_per_example("kl", network_.kl());
+    recorder.add({"loss", {1}, {mean_loss(count, one_step.beta)}});
+    std::vector<float> gradients(layout_.arena_size);
+    network_.gradients().download(gradients, stream_);
+    for (const Tensor& tensor : layout_.tensors()) {
+        const auto first = gradients.begin() + static_cast<std::ptrdiff_t>(tensor.offset);
+        recorder.add({"grad." + tensor.name,
+                      tensor.shape,
+                      {first, first + static_cast<std::ptrdiff_t>(tensor.size)}});
+    }
+    return recorder.take();
+}
+
+}  // namespace vae::gpu
