@@ -1,0 +1,322 @@
+// The CUDA backend against the double-precision CPU reference: everything that host/backend.h
+// promises. Runs on a GPU, or under the emulation.
+#include "host/gpu/cuda_backend.h"
+
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <ostream>
+#include <stdexcept>
+
+#include "host/noise.h"
+
+namespace vae {
+namespace {
+
+// Relative L2 gates of FP32 against double.
+constexpr double kGate = 1e-5;
+constexpr double kLossGate = 1e-6;
+
+struct Case {
+    const char* name;
+    std::vector<std::uint32_t> encoder;
+    std::uint32_t latent;
+    std::vector<std::uint32_t> decoder;
+    Activation activation = Activation::relu;
+    Likelihood likelihood = Likelihood::bernoulli;
+    std::size_t pixels = 33;
+    std::uint32_t batch = 16;
+    Binarize binarize = Binarize::none;
+    bool bytes = true;
+    double beta = 1;
+};
+
+void PrintTo(const Case& c, std::ostream* out) {
+    *out << c.name;
+}
+
+Config config_of(const Case& c) {
+    Config config;
+    config.data.binarize = c.binarize;
+    config.model.encoder_hidden = c.encoder;
+    config.model.latent = c.latent;
+    config.model.decoder_hidden = c.decoder;
+    config.model.activation = c.activation;
+    config.model.likelihood = c.likelihood;
+    config.model.sigma = 0.6;
+    // Narrow enough for some log-variances to be clamped.
+    config.model.logvar_min = -0.2;
+    config.model.logvar_max = 0.25;
+    config.train.batch = c.batch;
+    config.train.seed = 77;
+    return config;
+}
+
+Dataset make_dataset(std::size_t size, std::size_t pixels, bool bytes, std::uint32_t first_index) {
+    Dataset data;
+    data.shape.width = pixels;
+    data.size = size;
+    data.first_index = first_index;
+    std::vector<float> uniform(size * pixels);
+    fill_uniform({.seed = 5, .purpose = Purpose::synthetic_data, .example = first_index}, uniform);
+    if (bytes) {
+        std::vector<std::uint8_t> values;
+        for (const float u : uniform) values.push_back(static_cast<std::uint8_t>(u * 255));
+        data.values = std::move(values);
+    } else {
+        data.values = std::move(uniform);
+    }
+    return data;
+}
+
+Splits make_splits(const Case& c) {
+    Splits splits;
+    splits.train = make_dataset(101, c.pixels, c.bytes, 0);
+    splits.validation = make_dataset(13, c.pixels, c.bytes, 101);
+    splits.test = make_dataset(37, c.pixels, c.bytes, 114);
+    return splits;
+}
+
+TrainingState initial_state(const Config& config, const ParameterLayout& layout) {
+    TrainingState state;
+    state.parameters = initial_parameters(layout, config.model.initialization, config.train.seed);
+    state.adam_m.resize(layout.arena_size);
+    state.adam_v.resize(layout.arena_size);
+    return state;
+}
+
+// ‖a − b‖ / ‖b‖, or ‖a − b‖ where b is zero. NaN when the sizes differ or there is nothing.
+double relative_l2(std::span<const double> a, std::span<const double> b) {
+    if (a.size() != b.size() || a.empty()) return std::numeric_limits<double>::quiet_NaN();
+    double difference = 0;
+    double norm = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        difference += (a[i] - b[i]) * (a[i] - b[i]);
+        norm += b[i] * b[i];
+    }
+    return std::sqrt(norm > 0 ? difference / norm : difference);
+}
+
+std::vector<double> widen(std::span<const float> values) {
+    return {values.begin(), values.end()};
+}
+
+std::vector<std::uint32_t> some_rows(std::size_t count) {
+    std::vector<std::uint32_t> rows(count);
+    for (std::size_t i = 0; i < count; ++i) rows[i] = static_cast<std::uint32_t>(i * 37 % 101);
+    return rows;
+}
+
+bool is_loss(const std::string& name) {
+    return name == "recon" || name == "kl" || name == "loss";
+}
+
+class CudaBackendTest : public testing::TestWithParam<Case> {
+  protected:
+    void SetUp() override {
+        int devices = 0;
+        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+            GTEST_SKIP() << "no CUDA device";
+        }
+        cuda = std::make_unique<gpu::CudaBackend>(config, layout);
+        cpu = make_cpu_double_backend(config, layout);
+        for (Backend* backend : {cuda.get(), cpu.get()}) {
+            backend->set_data(splits);
+            backend->set_state(initial_state(config, layout));
+        }
+    }
+
+    TrainRequest request(std::span<const std::uint32_t> rows, std::uint64_t first_step = 0) const {
+        return {.first_step = first_step,
+                .rows = rows,
+                .batch = GetParam().batch,
+                .beta = GetParam().beta,
+                .learning_rate = 1e-3};
+    }
+
+    const Config config = config_of(GetParam());
+    const Splits splits = make_splits(GetParam());
+    const ParameterLayout layout{config.model, GetParam().pixels};
+    std::unique_ptr<Backend> cuda;
+    std::unique_ptr<Backend> cpu;
+};
+
+TEST_P(CudaBackendTest, TraceMatchesTheReference) {
+    const auto rows = some_rows(GetParam().batch);
+    const Trace ours = cuda->trace(request(rows, 3));
+    const Trace reference = cpu->trace(request(rows, 3));
+    ASSERT_EQ(ours.size(), reference.size());
+    ASSERT_GT(ours.size(), layout.tensors().size());
+    for (std::size_t i = 0; i < ours.size(); ++i) {
+        SCOPED_TRACE(reference[i].name);
+        ASSERT_EQ(ours[i].name, reference[i].name);
+        EXPECT_EQ(ours[i].shape, reference[i].shape);
+        EXPECT_LE(relative_l2(ours[i].values, reference[i].values),
+                  is_loss(ours[i].name) ? kLossGate : kGate);
+    }
+}
+
+TEST_P(CudaBackendTest, ParametersAfterTwentyStepsMatchTheReference) {
+    const auto rows = some_rows(20 * GetParam().batch - GetParam().batch / 2);  // last one ragged
+    cuda->train(request(rows));
+    cpu->train(request(rows));
+    const auto ours = cuda->exact_parameters();
+    const auto reference = cpu->exact_parameters();
+    for (const Tensor& tensor : layout.tensors()) {
+        SCOPED_TRACE(tensor.name);
+        EXPECT_LE(relative_l2(std::span(ours).subspan(tensor.offset, tensor.size),
+                              std::span(reference).subspan(tensor.offset, tensor.size)),
+                  kGate);
+    }
+    EXPECT_EQ(cuda->state().step, 20U);
+    const LossTotals a = cuda->take_totals();
+    const LossTotals b = cpu->take_totals();
+    EXPECT_EQ(a.examples, rows.size());
+    EXPECT_NEAR(a.recon / b.recon, 1, kLossGate);
+    EXPECT_NEAR(a.kl / b.kl, 1, 10 * kLossGate);  // of parameters that differ by the gate
+    EXPECT_NEAR(a.loss / b.loss, 1, kLossGate);
+}
+
+TEST_P(CudaBackendTest, PaddingStaysZero) {
+    const auto rows = some_rows(2 * GetParam().batch);
+    cuda->train(request(rows));
+    TrainingState state = cuda->state();
+    for (auto* arena : {&state.parameters, &state.adam_m, &state.adam_v}) {
+        for (const Tensor& tensor : layout.tensors()) {
+            std::fill_n(arena->begin() + static_cast<std::ptrdiff_t>(tensor.offset), tensor.size,
+                        0.0F);
+        }
+        EXPECT_TRUE(std::all_of(arena->begin(), arena->end(), [](float v) { return v == 0; }));
+    }
+}
+
+TEST_P(CudaBackendTest, EvaluationMatchesTheReferenceAndLeavesTheTrainingTotals) {
+    const auto rows = some_rows(GetParam().batch);
+    cuda->train(request(rows));
+    cuda->set_state(initial_state(config, layout));
+    for (const Split split : {Split::train, Split::validation, Split::test}) {
+        SCOPED_TRACE(name_of(split));
+        const LossTotals a = cuda->evaluate(split, GetParam().beta);
+        const LossTotals b = cpu->evaluate(split, GetParam().beta);
+        EXPECT_EQ(a.examples, splits.of(split).size);
+        EXPECT_EQ(b.examples, splits.of(split).size);
+        EXPECT_NEAR(a.recon / b.recon, 1, kLossGate);
+        EXPECT_NEAR(a.kl / b.kl, 1, kLossGate);
+        EXPECT_NEAR(a.loss / b.loss, 1, kLossGate);
+    }
+    EXPECT_EQ(cuda->take_totals().examples, rows.size());
+    EXPECT_EQ(cuda->take_totals().examples, 0U);
+}
+
+TEST_P(CudaBackendTest, EncodingDecodingAndExamplesMatchTheReference) {
+    const auto rows = some_rows(29);
+    const auto x = cuda->examples(Split::train, rows);
+    EXPECT_EQ(x, cpu->examples(Split::train, rows));
+    const Posterior a = cuda->encode(x);
+    const Posterior b = cpu->encode(x);
+    EXPECT_LE(relative_l2(widen(a.mu), widen(b.mu)), kGate);
+    EXPECT_LE(relative_l2(widen(a.logvar), widen(b.logvar)), kGate);
+    const auto mean = cuda->decode(a.mu);
+    EXPECT_EQ(mean.size(), rows.size() * GetParam().pixels);
+    EXPECT_LE(relative_l2(widen(mean), widen(cpu->decode(a.mu))), kGate);
+    EXPECT_TRUE(cuda->encode({}).mu.empty());
+    EXPECT_TRUE(cuda->decode({}).empty());
+}
+
+TEST_P(CudaBackendTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
+    const std::uint32_t batch = GetParam().batch;
+    const auto rows = some_rows(6 * batch);
+    cuda->train(request(rows));
+    const TrainingState whole = cuda->state();
+    const LossTotals totals = cuda->take_totals();
+
+    gpu::CudaBackend other(config, layout);
+    other.set_data(splits);
+    other.set_state(initial_state(config, layout));
+    other.train(request(std::span(rows).first(2 * batch)));
+    const TrainingState half = other.state();
+    gpu::CudaBackend resumed(config, layout);
+    resumed.set_data(splits);
+    resumed.set_state(half);
+    resumed.train(request(std::span(rows).subspan(2 * batch), half.step));
+    const TrainingState parts = resumed.state();
+    EXPECT_EQ(parts.step, whole.step);
+    EXPECT_EQ(parts.parameters, whole.parameters);
+    EXPECT_EQ(parts.adam_m, whole.adam_m);
+    EXPECT_EQ(parts.adam_v, whole.adam_v);
+    LossTotals sum = other.take_totals();
+    sum += resumed.take_totals();
+    EXPECT_DOUBLE_EQ(sum.loss, totals.loss);
+}
+
+TEST_P(CudaBackendTest, RequestsThatDoNotFitAreRefused) {
+    const std::vector<std::uint32_t> beyond = {0, 101};
+    EXPECT_THROW(cuda->train(request(beyond)), std::invalid_argument);
+    EXPECT_THROW((void)cuda->examples(Split::test, std::vector<std::uint32_t>{37}),
+                 std::invalid_argument);
+    TrainRequest none = request({});
+    EXPECT_THROW((void)cuda->trace(none), std::invalid_argument);
+    none.batch = 0;
+    EXPECT_THROW(cuda->train(none), std::invalid_argument);
+    EXPECT_THROW(cuda->set_state({}), std::invalid_argument);
+    EXPECT_NO_THROW(cuda->train(request({})));
+    EXPECT_EQ(cuda->take_totals().examples, 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Networks, CudaBackendTest,
+    testing::Values(Case{.name = "relu", .encoder = {40}, .latent = 5, .decoder = {40}},
+                    Case{.name = "tanh_deep_ragged",
+                         .encoder = {31, 17},
+                         .latent = 3,
+                         .decoder = {7, 29, 33},
+                         .activation = Activation::tanh,
+                         .pixels = 101,
+                         .batch = 13,
+                         .beta = 0.3},
+                    Case{.name = "softplus_gaussian",
+                         .encoder = {33},
+                         .latent = 2,
+                         .decoder = {9},
+                         .activation = Activation::softplus,
+                         .likelihood = Likelihood::gaussian,
+                         .bytes = false},
+                    Case{.name = "gelu_dynamic",
+                         .encoder = {32},
+                         .latent = 32,
+                         .decoder = {32},
+                         .activation = Activation::gelu,
+                         .binarize = Binarize::dynamic,
+                         .beta = 2},
+                    Case{.name = "silu_fixed",
+                         .encoder = {64, 64},
+                         .latent = 33,
+                         .decoder = {64, 64},
+                         .activation = Activation::silu,
+                         .pixels = 64,
+                         .binarize = Binarize::fixed,
+                         .bytes = false},
+                    Case{.name = "linear_gaussian",
+                         .encoder = {},
+                         .latent = 4,
+                         .decoder = {},
+                         .likelihood = Likelihood::gaussian,
+                         .pixels = 11,
+                         .batch = 1},
+                    Case{.name = "beta_zero",
+                         .encoder = {1},
+                         .latent = 1,
+                         .decoder = {1},
+                         .activation = Activation::tanh,
+                         .pixels = 1,
+                         .batch = 101,
+                         .beta = 0}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace vae
