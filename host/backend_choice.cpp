@@ -1,0 +1,40 @@
+#include "host/backend_choice.h"
+
+#include <fmt/format.h>
+
+#include "host/cuda_module.h"
+#include "host/error.h"
+
+namespace vae {
+
+namespace {
+
+ChosenBackend describe(std::unique_ptr<Backend> backend, const std::string& why) {
+    std::string note = fmt::format("backend: {} on {}{}", backend->name(), backend->device(), why);
+    return {std::move(backend), std::move(note)};
+}
+
+}  // namespace
+
+ChosenBackend choose_backend(const std::string& name, const Config& config,
+                             const ParameterLayout& layout) {
+    if (name == "cpu") return describe(make_cpu_backend(config, layout), "");
+    if (name == "cpu-double") return describe(make_cpu_double_backend(config, layout), "");
+    if (name != "auto" && name != "cuda") {
+        throw InputError(
+            fmt::format("--backend {}: there is no such backend; "
+                        "use auto, cuda, cpu or cpu-double",
+                        name));
+    }
+    const std::string reason = cuda_status().reason;
+    if (reason.empty()) {
+        const char* why = name == "auto" ? " (a GPU is there)" : "";
+        return describe(make_cuda_backend(config, layout), why);
+    }
+    if (name == "cuda") {
+        throw RunError(fmt::format("--backend cuda: {}; use --backend cpu or auto", reason));
+    }
+    return describe(make_cpu_backend(config, layout), fmt::format(" (no GPU: {})", reason));
+}
+
+}  // namespace vae

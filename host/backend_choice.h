@@ -1,0 +1,22 @@
+// From the name of a backend on the command line to a backend.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "host/backend.h"
+
+namespace vae {
+
+struct ChosenBackend {
+    std::unique_ptr<Backend> backend;
+    std::string note;  // for people: which it is, on what, and why
+};
+
+// `name` is auto, cuda, cpu or cpu-double; auto takes the GPU if there is a usable one, else the
+// CPU. Throws RunError when cuda is asked for and there is no usable GPU, InputError for any other
+// name.
+ChosenBackend choose_backend(const std::string& name, const Config& config,
+                             const ParameterLayout& layout);
+
+}  // namespace vae

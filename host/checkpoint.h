@@ -1,0 +1,45 @@
+// A training run at rest: parameters, Adam moments and all that is needed to go on exactly, as
+// safetensors. Tensors have their logical shapes (no padding): <name>, adam.m.<name>,
+// adam.v.<name> for each tensor of the ParameterLayout, all F32. Metadata, all text: format,
+// format_version, program_version, config (TOML), step, seed, image (HxWxC), train_examples and
+// the sums of the running epoch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/backend.h"
+#include "host/config.h"
+#include "host/dataset.h"
+#include "host/parameters.h"
+
+namespace vae {
+
+struct Checkpoint {
+    Config config;
+    ImageShape shape;                  // of an example
+    std::uint64_t train_examples = 0;  // size of the training split
+    TrainingState state;
+    LossTotals epoch_totals;   // of the running epoch; nothing at an epoch's end
+    double epoch_seconds = 0;  // spent training in the running epoch
+    std::string program_version;
+
+    ParameterLayout layout() const { return {config.model, shape.pixels()}; }
+};
+
+// Atomic: the file at `path` is the old one or the new one, whole. Throws RunError.
+void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
+
+// Throws InputError, naming the file and what is wrong with it: not a checkpoint, another format
+// version, a tensor that is missing, left over or of another shape than the settings imply.
+Checkpoint load_checkpoint(const std::filesystem::path& path);
+
+// "28x28x1".
+std::string to_text(const ImageShape& shape);
+std::string to_text(std::span<const std::size_t> shape);
+
+}  // namespace vae

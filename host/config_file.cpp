@@ -1,0 +1,209 @@
+#include "host/config_file.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <toml++/toml.h>
+#include <algorithm>
+#include <numeric>
+
+#include "host/error.h"
+#include "host/files.h"
+#include "host/settings.h"
+
+namespace vae {
+
+namespace {
+
+// Levenshtein's distance.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+    std::vector<std::size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), std::size_t{0});
+    for (std::size_t i = 1; i <= a.size(); ++i) {
+        std::size_t diagonal = row[0];
+        row[0] = i;
+        for (std::size_t j = 1; j <= b.size(); ++j) {
+            const std::size_t above = row[j];
+            const std::size_t replace = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            row[j] = std::min({above + 1, row[j - 1] + 1, replace});
+            diagonal = above;
+        }
+    }
+    return row[b.size()];
+}
+
+// What to say after "unknown setting": the nearest key, by its whole name or by its last word.
+std::string advice(std::string_view key) {
+    const std::string_view last = key.substr(key.find_last_of('.') + 1);
+    const Setting* best = nullptr;
+    std::size_t least = 4;
+    for (const Setting& setting : settings()) {
+        const std::string_view name = setting.key;
+        const std::size_t distance =
+            std::min(edit_distance(key, name),
+                     edit_distance(last, name.substr(name.find_last_of('.') + 1)) + 1);
+        if (distance < least) {
+            least = distance;
+            best = &setting;
+        }
+    }
+    if (best != nullptr) return fmt::format("did you mean {}?", best->key);
+    return "`vae train --help` lists the settings";
+}
+
+// The node as it would be written in a file, on one line.
+std::string as_written(const toml::node& node) {
+    if (const auto* text = node.as_string()) return quote(text->get());
+    if (const auto* number = node.as_integer()) return fmt::format("{}", number->get());
+    if (const auto* number = node.as_floating_point()) return fmt::format("{}", number->get());
+    if (const auto* flag = node.as_boolean()) return flag->get() ? "true" : "false";
+    if (const auto* list = node.as_array()) {
+        std::vector<std::string> items;
+        for (const toml::node& item : *list) items.push_back(as_written(item));
+        return fmt::format("[{}]", fmt::join(items, ", "));
+    }
+    return node.is_table() ? "a table" : "a date or time";
+}
+
+SettingValue value_of(const toml::node& node) {
+    SettingValue out{{}, as_written(node)};
+    if (const auto* text = node.as_string()) out.value = text->get();
+    if (const auto* number = node.as_integer()) out.value = number->get();
+    if (const auto* number = node.as_floating_point()) out.value = number->get();
+    if (const auto* list = node.as_array()) {
+        SettingValue::IntegerList items;
+        for (const toml::node& item : *list) {
+            const auto* number = item.as_integer();
+            if (number == nullptr) return out;
+            items.push_back(number->get());
+        }
+        out.value = std::move(items);
+    }
+    return out;
+}
+
+void read_value(const Setting& setting, const SettingValue& value, const std::string& place,
+                Config& config) {
+    try {
+        setting.read(config, value);
+    } catch (const InputError& error) {
+        throw InputError(fmt::format("{}: {} {}", place, setting.key, error.what()));
+    }
+}
+
+void read_table(const toml::table& table, const std::string& prefix, const std::string& origin,
+                Config& config, std::set<std::string>& given) {
+    for (const auto& [name, node] : table) {
+        const std::string key = prefix + std::string(name.str());
+        const std::string place = fmt::format("{}:{}", origin, name.source().begin.line);
+        const auto& all = settings();
+        const bool is_section = std::any_of(all.begin(), all.end(), [&](const Setting& s) {
+            return s.key.compare(0, key.size() + 1, key + '.') == 0;
+        });
+        const Setting* setting = find_setting(key);
+        if (setting != nullptr) {
+            read_value(*setting, value_of(node), place, config);
+            given.insert(key);
+        } else if (const auto* child = node.as_table();
+                   child != nullptr && (is_section || !child->empty())) {
+            read_table(*child, key + '.', origin, config, given);
+        } else {
+            throw InputError(fmt::format("{}: unknown setting {}; {}", place, key, advice(key)));
+        }
+    }
+}
+
+// `text` as the command line gives it, as TOML of the setting's kind.
+std::string command_line_value(const Setting& setting, const std::string& text) {
+    const bool is_quoted = text.size() > 1 && (text[0] == '"' || text[0] == '\'');
+    if (setting.is_text && !is_quoted) return quote(text);
+    if (setting.is_list && (text.empty() || text[0] != '[')) {
+        return text == "none" ? "[]" : '[' + text + ']';
+    }
+    return text;
+}
+
+std::string one_line(std::string_view text) {
+    return std::string(text.substr(0, text.find('\n')));
+}
+
+}  // namespace
+
+ConfigBuilder::ConfigBuilder(const Config& base) : config_(base) {
+    for (const Setting& setting : settings()) given_.insert(setting.key);
+}
+
+void ConfigBuilder::read_file(const std::filesystem::path& path) {
+    const std::string text = vae::read_file(path);
+    read_text(text, path.string());
+}
+
+void ConfigBuilder::read_text(std::string_view toml, const std::string& origin) {
+    try {
+        read_table(toml::parse(toml), "", origin, config_, given_);
+    } catch (const toml::parse_error& error) {
+        throw InputError(fmt::format("{}:{}: {}", origin, error.source().begin.line,
+                                     one_line(error.description())));
+    }
+}
+
+void ConfigBuilder::set(const std::string& key, const std::string& text,
+                        const std::string& origin) {
+    const Setting* setting = find_setting(key);
+    if (setting == nullptr) {
+        throw InputError(fmt::format("{}: unknown setting {}; {}", origin, key, advice(key)));
+    }
+    const std::string value = command_line_value(*setting, text);
+    toml::table table;
+    try {
+        table = toml::parse("value = " + value);
+    } catch (const toml::parse_error&) {
+        table.clear();
+    }
+    const bool is_one_value = table.size() == 1 && table.contains("value");
+    read_value(*setting,
+               is_one_value ? value_of(*table.get("value")) : SettingValue{{}, quote(text)}, origin,
+               config_);
+    given_.insert(key);
+}
+
+void ConfigBuilder::set_assignment(const std::string& assignment, const std::string& origin) {
+    const std::size_t equals = assignment.find('=');
+    if (equals == std::string::npos || equals == 0) {
+        throw InputError(fmt::format("{} {}: want key=value", origin, assignment));
+    }
+    set(assignment.substr(0, equals), assignment.substr(equals + 1), origin + ' ' + assignment);
+}
+
+Config ConfigBuilder::finish() const {
+    Config config = config_;
+    if (given_.count("model.encoder_hidden") > 0 && given_.count("model.decoder_hidden") == 0) {
+        config.model.decoder_hidden.assign(config.model.encoder_hidden.rbegin(),
+                                           config.model.encoder_hidden.rend());
+    }
+    check_config(config);
+    return config;
+}
+
+std::string to_toml(const Config& config) {
+    std::string out = "# All settings of the run, defaults spelled out.\n";
+    std::string section;
+    for (const Setting& setting : settings()) {
+        const std::size_t dot = setting.key.find('.');
+        if (setting.key.substr(0, dot) != section) {
+            section = setting.key.substr(0, dot);
+            out += fmt::format("\n[{}]\n", section);
+        }
+        out += fmt::format("# {}\n{} = {}\n", setting.help, setting.key.substr(dot + 1),
+                           setting.print(config));
+    }
+    return out;
+}
+
+Config from_toml(std::string_view toml, const std::string& origin) {
+    ConfigBuilder builder;
+    builder.read_text(toml, origin);
+    return builder.finish();
+}
+
+}  // namespace vae

@@ -1,0 +1,53 @@
+// metrics.jsonl: one JSON object a line, whole as soon as it is there.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "host/backend.h"
+
+namespace vae {
+
+// A train row sums up the epoch so far; another split's row is an evaluation after that step.
+struct MetricsRow {
+    std::uint64_t step = 0;   // optimiser steps done
+    std::uint32_t epoch = 0;  // from 1
+    Split split = Split::train;
+    LossTotals totals;
+    double beta = 1;
+    double seconds = 0;  // that the training or the evaluation took, nothing else
+};
+
+// step, epoch, split, recon, kl, elbo, loss, beta (means over examples, in nats),
+// examples_per_second, examples, seconds.
+std::string to_json_line(const MetricsRow& row);
+
+// recon, kl, elbo and loss as means over examples.
+struct LossMeans {
+    double recon = 0;
+    double kl = 0;
+    double elbo = 0;
+    double loss = 0;
+};
+LossMeans means(const LossTotals& totals);
+
+// Appends rows, each flushed.
+class MetricsLog {
+  public:
+    // Throws RunError when the file cannot be opened.
+    explicit MetricsLog(const std::filesystem::path& path);
+    // Throws RunError when it cannot be written.
+    void write(const MetricsRow& row);
+
+  private:
+    std::string path_;
+    std::ofstream out_;
+};
+
+// The lines that are whole rows of at most this step. A missing file has none.
+std::vector<std::string> metrics_lines_until(const std::filesystem::path& path, std::uint64_t step);
+
+}  // namespace vae
