@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Checks what `vae compare --dump FILE` wrote against PyTorch: torch_check.py FILE...
+
+From the dump's parameters, x and epsilon alone it rebuilds the network in torch, in double,
+recomputes every activation, recon, kl and the loss with torch.distributions, all gradients by
+autograd and one step of torch.optim.Adam, and compares tensor by tensor. Nothing of our own code
+takes part but the file. Each tensor's relative L2 error must be within the gate of the dump's
+precision; a NaN, a missing tensor and a tensor that nothing here recomputes are misses.
+
+Exit status: 0 all within the gates, 1 a miss or an unreadable dump, 77 torch is not installed.
+"""
+
+import json
+import math
+import sys
+import tomllib
+
+try:
+    import numpy as np
+    import torch
+    from torch.distributions import Bernoulli, Normal, kl_divergence
+except ModuleNotFoundError as error:
+    print(f"skipped: {error}; on Debian: apt-get install python3-torch python3-numpy")
+    sys.exit(77)
+
+NUMPY_TYPE = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+# Rounding of a float network of these depths against double stays about ten times below. The loss
+# is one mean over thousands of terms, whose errors cancel. In double only the order of sums differs.
+GATE = {"F32": 1e-5, "F64": 1e-10}
+LOSS_GATE = {"F32": 1e-6, "F64": 1e-10}
+# Of the step that Adam took, after − before: an element's step is lr·g/(|g| + eps) whatever the
+# size of g, so where g is little more than rounding, so is the step.
+STEP_GATE = {"F32": 1e-3, "F64": 1e-7}
+ACTIVATIONS = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    # Far past torch's default threshold, from where it returns its argument.
+    "softplus": lambda x: torch.nn.functional.softplus(x, threshold=50.0),
+    "gelu": torch.nn.functional.gelu,
+    "silu": torch.nn.functional.silu,
+}
+
+
+class DumpError(Exception):
+    """The dump cannot be checked; the message says why."""
+
+
+def read_safetensors(path):
+    """Returns (metadata, {name: array}, dtype name) of a file whose tensors share one type."""
+    with open(path, "rb") as file:
+        content = file.read()
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or size > len(content) - 8:
+        raise DumpError("truncated: no whole header")
+    try:
+        header = json.loads(content[8 : 8 + size])
+    except ValueError as error:
+        raise DumpError(f"the header is not JSON: {error}") from error
+    metadata = header.pop("__metadata__", {})
+    kinds = {entry["dtype"] for entry in header.values()}
+    if len(kinds) != 1 or not kinds <= NUMPY_TYPE.keys():
+        raise DumpError(f"tensors must all be F32 or all F64, not {sorted(kinds)}")
+    kind = kinds.pop()
+    data = content[8 + size :]
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        count = math.prod(entry["shape"])
+        if end > len(data) or end - begin != count * NUMPY_TYPE[kind].itemsize:
+            raise DumpError(f"{name}: its bytes do not match its shape, or lie past the end")
+        tensors[name] = np.frombuffer(data[begin:end], NUMPY_TYPE[kind]).reshape(entry["shape"])
+    return metadata, tensors, kind
+
+
+class Network(torch.nn.Module):
+    """The autoencoder of the dump's configuration, as one would write it in torch."""
+
+    def __init__(self, model, pixels):
+        super().__init__()
+        self.model = model
+        self.activation = ACTIVATIONS[model["activation"]]
+        widths = [pixels, *model["encoder_hidden"]]
+        self.encoder = torch.nn.ModuleDict(self.chain(widths))
+        self.encoder["mu"] = torch.nn.Linear(widths[-1], model["latent"])
+        self.encoder["logvar"] = torch.nn.Linear(widths[-1], model["latent"])
+        widths = [model["latent"], *model["decoder_hidden"]]
+        self.decoder = torch.nn.ModuleDict(self.chain(widths))
+        self.decoder["out"] = torch.nn.Linear(widths[-1], pixels)
+
+    @staticmethod
+    def chain(widths):
+        """Layers named by their index."""
+        return {
+            str(i): torch.nn.Linear(a, b) for i, (a, b) in enumerate(zip(widths, widths[1:]))
+        }
+
+    def hidden(self, side, name, h, values):
+        """Runs the hidden layers of one side and records each output."""
+        i = 0
+        while str(i) in side:
+            h = self.activation(side[str(i)](h))
+            values[f"{name}.{i}.h"] = h
+            i += 1
+        return h
+
+    def forward(self, x, epsilon, beta):
+        """All values of one step by their name in the dump."""
+        values = {}
+        h = self.hidden(self.encoder, "encoder", x, values)
+        mu = self.encoder["mu"](h)
+        bounds = self.model["logvar_min"], self.model["logvar_max"]
+        logvar = torch.clamp(self.encoder["logvar"](h), *bounds)
+        posterior = Normal(mu, torch.exp(0.5 * logvar))
+        z = mu + posterior.scale * epsilon
+        h = self.hidden(self.decoder, "decoder", z, values)
+        output = self.decoder["out"](h)
+        if self.model["likelihood"] == "bernoulli":
+            values["logits"] = output
+            # Without validation log_prob also takes grey pixels, as soft targets.
+            log_p = Bernoulli(logits=output, validate_args=False).log_prob(x)
+        else:
+            values["mean"] = output
+            log_p = Normal(output, self.model["sigma"]).log_prob(x)
+        recon = -log_p.sum(dim=1)
+        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1)
+        loss = (recon + beta * kl).mean()
+        return values | {
+            "mu": mu, "logvar": logvar, "z": z, "recon": recon, "kl": kl, "loss": loss
+        }
+
+
+def given(tensors, name):
+    """What the computation starts from: x, epsilon or a parameter, in double."""
+    if name not in tensors:
+        raise DumpError(f"the dump has no {name}")
+    if not np.isfinite(tensors[name]).all():
+        raise DumpError(f"{name} has values that are not finite")
+    return torch.tensor(tensors[name], dtype=torch.float64)
+
+
+def recompute(metadata, tensors):
+    """{name: array in double} of everything that torch can say about the dump."""
+    for name in ("config", "beta", "learning_rate", "steps"):
+        if name not in metadata:
+            raise DumpError(f"the metadata has no {name}")
+    config = tomllib.loads(metadata["config"])
+    train = config["train"]
+    x, epsilon = given(tensors, "x"), given(tensors, "epsilon")
+    network = Network(config["model"], x.shape[1]).double()
+    parameters = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            value = given(tensors, name)
+            if value.shape != parameter.shape:
+                raise DumpError(f"{name}: shape {tuple(value.shape)}, not {parameter.shape}")
+            parameter.copy_(value)
+    optimizer = torch.optim.Adam(
+        network.parameters(),
+        lr=float(metadata["learning_rate"]),
+        betas=(train["adam_beta1"], train["adam_beta2"]),
+        eps=train["adam_epsilon"],
+    )
+    expected = network(x, epsilon, float(metadata["beta"]))
+    expected["loss"].backward()
+    expected |= {f"grad.{name}": p.grad.clone() for name, p in parameters.items()}
+    if int(metadata["steps"]) == 1:
+        before = {name: p.detach().clone() for name, p in parameters.items()}
+        optimizer.step()
+        for name, parameter in parameters.items():
+            expected[f"after.{name}"] = parameter
+            expected[f"step.{name}"] = parameter - before[name]
+    return {name: value.detach().numpy() for name, value in expected.items()}, list(parameters)
+
+
+def relative_error(ours, theirs):
+    """Relative L2 error, NaN or infinity where the two cannot be compared."""
+    if ours is None or ours.size == 0 or ours.size != theirs.size:
+        return math.nan
+    difference = np.linalg.norm(ours.astype(np.float64).ravel() - theirs.ravel())
+    scale = np.linalg.norm(theirs)
+    if scale == 0.0:
+        return 0.0 if difference == 0.0 else math.inf
+    return float(difference / scale)
+
+
+def check(path, out=sys.stdout):
+    """Prints a table of all tensors of a dump; returns the number of misses."""
+    metadata, tensors, kind = read_safetensors(path)
+    expected, parameters = recompute(metadata, tensors)
+    steps = int(metadata["steps"])
+    tensors = dict(tensors)
+    if steps == 1:
+        for name in parameters:
+            after = tensors.get(f"after.{name}")
+            if after is not None and after.shape == tensors[name].shape:
+                tensors[f"step.{name}"] = after.astype(np.float64) - tensors[name]
+    misses = 0
+    print(f"{path} ({kind})\n{'tensor':<34}{'shape':<16}{'relative L2':>12}{'gate':>10}", file=out)
+    for name, theirs in expected.items():
+        ours = tensors.get(name)
+        error = relative_error(ours, theirs)
+        gates = LOSS_GATE if name == "loss" else STEP_GATE if name.startswith("step.") else GATE
+        good = error <= gates[kind]  # false for NaN
+        misses += not good
+        shape = "missing" if ours is None else "x".join(map(str, ours.shape)) or "1"
+        verdict = "" if good else "   MISS"
+        print(f"{name:<34}{shape:<16}{error:>12.2e}{gates[kind]:>10.0e}{verdict}", file=out)
+    known = {"x", "epsilon", *parameters, *expected}
+    if steps != 1:
+        known |= {f"after.{name}" for name in parameters}
+        print(f"after.*: not compared, the dump has the first batch of {steps} only", file=out)
+    for name in tensors.keys() - known:
+        print(f"{name:<34}nothing here recomputes it   MISS", file=out)
+        misses += 1
+    for name in known & tensors.keys():
+        if not np.isfinite(tensors[name]).all():
+            print(f"{name:<34}has values that are not finite   MISS", file=out)
+            misses += 1
+    compared = len(expected)
+    print(f"{compared} tensors compared with torch {torch.__version__}, {misses} misses", file=out)
+    return misses if compared else 1
+
+
+def main(paths):
+    if not paths:
+        print(__doc__)
+        return 1
+    misses = 0
+    for path in paths:
+        try:
+            misses += check(path)
+        except (DumpError, OSError, KeyError, ValueError, TypeError) as error:
+            print(f"{path}: cannot be checked: {error!r}")
+            misses += 1
+    return 1 if misses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

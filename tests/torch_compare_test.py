@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Runs `vae compare --dump` for many networks and checks each dump against PyTorch.
+
+    torch_compare_test.py VAE BACKEND         dumps of that backend (cpu, cpu-double, cuda)
+    torch_compare_test.py VAE planted-errors  proves that torch_check.py finds errors in a dump
+
+Exit status: 0 agreed, 1 not, 77 torch is not installed.
+"""
+
+import io
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import torch_check  # noqa: E402  # ends with status 77 where torch is missing
+import numpy as np  # noqa: E402
+
+BARS = {"data.source": "synthetic:bars", "train.batch": 32}
+LINEAR = {
+    "data.source": "synthetic:linear-gaussian",
+    "model.likelihood": "gaussian",
+    "model.sigma": 0.5,
+    "train.batch": 33,
+}
+HIDDEN = {"model.encoder_hidden": [37], "model.decoder_hidden": [41], "model.latent": 5}
+DEEP = {"model.encoder_hidden": [24, 17], "model.decoder_hidden": [19, 23, 29], "model.latent": 3}
+
+CASES = {
+    **{
+        f"{data}, {activation}": {**settings, **HIDDEN, "model.activation": activation}
+        for (data, settings), activation in itertools.product(
+            (("bars", BARS), ("linear-gaussian", LINEAR)), torch_check.ACTIVATIONS
+        )
+    },
+    "no hidden layers": {
+        **LINEAR, "model.encoder_hidden": [], "model.decoder_hidden": [], "model.latent": 2
+    },
+    "deep, beta, other Adam": {
+        **BARS, **DEEP, "model.activation": "silu", "train.beta": 2.5, "train.adam_beta1": 0.8,
+        "train.adam_beta2": 0.99, "train.adam_epsilon": 1e-4, "train.learning_rate": 0.01,
+    },
+    "one example, he": {**BARS, **HIDDEN, "train.batch": 1, "model.initialization": "he"},
+    # A range so narrow that many log-variances lie outside, where the gradient is zero.
+    "clamped log-variance": {
+        **BARS, **HIDDEN, "model.logvar_min": -0.05, "model.logvar_max": 0.05,
+        "model.initialization": "glorot",
+    },
+}
+# Real images, where they are: grey, and drawn anew.
+IMAGES = {
+    "fashion-mnist grey": {"data.source": "fashion-mnist", "train.batch": 128},
+    "fashion-mnist binarized": {
+        "data.source": "fashion-mnist", "data.binarize": "dynamic", "train.batch": 128,
+        "model.encoder_hidden": [100], "model.decoder_hidden": [100], "model.activation": "tanh",
+    },
+}
+
+
+def has_images():
+    return pathlib.Path("/usr/share/datasets/fashion-mnist").is_dir()
+
+
+def write_config(path, settings):
+    """Settings as TOML; JSON's numbers, strings and lists are TOML's too."""
+    lines = []
+    for section in ("data", "model", "train"):
+        lines.append(f"[{section}]")
+        for key, value in settings.items():
+            if key.startswith(section + "."):
+                lines.append(f"{key.removeprefix(section + '.')} = {json.dumps(value)}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def dump(vae, backend, settings, folder):
+    """Has the program write a dump; returns its path."""
+    config, path = folder / "config.toml", folder / "dump.safetensors"
+    write_config(config, settings)
+    path.unlink(missing_ok=True)
+    command = [vae, "compare", "--config", config, "--backend", backend, "--against", backend,
+               "--steps", "1", "--dump", path]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0 or not path.exists():
+        raise SystemExit(f"{' '.join(map(str, command))} ends with {result.returncode}:\n"
+                         f"{result.stdout}{result.stderr}")
+    return path
+
+
+def check_binary(path):
+    """The pixels of a binarized dump are 0 or 1, and both occur."""
+    values = np.unique(torch_check.read_safetensors(path)[1]["x"])
+    return list(values) == [0.0, 1.0]
+
+
+def compare_all(vae, backend, folder):
+    failed = []
+    cases = CASES | (IMAGES if has_images() else {})
+    for name, settings in cases.items():
+        table = io.StringIO()
+        path = dump(vae, backend, settings, folder)
+        misses = torch_check.check(path, table)
+        if settings.get("data.binarize", "none") != "none" and not check_binary(path):
+            misses += 1
+            table.write("x is not binary   MISS\n")
+        print(f"{name}: {table.getvalue().splitlines()[-1]}")
+        if misses:
+            print(table.getvalue())
+            failed.append(name)
+    print(f"{len(cases)} networks, {len(failed)} failed {failed or ''}")
+    return 1 if failed or not cases else 0
+
+
+def write_safetensors(path, metadata, tensors):
+    """The inverse of torch_check.read_safetensors."""
+    header, data = {"__metadata__": metadata}, b""
+    for name, value in tensors.items():
+        kind = {4: "F32", 8: "F64"}[value.dtype.itemsize]
+        header[name] = {"dtype": kind, "shape": list(value.shape),
+                        "data_offsets": [len(data), len(data) + value.nbytes]}
+        data += value.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def planted_errors(vae, folder):
+    """Each error planted in a good dump must be found, and the good dump must pass."""
+    good = dump(vae, "cpu", CASES["bars, tanh"], folder)
+    metadata, tensors, _ = torch_check.read_safetensors(good)
+    path = folder / "planted.safetensors"
+
+    def verdict(change_tensors=None, change_metadata=None, cut=0):
+        changed = {name: value.copy() for name, value in tensors.items()}
+        data = dict(metadata)
+        if change_tensors:
+            change_tensors(changed)
+        if change_metadata:
+            change_metadata(data)
+        write_safetensors(path, data, changed)
+        if cut:
+            path.write_bytes(path.read_bytes()[:-cut])
+        try:
+            return torch_check.check(path, io.StringIO())
+        except torch_check.DumpError:
+            return 1
+
+    def scale(name, factor):
+        return lambda all: all[name].__imul__(np.float32(factor))
+
+    def put(name, value):
+        return lambda all: all[name].ravel().__setitem__(-1, value)
+
+    plants = {}
+    computed = [name for name in tensors if name not in ("x", "epsilon")]
+    for name in computed:
+        plants[f"{name} missing"] = {"change_tensors": lambda all, name=name: all.pop(name)}
+        plants[f"{name} NaN"] = {"change_tensors": put(name, np.nan)}
+        if name.startswith("after."):
+            plants[f"{name} without the step"] = {
+                "change_tensors": lambda all, name=name: all.update(
+                    {name: all[name.removeprefix("after.")].copy()})}
+        elif name in ("recon", "kl", "loss", "mu", "logvar", "z") or name.startswith("grad."):
+            plants[f"{name} 0.01 % off"] = {"change_tensors": scale(name, 1.0001)}
+    plants |= {
+        "x changed": {"change_tensors": put("x", 0.5)},
+        "epsilon changed": {"change_tensors": put("epsilon", 3.0)},
+        "gradient of a mean, not of a sum": {
+            "change_tensors": lambda all: [
+                scale(n, 1.0 / 64)(all) for n in all if n.startswith("grad.")]},
+        "mu and logvar swapped": {
+            "change_tensors": lambda all: all.update(mu=all["logvar"], logvar=all["mu"])},
+        "a tensor nobody knows": {
+            "change_tensors": lambda all: all.update(other=np.ones(3, np.float32))},
+        "another beta": {"change_metadata": lambda data: data.update(beta="1.01")},
+        "another learning rate": {"change_metadata": lambda data: data.update(learning_rate="0.002")},
+        "another activation": {
+            "change_metadata": lambda data: data.update(
+                config=data["config"].replace('"tanh"', '"silu"'))},
+        "truncated": {"cut": 100},
+        "no header": {"cut": 10**9},
+    }
+    failed = [name for name, plant in plants.items() if verdict(**plant) == 0]
+    if verdict() != 0:
+        failed.append("the good dump does not pass")
+    print(f"{len(plants)} planted errors, not found: {failed or 'none'}")
+    return 1 if failed or not computed else 0
+
+
+def main(vae, what):
+    with tempfile.TemporaryDirectory() as folder:
+        if what == "planted-errors":
+            return planted_errors(vae, pathlib.Path(folder))
+        return compare_all(vae, what, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
