@@ -47,16 +47,14 @@ class SafetensorsFile {
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   private:
-    enum class Type { u8, f32, f64 };
     struct Entry {
         std::string name;
-        Type type = Type::u8;
+        std::string type;  // "U8", "F32" or "F64"
         std::vector<std::size_t> shape;
         std::size_t begin = 0;  // bytes from the start of the data
         std::size_t end = 0;
     };
 
-    std::size_t parse_header();
     const Entry* find(const std::string& name) const;
 
     std::string path_;  // for messages

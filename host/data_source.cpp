@@ -1,0 +1,179 @@
+#include "host/data_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "host/error.h"
+#include "host/examples.h"
+#include "host/files.h"
+#include "host/idx.h"
+#include "host/image_folder.h"
+#include "host/npy.h"
+#include "host/synthetic.h"
+
+namespace vae {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFashionMnistFolder = "/usr/share/datasets/fashion-mnist";
+constexpr const char* kFolderVariable = "VAE_DATA";
+
+// The last tenth of a source without a test set of its own is the test split.
+constexpr std::size_t kTestShare = 10;
+
+// What a SPEC names, as it lies there.
+struct Source {
+    Dataset train;                // all examples where there is no test set
+    std::optional<Dataset> test;  // the source's own
+};
+
+bool is_there(const fs::path& path) {
+    std::error_code ignored;
+    return fs::exists(path, ignored);
+}
+
+// A file of MNIST's, by the part of its name that tells it: "train-images" or "t10k-images".
+std::optional<fs::path> find_images(const fs::path& folder, const std::string& stem) {
+    for (const char* const ending :
+         {"-idx3-ubyte", "-idx3-ubyte.gz", ".idx3-ubyte", ".idx3-ubyte.gz"}) {
+        fs::path path = folder / (stem + ending);
+        if (is_there(path)) return path;
+    }
+    return std::nullopt;
+}
+
+Dataset load_idx(const fs::path& path) {
+    return parse_idx(read_maybe_gzip(path), path.string());
+}
+
+Source load_mnist(const fs::path& folder) {
+    const auto train = find_images(folder, "train-images");
+    const auto test = find_images(folder, "t10k-images");
+    if (!train || !test) {
+        throw InputError(fmt::format("{}: no {} there (plain or .gz)", folder.string(),
+                                     train ? "t10k-images-idx3-ubyte" : "train-images-idx3-ubyte"));
+    }
+    Source source{load_idx(*train), load_idx(*test)};
+    if (source.train.shape != source.test->shape) {
+        throw InputError(fmt::format("{}: its images are {}, and those of {} are {}",
+                                     test->string(), describe(source.test->shape),
+                                     train->filename().string(), describe(source.train.shape)));
+    }
+    return source;
+}
+
+Source load_fashion_mnist() {
+    const char* const variable = std::getenv(kFolderVariable);
+    if (variable == nullptr || *variable == '\0') {
+        if (!is_there(kFashionMnistFolder)) {
+            throw InputError(
+                fmt::format("Fashion-MNIST is not installed: apt-get install "
+                            "dataset-fashion-mnist, or set {} to a folder that "
+                            "has its files",
+                            kFolderVariable));
+        }
+        return load_mnist(kFashionMnistFolder);
+    }
+    const fs::path folder = variable;
+    for (const fs::path& candidate : {folder, folder / "fashion-mnist"}) {
+        if (find_images(candidate, "train-images")) return load_mnist(candidate);
+    }
+    throw InputError(
+        fmt::format("{} is {}, and Fashion-MNIST's train-images-idx3-ubyte is neither "
+                    "there nor in its subfolder fashion-mnist: set it to the right "
+                    "folder, or unset it and apt-get install dataset-fashion-mnist",
+                    kFolderVariable, folder.string()));
+}
+
+Dataset load_file(const fs::path& path) {
+    std::vector<std::uint8_t> file = read_maybe_gzip(path);
+    if (file.empty()) throw InputError(fmt::format("{}: the file is empty", path.string()));
+    if (is_idx(file)) return parse_idx(std::move(file), path.string());
+    if (file[0] == 0x93) {  // the first byte of .npy, and of no text
+        NpyArray array = parse_npy(file, path.string());
+        return make_dataset(array.shape, std::move(array.values), path.string());
+    }
+    throw InputError(
+        fmt::format("{}: it is neither an IDX nor an .npy file (images go into a "
+                    "folder of their own)",
+                    path.string()));
+}
+
+// What follows the prefix, if the SPEC has it.
+std::optional<std::string> after(const std::string& spec, std::string_view prefix) {
+    if (!spec.starts_with(prefix)) return std::nullopt;
+    return spec.substr(prefix.size());
+}
+
+Source load_source(const std::string& spec) {
+    if (spec == "fashion-mnist") return load_fashion_mnist();
+    if (const auto folder = after(spec, "mnist:")) return load_mnist(*folder);
+    if (const auto name = after(spec, "synthetic:")) {
+        SyntheticSet set = synthetic_set(*name);
+        return {std::move(set.train), std::move(set.test)};
+    }
+    std::error_code ignored;
+    if (fs::is_directory(spec, ignored)) return {load_image_folder(spec), std::nullopt};
+    if (!is_there(spec)) {
+        throw InputError(
+            fmt::format("no data '{}': it is no file or folder, and none of "
+                        "fashion-mnist, mnist:DIR, synthetic:NAME",
+                        spec));
+    }
+    return {load_file(spec), std::nullopt};
+}
+
+Dataset split_off_test(Dataset& all) {
+    const std::size_t test = all.size < 2 ? 0 : std::max<std::size_t>(all.size / kTestShare, 1);
+    Dataset part = copy_examples(all, all.size - test, all.size);
+    keep_first(all, all.size - test);
+    return part;
+}
+
+}  // namespace
+
+Splits load_splits(const DataConfig& data, Likelihood likelihood) {
+    Source source = load_source(data.source);
+    check_support(source.train, likelihood, data.source);
+    if (source.test) check_support(*source.test, likelihood, data.source + " (test set)");
+
+    Splits splits;
+    splits.test = source.test ? std::move(*source.test) : split_off_test(source.train);
+    splits.train = std::move(source.train);
+    const std::size_t available = splits.train.size;
+    if (data.validation >= available) {
+        throw InputError(
+            fmt::format("data.validation = {} leaves no training examples: {} has {} "
+                        "besides the test split",
+                        data.validation, data.source, available));
+    }
+    splits.validation = copy_examples(splits.train, available - data.validation, available);
+    keep_first(splits.train, available - data.validation);
+    if (available + splits.test.size > std::numeric_limits<std::uint32_t>::max()) {
+        throw InputError(fmt::format("{}: more examples than can be counted in 32 bits: {}",
+                                     data.source, available + splits.test.size));
+    }
+    splits.test.first_index = static_cast<std::uint32_t>(available);
+    return splits;
+}
+
+Dataset load_examples(const std::string& spec) {
+    Source source = load_source(spec);
+    Dataset examples = source.test ? std::move(*source.test) : std::move(source.train);
+    examples.first_index = 0;
+    return examples;
+}
+
+}  // namespace vae

@@ -1,0 +1,232 @@
+#include "host/files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define ZLIB_CONST  // next_in points to const
+#include <zlib.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+#include "host/error.h"
+
+namespace vae {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string reason(int error) {
+    return std::generic_category().message(error);
+}
+
+class FileDescriptor {
+  public:
+    explicit FileDescriptor(int descriptor) : descriptor_(descriptor) {}
+    ~FileDescriptor() {
+        if (descriptor_ >= 0) ::close(descriptor_);
+    }
+    FileDescriptor(const FileDescriptor&) = delete;
+    FileDescriptor& operator=(const FileDescriptor&) = delete;
+
+    int get() const { return descriptor_; }
+    bool is_open() const { return descriptor_ >= 0; }
+    // Some file systems report a failed write only here. Returns 0 or the error.
+    int close() { return ::close(std::exchange(descriptor_, -1)) == 0 ? 0 : errno; }
+
+  private:
+    int descriptor_;
+};
+
+// A temporary file that is removed unless it was renamed into place.
+class TemporaryName {
+  public:
+    explicit TemporaryName(fs::path path) : path_(std::move(path)) {}
+    ~TemporaryName() {
+        if (!path_.empty()) ::unlink(path_.c_str());
+    }
+    TemporaryName(const TemporaryName&) = delete;
+    TemporaryName& operator=(const TemporaryName&) = delete;
+
+    const fs::path& path() const { return path_; }
+    void release() { path_.clear(); }
+
+  private:
+    fs::path path_;
+};
+
+[[noreturn]] void cannot_write(const fs::path& path, int error) {
+    throw RunError(fmt::format("cannot write {}: {}", path.string(), reason(error)));
+}
+
+// A file that nobody else has, in `folder`. Returns its descriptor, or -1 with errno set.
+int create_temporary(const fs::path& folder, fs::path& name) {
+    static std::atomic<unsigned> counter{0};  // threads of one process must not meet
+    for (;;) {
+        name = folder / fmt::format(".vae-{}-{}.tmp", ::getpid(), counter++);
+        const int descriptor = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        // An old one may be left by a process of the same number that was killed.
+        if (descriptor >= 0 || errno != EEXIST) return descriptor;
+    }
+}
+
+// Returns 0 or the error.
+int write_all(int descriptor, std::span<const std::byte> content) {
+    while (!content.empty()) {
+        const ssize_t written = ::write(descriptor, content.data(), content.size());
+        if (written < 0) {
+            if (errno == EINTR) continue;
+            return errno;
+        }
+        content = content.subspan(static_cast<std::size_t>(written));
+    }
+    return 0;
+}
+
+void sync_folder(const fs::path& folder, const fs::path& path) {
+    const FileDescriptor descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    // A folder that may be written but not read cannot be synced, and some file systems do not
+    // sync folders; the file itself is whole all the same.
+    if (!descriptor.is_open()) return;
+    if (::fsync(descriptor.get()) != 0 && errno != EINVAL && errno != ENOTSUP) {
+        cannot_write(path, errno);
+    }
+}
+
+// The file that is to be replaced: `path`, or where it points.
+fs::path resolve_target(const fs::path& path) {
+    std::error_code error;
+    const fs::path target = fs::is_symlink(path, error) ? fs::weakly_canonical(path, error) : path;
+    if (error && error != std::errc::no_such_file_or_directory) cannot_write(path, error.value());
+    if (fs::exists(target, error) && !fs::is_regular_file(target, error)) {
+        throw RunError(fmt::format("cannot write {}: it exists and is {}", path.string(),
+                                   fs::is_directory(target, error) ? "a folder" : "not a file"));
+    }
+    return target;
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path) {
+    const auto fail = [&path](int error) {
+        throw InputError(fmt::format("cannot read {}: {}", path.string(), reason(error)));
+    };
+    const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file.is_open()) fail(errno);
+    struct stat status = {};
+    if (::fstat(file.get(), &status) != 0) fail(errno);
+    if (S_ISDIR(status.st_mode)) fail(EISDIR);
+    if (!S_ISREG(status.st_mode) && !S_ISFIFO(status.st_mode)) {  // /dev/zero never ends
+        throw InputError(fmt::format("cannot read {}: it is not a file", path.string()));
+    }
+    std::string content;
+    std::size_t size = 0;
+    // One byte more than the file has shows the end without growing the buffer.
+    content.resize(static_cast<std::size_t>(std::max<off_t>(status.st_size, 0)) + 1);
+    for (;;) {
+        if (size == content.size()) content.resize(2 * content.size() + 65536);
+        const ssize_t got = ::read(file.get(), content.data() + size, content.size() - size);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) fail(errno);
+        if (got == 0) break;
+        size += static_cast<std::size_t>(got);
+    }
+    content.resize(size);
+    return content;
+}
+
+namespace {
+
+class Inflater {
+  public:
+    // 15: the largest window; + 16: gzip only.
+    Inflater() : ok_(inflateInit2(&stream_, 15 + 16) == Z_OK) {}
+    ~Inflater() {
+        if (ok_) inflateEnd(&stream_);
+    }
+    Inflater(const Inflater&) = delete;
+    Inflater& operator=(const Inflater&) = delete;
+
+    bool ok() const { return ok_; }
+    z_stream& stream() { return stream_; }
+
+  private:
+    z_stream stream_ = {};
+    bool ok_;
+};
+
+std::vector<std::uint8_t> gunzip(const std::string& packed, const fs::path& path) {
+    const auto fail = [&path](const std::string& what) {
+        throw InputError(fmt::format("{}: {}: get the file again", path.string(), what));
+    };
+    Inflater inflater;
+    if (!inflater.ok()) throw RunError("zlib cannot start: out of memory");
+    z_stream& stream = inflater.stream();
+    std::array<std::uint8_t, 65536> chunk;
+    std::vector<std::uint8_t> content;
+    std::size_t used = 0;
+    for (;;) {
+        // zlib counts input in 32 bits, so a turn may be given less than there is.
+        const auto given = static_cast<uInt>(std::min<std::size_t>(packed.size() - used, INT_MAX));
+        stream.next_in = reinterpret_cast<const Bytef*>(packed.data()) + used;
+        stream.avail_in = given;
+        stream.next_out = chunk.data();
+        stream.avail_out = static_cast<uInt>(chunk.size());
+        const int status = inflate(&stream, Z_NO_FLUSH);
+        used += given - stream.avail_in;
+        content.insert(content.end(), chunk.data(), stream.next_out);
+        if (status == Z_STREAM_END) {
+            if (used == packed.size()) return content;
+            inflateReset(&stream);           // another member, or rubbish
+        } else if (status == Z_BUF_ERROR) {  // no progress: it wants input, and there is none
+            fail("the gzip data ends too early");
+        } else if (status == Z_MEM_ERROR) {
+            throw RunError(fmt::format("{}: out of memory while unpacking", path.string()));
+        } else if (status != Z_OK) {
+            fail("the gzip data is damaged, or followed by something else");
+        }
+    }
+}
+
+}  // namespace
+
+std::vector<std::uint8_t> read_maybe_gzip(const fs::path& path) {
+    const std::string content = read_file(path);
+    if (content.starts_with("\x1f\x8b")) return gunzip(content, path);
+    return {content.begin(), content.end()};
+}
+
+void write_file_atomically(const fs::path& path, std::span<const std::byte> content) {
+    write_file_atomically(path, std::span(&content, 1));
+}
+
+void write_file_atomically(const fs::path& path, std::string_view content) {
+    write_file_atomically(path, std::as_bytes(std::span(content)));
+}
+
+void write_file_atomically(const fs::path& path,
+                           std::span<const std::span<const std::byte>> parts) {
+    const fs::path target = resolve_target(path);
+    const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+    fs::path name;
+    FileDescriptor file(create_temporary(folder, name));
+    if (!file.is_open()) cannot_write(path, errno);
+    TemporaryName temporary(std::move(name));
+    for (const std::span<const std::byte> part : parts) {
+        if (const int error = write_all(file.get(), part)) cannot_write(path, error);
+    }
+    if (::fsync(file.get()) != 0) cannot_write(path, errno);
+    if (const int error = file.close()) cannot_write(path, error);
+    if (::rename(temporary.path().c_str(), target.c_str()) != 0) cannot_write(path, errno);
+    temporary.release();
+    sync_folder(folder, path);
+}
+
+}  // namespace vae

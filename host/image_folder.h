@@ -1,0 +1,16 @@
+// A folder of pictures as a data set.
+#pragma once
+
+#include <filesystem>
+
+#include "host/dataset.h"
+
+namespace vae {
+
+// All .png, .jpg and .jpeg files directly in the folder, in the order of their names, as bytes. The
+// first one decides: grey (1 channel) or RGB (3), and the size. Others are converted to its
+// channels; alpha is dropped and 16 bits become 8. InputError when there is no image, one cannot be
+// read, or one differs in size (the first that does is named).
+Dataset load_image_folder(const std::filesystem::path& folder);
+
+}  // namespace vae
