@@ -9,10 +9,10 @@ namespace vae::kernels {
 
 // Computed on the host in double.
 struct AdamStep {
-    float beta1 = 0.9f;
-    float beta2 = 0.999f;
+    double beta1 = 0.9;  // double, so that 1 − beta is right to float rounding
+    double beta2 = 0.999;
     float epsilon = 1e-8f;
-    float step_size = 0;               // learning rate / (1 − beta1^t)
+    float step_size = 0;                 // learning rate / (1 − beta1^t)
     float inverse_sqrt_correction2 = 1;  // 1 / sqrt(1 − beta2^t)
 };
 

@@ -1,5 +1,5 @@
-// Where a kernel's random numbers come from: see kernels/philox.cuh for the device side. host/noise.h
-// has the same address format, written independently; a test holds the two together.
+// Where a kernel's random numbers come from: see kernels/philox.cuh for the device side.
+// host/noise.h has the same address format, written independently; a test holds the two together.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,142 @@
+#include "kernels/bias_activation.h"
+
+#include "kernels/elementwise.cuh"
+#include "kernels/functions.cuh"
+#include "kernels/tile.cuh"
+
+namespace vae::kernels {
+namespace {
+
+// value is f, slope is f'. A comparison with NaN is false: relu asks so that NaN comes through.
+struct Relu {
+    static __device__ float value(float x) { return x <= 0 ? 0.0f : x; }
+    static __device__ float slope(float x) {
+        if (x > 0) return 1.0f;
+        return x <= 0 ? 0.0f : x;
+    }
+};
+
+struct Tanh {
+    static __device__ float value(float x) { return tanhf(x); }
+    static __device__ float slope(float x) {
+        const float t = tanhf(x);
+        return 1.0f - t * t;
+    }
+};
+
+struct Softplus {
+    static __device__ float value(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+    static __device__ float slope(float x) { return sigmoid(x); }
+};
+
+// x·Φ(x), Φ the normal distribution function. By erfc: 1 + erf(x) would cancel for negative x.
+struct Gelu {
+    static constexpr float kSqrtHalf = 0.70710678118654752f;
+    static constexpr float kInverseSqrtTwoPi = 0.39894228040143268f;
+    static __device__ float normal_cdf(float x) { return 0.5f * erfcf(-kSqrtHalf * x); }
+    static __device__ float value(float x) { return x * normal_cdf(x); }
+    static __device__ float slope(float x) {
+        return normal_cdf(x) + x * kInverseSqrtTwoPi * expf(-0.5f * x * x);
+    }
+};
+
+struct Silu {
+    static __device__ float value(float x) { return x * sigmoid(x); }
+    static __device__ float slope(float x) {
+        const float s = sigmoid(x);
+        return s * (1.0f + x * (1.0f - s));
+    }
+};
+
+// d_pre = d_h · f'(product + bias) and its column sums.
+template <class Function>
+struct BackwardOp {
+    static constexpr bool kRowSums = false;
+    static constexpr bool kColumnSums = true;
+    template <int V>
+    using Columns = Pack<V>;
+    template <int V>
+    struct Loaded {
+        Pack<V> product;
+        Pack<V> d_h;
+    };
+
+    const float* product;
+    const float* bias;
+    const float* d_h;
+    std::size_t cols;
+    float* d_pre;
+    float* d_bias;
+
+    template <int V>
+    __device__ Columns<V> columns(unsigned col) const {
+        return load_pack<V>(bias + col);
+    }
+    template <int V>
+    __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
+        const std::size_t offset = row * cols + col;
+        return {load_pack<V>(product + offset), load_pack<V>(d_h + offset)};
+    }
+    template <int V>
+    __device__ void apply(unsigned row, unsigned col, const Columns<V>& biases,
+                          const Loaded<V>& loaded, float&, float (&column_sums)[V]) const {
+        Pack<V> d;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            d.v[i] = loaded.d_h.v[i] * Function::slope(loaded.product.v[i] + biases.v[i]);
+            column_sums[i] += d.v[i];
+        }
+        store_pack<V>(d_pre + row * cols + col, d);
+    }
+    __device__ void store_column(unsigned col, double sum) const {
+        d_bias[col] = static_cast<float>(sum);
+    }
+};
+
+// Calls body with the type that implements f.
+template <class Body>
+void with_function(Activation f, const char* launcher, const Body& body) {
+    switch (f) {
+        case Activation::relu:
+            return body(Relu{});
+        case Activation::tanh:
+            return body(Tanh{});
+        case Activation::softplus:
+            return body(Softplus{});
+        case Activation::gelu:
+            return body(Gelu{});
+        case Activation::silu:
+            return body(Silu{});
+    }
+    require(false, launcher, "unknown activation");
+}
+
+}  // namespace
+
+void bias_activation_forward(Activation f, const float* product, const float* bias, int rows,
+                             int cols, float* h, cudaStream_t stream) {
+    with_function(f, "bias_activation_forward", [&](auto function) {
+        launch_biased<decltype(function)>("bias_activation_forward", product, bias, rows, cols, h,
+                                          stream);
+    });
+}
+
+void bias_activation_backward(Activation f, const float* product, const float* bias,
+                              const float* d_h, int rows, int cols, float* d_pre, float* d_bias,
+                              const Scratch& scratch, cudaStream_t stream) {
+    constexpr const char* kLauncher = "bias_activation_backward";
+    require_shape(rows, cols, kLauncher);
+    if (cols == 0) return;
+    const auto width = static_cast<std::size_t>(cols);
+    if (rows == 0) {
+        cuda_check(cudaMemsetAsync(d_bias, 0, sizeof(float) * width, stream), kLauncher);
+        return;
+    }
+    const bool wide = cols % 4 == 0 && aligned_to_16(product, bias, d_h, d_pre);
+    with_function(f, kLauncher, [&](auto function) {
+        const BackwardOp<decltype(function)> op{product, bias, d_h, width, d_pre, d_bias};
+        launch_tiles(kLauncher, op, rows, cols, wide, scratch, stream);
+    });
+}
+
+}  // namespace vae::kernels

@@ -1,0 +1,51 @@
+// out = f(product + bias) over [rows, cols], as an Op of kernels/tile.cuh.
+#pragma once
+
+#include "kernels/tile.cuh"
+
+namespace vae::kernels {
+
+// Function has `static __device__ float value(float pre)`.
+template <class Function>
+struct BiasedOp {
+    static constexpr bool kRowSums = false;
+    static constexpr bool kColumnSums = false;
+    template <int V>
+    using Columns = Pack<V>;
+    template <int V>
+    using Loaded = Pack<V>;
+
+    const float* product;
+    const float* bias;
+    float* out;
+    std::size_t cols;
+
+    template <int V>
+    __device__ Columns<V> columns(unsigned col) const {
+        return load_pack<V>(bias + col);
+    }
+    template <int V>
+    __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
+        return load_pack<V>(product + row * cols + col);
+    }
+    template <int V>
+    __device__ void apply(unsigned row, unsigned col, const Columns<V>& biases,
+                          const Loaded<V>& loaded, float&, float (&)[V]) const {
+        Pack<V> result;
+#pragma unroll
+        for (int i = 0; i < V; ++i) result.v[i] = Function::value(loaded.v[i] + biases.v[i]);
+        store_pack<V>(out + row * cols + col, result);
+    }
+};
+
+template <class Function>
+void launch_biased(const char* launcher, const float* product, const float* bias, int rows,
+                   int cols, float* out, cudaStream_t stream) {
+    require_shape(rows, cols, launcher);
+    if (rows == 0 || cols == 0) return;
+    const BiasedOp<Function> op{product, bias, out, static_cast<std::size_t>(cols)};
+    const bool wide = cols % 4 == 0 && aligned_to_16(product, bias, out);
+    launch_tiles(launcher, op, rows, cols, wide, Scratch{}, stream);
+}
+
+}  // namespace vae::kernels

@@ -1,0 +1,98 @@
+#include "kernels/gather.h"
+
+#include "kernels/philox.cuh"
+#include "kernels/tile.cuh"
+
+namespace vae::kernels {
+namespace {
+
+__device__ inline float probability(float value) {
+    return value;
+}
+__device__ inline float probability(std::uint8_t value) {
+    return static_cast<float>(value) / 255.0f;
+}
+
+// 1 with probability p; NaN stays NaN.
+__device__ inline float draw(float u, float p) {
+    if (u <= p) return 1.0f;
+    return u > p ? 0.0f : p;
+}
+
+template <class T, bool kBinary>
+struct GatherOp {
+    static constexpr bool kRowSums = false;
+    static constexpr bool kColumnSums = false;
+    template <int V>
+    struct Columns {};
+    template <int V>
+    struct Loaded {
+        Pack<V, T> values;
+        std::uint32_t index;
+    };
+
+    const T* data;
+    const std::uint32_t* index;
+    std::size_t cols;
+    NoiseStream noise;
+    std::uint32_t first_index;
+    float* x;
+
+    template <int V>
+    __device__ Columns<V> columns(unsigned) const {
+        return {};
+    }
+    template <int V>
+    __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
+        const std::uint32_t example = index[row];
+        return {load_pack<V>(data + example * cols + col), example};
+    }
+    template <int V>
+    __device__ void apply(unsigned row, unsigned col, const Columns<V>&, const Loaded<V>& loaded,
+                          float&, float (&)[V]) const {
+        Pack<V> result;
+#pragma unroll
+        for (int i = 0; i < V; ++i) result.v[i] = probability(loaded.values.v[i]);
+        if constexpr (kBinary) {
+            const float4 u = uniform4(noise, first_index + loaded.index, col / 4);
+#pragma unroll
+            for (unsigned i = 0; i < V; ++i) {
+                result.v[i] = draw(member(u, V == 4 ? i : col % 4), result.v[i]);
+            }
+        }
+        store_pack<V>(x + row * cols + col, result);
+    }
+};
+
+template <class T>
+void gather_any(const T* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
+                const NoiseStream& noise, std::uint32_t first_index, float* x,
+                cudaStream_t stream) {
+    constexpr const char* kLauncher = "gather";
+    require_shape(rows, cols, kLauncher);
+    if (rows == 0 || cols == 0) return;
+    const auto width = static_cast<std::size_t>(cols);
+    const bool data_aligned = reinterpret_cast<std::uintptr_t>(data) % (4 * sizeof(T)) == 0;
+    const bool wide = cols % 4 == 0 && data_aligned && aligned_to_16(x);
+    if (pixels == Pixels::binary) {
+        const GatherOp<T, true> op{data, index, width, noise, first_index, x};
+        launch_tiles(kLauncher, op, rows, cols, wide, Scratch{}, stream);
+    } else {
+        const GatherOp<T, false> op{data, index, width, noise, first_index, x};
+        launch_tiles(kLauncher, op, rows, cols, wide, Scratch{}, stream);
+    }
+}
+
+}  // namespace
+
+void gather(const std::uint8_t* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
+            const NoiseStream& noise, std::uint32_t first_index, float* x, cudaStream_t stream) {
+    gather_any(data, index, rows, cols, pixels, noise, first_index, x, stream);
+}
+
+void gather(const float* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
+            const NoiseStream& noise, std::uint32_t first_index, float* x, cudaStream_t stream) {
+    gather_any(data, index, rows, cols, pixels, noise, first_index, x, stream);
+}
+
+}  // namespace vae::kernels

@@ -1,0 +1,44 @@
+#include "kernels/loss_totals.h"
+
+#include "kernels/check.h"
+#include "kernels/launch.h"
+#include "kernels/reduce.cuh"
+#include "kernels/shared_memory.cuh"
+
+namespace vae::kernels {
+namespace {
+
+constexpr unsigned kThreads = 512;
+constexpr unsigned kWarps = kThreads / kWarpSize;
+
+__global__ void __launch_bounds__(kThreads)
+    add_losses_kernel(const float* recon, const float* kl, unsigned rows, double beta,
+                      LossSums* totals) {
+    double* const memory = dynamic_shared<double>();
+    double recon_sum = 0;
+    double kl_sum = 0;
+    for (unsigned row = threadIdx.x; row < rows; row += kThreads) {
+        recon_sum += recon[row];
+        kl_sum += kl[row];
+    }
+    recon_sum = block_sum(recon_sum, memory);
+    kl_sum = block_sum(kl_sum, memory + kWarps);
+    if (threadIdx.x == 0) {
+        totals->recon += recon_sum;
+        totals->kl += kl_sum;
+        totals->loss += recon_sum + beta * kl_sum;
+    }
+}
+
+}  // namespace
+
+void add_losses(const float* recon, const float* kl, int rows, double beta, LossSums* totals,
+                cudaStream_t stream) {
+    require(rows >= 0, "add_losses", "rows must not be negative");
+    if (rows == 0) return;
+    const LaunchShape shape{dim3(1), dim3(kThreads), 2 * kWarps * sizeof(double)};
+    launch("add_losses", add_losses_kernel, shape, stream, recon, kl, static_cast<unsigned>(rows),
+           beta, totals);
+}
+
+}  // namespace vae::kernels
