@@ -7,16 +7,31 @@
 
 namespace vae::kernels {
 
+//           f(x)                          f'(x)
+// relu      max(x, 0)                     x > 0 ? 1 : 0
+// tanh      tanh x                        1 − tanh² x
+// softplus  max(x, 0) + log1p(exp(−|x|))  sigmoid x
+// gelu      x·Φ(x)                        Φ(x) + x·φ(x)      (Hendrycks & Gimpel 2016, exact: erf)
+// silu      x·sigmoid x                   s·(1 + x·(1 − s)), s = sigmoid x
 enum class Activation { relu, tanh, softplus, gelu, silu };
 
 // Computes  h = f(product + bias)
-// Shapes    product[rows, cols], bias[cols], h[rows, cols]; h may be product
+// Shapes    product[rows, cols], bias[cols], h[rows, cols]; any rows, cols >= 0
+// Writes    overwrites h, which may be product
+// Numerics  float, a few roundings; NaN in gives NaN out, relu too
+// Cost      8 bytes an element; bound by memory bandwidth
+// Launch    tiles, see kernels/tile.cuh
 void bias_activation_forward(Activation f, const float* product, const float* bias, int rows,
                              int cols, float* h, cudaStream_t stream);
 
-// Computes  d_pre = d_h · f'(product + bias),  d_bias[c] = sum over rows of d_pre[r, c]
-// Shapes    product, d_h, d_pre [rows, cols]; bias, d_bias [cols]; d_pre may be d_h
-// Writes    d_pre and d_bias, overwriting; d_bias is zero when rows is 0
+// Computes  d_pre = d_h · f'(product + bias),  d_bias[c] = Σ_r d_pre[r, c]
+// Shapes    product, d_h, d_pre [rows, cols]; bias, d_bias [cols]; any rows, cols >= 0
+// Writes    overwrites d_pre and d_bias; d_pre may be d_h or product, nothing else may overlap.
+//           d_bias is zero if rows is 0.
+// Numerics  float; f' is computed again from product rather than read. Column sums: float over the
+//           rows of a tile (at most 64), double across tiles, in a fixed order. NaN comes through.
+// Cost      12 bytes an element; bound by memory bandwidth
+// Launch    tiles. Throws std::invalid_argument if scratch is too small.
 void bias_activation_backward(Activation f, const float* product, const float* bias,
                               const float* d_h, int rows, int cols, float* d_pre, float* d_bias,
                               const Scratch& scratch, cudaStream_t stream);

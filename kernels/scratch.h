@@ -21,7 +21,8 @@ struct ScratchSize {
     std::size_t tickets = 0;
 };
 
-// What any kernel of this folder needs for an array of rows × cols. Monotone in both.
+// What any kernel of this folder needs for an array of rows × cols. Monotone in both, so that the
+// size of the largest array serves all. Throws std::invalid_argument if one is negative.
 ScratchSize scratch_size(int rows, int cols);
 
 }  // namespace vae::kernels
