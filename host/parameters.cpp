@@ -1,0 +1,154 @@
+#include "host/parameters.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "host/error.h"
+#include "host/noise.h"
+
+namespace vae {
+namespace {
+
+constexpr std::size_t kAlignment = 64;  // elements: 256 bytes of float
+constexpr std::size_t kLargest = std::numeric_limits<std::int32_t>::max();
+
+std::size_t aligned(std::size_t elements) {
+    return (elements + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+void check_width(std::size_t width, const std::string& name) {
+    if (width == 0) {
+        throw InputError(fmt::format("{} is 0: a layer needs at least one unit", name));
+    }
+    if (width > kLargest) {
+        throw InputError(
+            fmt::format("{} is {}: a layer has at most {} units", name, width, kLargest));
+    }
+}
+
+// Hands out places in the arena, one after the other.
+class Arena {
+  public:
+    // `reserved` elements, at least the tensor's size.
+    Tensor place(std::string name, std::vector<std::size_t> shape, std::size_t reserved = 0) {
+        Tensor tensor{std::move(name), std::move(shape), end_, 1};
+        for (const std::size_t extent : tensor.shape) tensor.size *= extent;
+        end_ += aligned(std::max(tensor.size, reserved));
+        // Each extent is below 2^31 (check_width), so neither product nor sum wraps before this.
+        if (tensor.size > kLargest || end_ > kLargest) {
+            throw InputError(
+                fmt::format("the network is too large: with {} it has more than {} parameters; "
+                            "use fewer or narrower layers",
+                            tensor.name, kLargest));
+        }
+        return tensor;
+    }
+
+    DenseLayer dense(const std::string& name, std::size_t in, std::size_t out) {
+        DenseLayer layer{in, out, {}, {}};
+        layer.weight = place(name + ".weight", {out, in});
+        layer.bias = place(name + ".bias", {out});
+        return layer;
+    }
+
+    Heads heads(std::size_t in, std::size_t latent) {
+        const std::size_t step = kAlignment / std::gcd(in, kAlignment);
+        Heads heads{in, latent, (latent + step - 1) / step * step, {}, {}, {}, {}};
+        heads.mu_weight = place("encoder.mu.weight", {latent, in}, heads.stride * in);
+        heads.logvar_weight = place("encoder.logvar.weight", {latent, in}, heads.stride * in);
+        heads.mu_bias = place("encoder.mu.bias", {latent});
+        heads.logvar_bias = place("encoder.logvar.bias", {latent});
+        return heads;
+    }
+
+    std::size_t end() const { return end_; }
+
+  private:
+    std::size_t end_ = 0;
+};
+
+// Half the width of the uniform distribution, or the normal's standard deviation; 0 is zero.
+double spread(Initialization initialization, bool bias, std::size_t in, std::size_t out) {
+    const auto fan_in = static_cast<double>(in);
+    switch (initialization) {
+        case Initialization::pytorch:
+            return 1 / std::sqrt(fan_in);
+        case Initialization::glorot:
+            return bias ? 0 : std::sqrt(6 / (fan_in + static_cast<double>(out)));
+        case Initialization::he:
+            return bias ? 0 : std::sqrt(2 / fan_in);
+    }
+    return 0;
+}
+
+}  // namespace
+
+ParameterLayout::ParameterLayout(const ModelConfig& model, std::size_t x_pixels)
+    : pixels(x_pixels), arena_size(0) {
+    check_width(pixels, "the number of pixels of an example");
+    check_width(model.latent, "model.latent");
+    Arena arena;
+    std::size_t in = pixels;
+    for (std::size_t i = 0; i < model.encoder_hidden.size(); ++i) {
+        check_width(model.encoder_hidden[i], fmt::format("model.encoder_hidden[{}]", i));
+        encoder.push_back(arena.dense(fmt::format("encoder.{}", i), in, model.encoder_hidden[i]));
+        in = encoder.back().out;
+    }
+    heads = arena.heads(in, model.latent);
+    in = model.latent;
+    for (std::size_t i = 0; i < model.decoder_hidden.size(); ++i) {
+        check_width(model.decoder_hidden[i], fmt::format("model.decoder_hidden[{}]", i));
+        decoder.push_back(arena.dense(fmt::format("decoder.{}", i), in, model.decoder_hidden[i]));
+        in = decoder.back().out;
+    }
+    output = arena.dense("decoder.out", in, pixels);
+    arena_size = arena.end();
+}
+
+std::vector<Tensor> ParameterLayout::tensors() const {
+    std::vector<Tensor> all;
+    for (const DenseLayer& layer : encoder) all.insert(all.end(), {layer.weight, layer.bias});
+    all.insert(all.end(), {heads.mu_weight, heads.logvar_weight, heads.mu_bias, heads.logvar_bias});
+    for (const DenseLayer& layer : decoder) all.insert(all.end(), {layer.weight, layer.bias});
+    all.insert(all.end(), {output.weight, output.bias});
+    return all;
+}
+
+std::vector<float> initial_parameters(const ParameterLayout& layout, Initialization initialization,
+                                      std::uint64_t seed) {
+    std::vector<float> arena(layout.arena_size, 0.0F);
+    std::uint32_t index = 0;
+    const auto draw = [&](const Tensor& tensor, bool bias, std::size_t in, std::size_t out) {
+        NoiseAddress address{seed, Purpose::initialization, 0, index++, 0};
+        const auto scale = static_cast<float>(spread(initialization, bias, in, out));
+        if (scale == 0) return;
+        const std::span<float> values(arena.data() + tensor.offset, tensor.size);
+        if (initialization == Initialization::he) {
+            fill_normal(address, values);
+            for (float& value : values) value *= scale;
+        } else {
+            fill_uniform(address, values);
+            for (float& value : values) value = (2 * value - 1) * scale;
+        }
+    };
+    const auto draw_layer = [&](const DenseLayer& layer) {
+        draw(layer.weight, false, layer.in, layer.out);
+        draw(layer.bias, true, layer.in, layer.out);
+    };
+    for (const DenseLayer& layer : layout.encoder) draw_layer(layer);
+    const Heads& heads = layout.heads;
+    draw(heads.mu_weight, false, heads.in, heads.latent);
+    draw(heads.logvar_weight, false, heads.in, heads.latent);
+    draw(heads.mu_bias, true, heads.in, heads.latent);
+    draw(heads.logvar_bias, true, heads.in, heads.latent);
+    for (const DenseLayer& layer : layout.decoder) draw_layer(layer);
+    draw_layer(layout.output);
+    return arena;
+}
+
+}  // namespace vae
