@@ -1,0 +1,154 @@
+#include "host/compare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <list>
+#include <map>
+#include <span>
+
+#include "host/config_file.h"
+#include "host/safetensors.h"
+#include "host/shuffle.h"
+
+namespace vae {
+
+namespace {
+
+// The tensors of an arena, padding dropped.
+Trace named_tensors(const std::string& prefix, const std::vector<double>& arena,
+                    const ParameterLayout& layout) {
+    Trace trace;
+    for (const Tensor& tensor : layout.tensors()) {
+        const auto begin = arena.begin() + static_cast<std::ptrdiff_t>(tensor.offset);
+        trace.push_back(
+            {prefix + tensor.name, tensor.shape,
+             std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(tensor.size))});
+    }
+    return trace;
+}
+
+void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps) {
+    const TrainConfig& train = start.config.train;
+    const auto examples = static_cast<std::uint32_t>(start.train_examples);
+    const std::uint64_t per_epoch = (examples + train.batch - 1) / train.batch;
+    for (std::uint64_t step = 0; step < steps;) {
+        const auto epoch = static_cast<std::uint32_t>(step / per_epoch);
+        const std::uint64_t count = std::min(per_epoch, steps - step);
+        const std::vector<std::uint32_t> rows = shuffled_rows(train.seed, epoch, examples);
+        backend.train(
+            {.first_step = step,
+             .rows = std::span(rows).first(std::min<std::size_t>(rows.size(), count * train.batch)),
+             .batch = train.batch,
+             .beta = train.beta,
+             .learning_rate = train.learning_rate});
+        backend.take_totals();
+        step += count;
+    }
+}
+
+TensorComparison missing(const std::string& name) {
+    return {.name = name, .gate = gate_of(name), .is_ok = false};
+}
+
+}  // namespace
+
+BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps) {
+    const ParameterLayout layout = start.layout();
+    const TrainConfig& train = start.config.train;
+    const auto examples = static_cast<std::uint32_t>(start.train_examples);
+    const std::vector<std::uint32_t> rows = shuffled_rows(train.seed, 0, examples);
+    BackendRecord record;
+    backend.set_state(start.state);
+    record.before = named_tensors("", backend.exact_parameters(), layout);
+    record.first_step = backend.trace(
+        {.first_step = 0,
+         .rows = std::span(rows).first(std::min<std::size_t>(rows.size(), train.batch)),
+         .batch = train.batch,
+         .beta = train.beta,
+         .learning_rate = train.learning_rate});
+    train_steps(backend, start, steps);
+    record.after = named_tensors("after.", backend.exact_parameters(), layout);
+    return record;
+}
+
+TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& reference,
+                                double gate) {
+    TensorComparison out;
+    out.name = reference.name;
+    out.gate = gate;
+    if (value.shape != reference.shape || value.values.size() != reference.values.size()) {
+        return out;
+    }
+    out.elements = reference.values.size();
+    double error_squares = 0;
+    double squares = 0;
+    bool is_finite = true;
+    for (std::size_t i = 0; i < out.elements; ++i) {
+        const double error = std::abs(value.values[i] - reference.values[i]);
+        is_finite = is_finite && std::isfinite(value.values[i]) && std::isfinite(error);
+        out.largest_error = std::max(out.largest_error, error);
+        error_squares += error * error;
+        squares += reference.values[i] * reference.values[i];
+    }
+    out.relative_l2 = std::sqrt(squares > 0 ? error_squares / squares : error_squares);
+    if (!is_finite) {
+        out.relative_l2 = out.largest_error = std::nan("");
+    }
+    out.is_ok = out.elements > 0 && is_finite && out.relative_l2 <= gate;
+    return out;
+}
+
+std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references) {
+    std::map<std::string, const TracedTensor*> by_name;
+    for (const TracedTensor& value : values) by_name[value.name] = &value;
+    std::vector<TensorComparison> out;
+    for (const TracedTensor& reference : references) {
+        const auto found = by_name.find(reference.name);
+        if (found == by_name.end()) {
+            out.push_back(missing(reference.name));
+            continue;
+        }
+        out.push_back(compare_tensor(*found->second, reference, gate_of(reference.name)));
+        by_name.erase(found);
+    }
+    for (const auto& [name, value] : by_name) out.push_back(missing(name));
+    return out;
+}
+
+double gate_of(const std::string& tensor) {
+    const bool is_loss = tensor == "recon" || tensor == "kl" || tensor == "loss";
+    return is_loss ? 1e-6 : 1e-5;
+}
+
+bool all_ok(const std::vector<TensorComparison>& comparisons) {
+    return !comparisons.empty() && std::all_of(comparisons.begin(), comparisons.end(),
+                                               [](const auto& one) { return one.is_ok; });
+}
+
+void write_dump(const std::filesystem::path& path, const BackendRecord& record,
+                const Config& config, std::uint64_t steps, const Backend& backend) {
+    std::vector<SafeTensor> tensors;
+    std::list<std::vector<float>> narrowed;  // a list, so that spans stay valid
+    for (const Trace* trace : {&record.first_step, &record.before, &record.after}) {
+        for (const TracedTensor& tensor : *trace) {
+            SafeTensor out{tensor.name, tensor.shape, std::span<const double>(tensor.values)};
+            if (!backend.is_double()) {
+                narrowed.emplace_back(tensor.values.begin(), tensor.values.end());
+                out.values = std::span<const float>(narrowed.back());
+            }
+            tensors.push_back(std::move(out));
+        }
+    }
+    const std::size_t batch = record.first_step.empty() ? 0 : record.first_step[0].shape[0];
+    write_safetensors(path, tensors,
+                      {{"config", to_toml(config)},
+                       {"beta", fmt::format("{}", config.train.beta)},
+                       {"learning_rate", fmt::format("{}", config.train.learning_rate)},
+                       {"steps", fmt::format("{}", steps)},
+                       {"batch", fmt::format("{}", batch)},
+                       {"backend", backend.name()}});
+}
+
+}  // namespace vae

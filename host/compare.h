@@ -1,0 +1,56 @@
+// The same parameters, batch and noise through two backends, tensor by tensor.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "host/backend.h"
+#include "host/checkpoint.h"
+
+namespace vae {
+
+// What one backend made of the first step, and of the parameters.
+struct BackendRecord {
+    Trace first_step;  // see Backend::trace
+    Trace before;      // the parameters, by name
+    Trace after;       // the same after all steps, as after.<name>
+};
+
+// Sets the state, traces the first step of `start`, then trains `steps` steps on the batches that
+// a run would take. The backend has the splits.
+BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps);
+
+// One tensor against its reference. relative_l2 = |value − reference|₂ / |reference|₂, or the
+// absolute |value − reference|₂ where the reference is all zero.
+struct TensorComparison {
+    std::string name;
+    std::size_t elements = 0;
+    double relative_l2 = 0;
+    double largest_error = 0;  // absolute
+    double gate = 0;           // of relative_l2
+    bool is_ok = false;        // false for a NaN on either side, another shape, and no elements
+};
+TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& reference,
+                                double gate);
+
+// Tensors are matched by name, in the reference's order; one that only one side has is a failure
+// of no elements.
+std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references);
+
+// Relative L2 that a float backend must keep against double: 1e-6 for the losses (recon, kl,
+// loss), whose errors average out, 1e-5 for all else.
+double gate_of(const std::string& tensor);
+
+// Whether all are within their gates. Nothing is not.
+bool all_ok(const std::vector<TensorComparison>& comparisons);
+
+// The record as safetensors, F64 or F32: first_step's tensors, the parameters before under their
+// names, after.<name>. Metadata: config, beta, learning_rate, steps, batch (rows of the first step)
+// and backend.
+void write_dump(const std::filesystem::path& path, const BackendRecord& record,
+                const Config& config, std::uint64_t steps, const Backend& backend);
+
+}  // namespace vae

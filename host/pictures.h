@@ -1,0 +1,37 @@
+// Samples and reconstructions, as arrays and as pictures.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "host/backend.h"
+
+namespace vae {
+
+// Whether examples of this shape can be drawn: more than one row, grey or RGB.
+bool is_drawable(const ImageShape& shape);
+
+// The likelihood's means for `count` codes z from the prior, [count, pixels]. Code i is addressed
+// by (seed, prior_sample, 0, i), so the first samples do not depend on how many are asked for.
+std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
+                                 std::size_t count);
+
+// Examples [0, count) of a split as the model sees them, and the likelihood's means at the
+// posterior means of their codes; [count, pixels] each.
+struct Reconstructions {
+    std::vector<float> originals;
+    std::vector<float> means;
+};
+Reconstructions reconstruct(Backend& backend, Split split, std::size_t count);
+
+// A picture with rows of originals, each above the row of its reconstructions.
+void write_reconstruction_grid(const std::filesystem::path& path, const Reconstructions& pairs,
+                               const ImageShape& shape);
+
+// How many columns a grid of `count` pictures has: as square as can be.
+std::size_t grid_columns(std::size_t count);
+
+}  // namespace vae

@@ -1,0 +1,64 @@
+#include "host/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cmath>
+
+namespace vae {
+
+std::string duration_text(double seconds) {
+    const auto whole = static_cast<std::int64_t>(std::lround(std::max(seconds, 0.0)));
+    if (whole >= 3600) return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+    if (whole >= 60) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+    return fmt::format("{} s", whole);
+}
+
+std::string rate_text(double per_second) {
+    if (per_second >= 1e6) return fmt::format("{:.2f} M", per_second / 1e6);
+    if (per_second >= 1e4) return fmt::format("{:.1f} k", per_second / 1e3);
+    return fmt::format("{:.0f}", per_second);
+}
+
+Progress::Progress(std::FILE* out, bool is_terminal)
+    : out_(out), is_terminal_(is_terminal), shown_(Clock::now()) {}
+
+Progress Progress::standard() {
+    return {stdout, isatty(STDOUT_FILENO) != 0};
+}
+
+void Progress::clear() {
+    if (has_status_) fmt::print(out_, "\r\033[K");
+    has_status_ = false;
+}
+
+void Progress::line(const std::string& text) {
+    if (out_ == nullptr) return;
+    clear();
+    fmt::print(out_, "{}\n", text);
+    std::fflush(out_);
+    shown_ = Clock::now();
+}
+
+void Progress::update(const Status& status) {
+    if (out_ == nullptr || status.totals.examples == 0) return;
+    const auto interval = std::chrono::milliseconds(is_terminal_ ? 100 : 10'000);
+    const auto now = Clock::now();
+    if (now - shown_ < interval) return;
+    shown_ = now;
+    const LossMeans mean = means(status.totals);
+    const std::string text = fmt::format(
+        "epoch {}/{}  step {}/{}  -elbo {:.2f} nats (recon {:.2f}, kl {:.2f})  {} examples/s  "
+        "{} left",
+        status.epoch, status.epochs, status.step, status.steps, -mean.elbo, mean.recon, mean.kl,
+        rate_text(status.examples_per_second), duration_text(status.seconds_left));
+    if (is_terminal_) {
+        fmt::print(out_, "\r{}\033[K", text);
+        has_status_ = true;
+    } else {
+        fmt::print(out_, "{}\n", text);
+    }
+    std::fflush(out_);
+}
+
+}  // namespace vae

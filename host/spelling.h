@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace vae {
+
+// Levenshtein's distance: insertions, deletions and replacements.
+std::size_t edit_distance(std::string_view a, std::string_view b);
+
+// The first word nearest to `word` if at most `most` edits away, else "".
+std::string nearest_word(std::string_view word, const std::vector<std::string>& words,
+                         std::size_t most);
+
+}  // namespace vae

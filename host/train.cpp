@@ -1,0 +1,228 @@
+#include "host/train.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "host/error.h"
+#include "host/settings.h"
+#include "host/shuffle.h"
+
+namespace vae {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Losses are read, and a stop is noticed, after this many steps. It follows from the settings and
+// the backend alone, so that sums are added in the same order in every run: about a fifth of a
+// second on a CPU, and on a GPU long enough that waiting for the result costs nothing.
+std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layout,
+                             std::uint32_t batch) {
+    const double flops = backend.name() == "cuda" ? 1e12 : 1e10;
+    const double of_step = 6.0 * static_cast<double>(layout.arena_size) * batch;
+    return static_cast<std::uint64_t>(std::clamp(flops / of_step, 1.0, 512.0));
+}
+
+bool is_finite(const LossTotals& totals) {
+    return std::isfinite(totals.recon) && std::isfinite(totals.kl) && std::isfinite(totals.loss);
+}
+
+}  // namespace
+
+Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
+    Checkpoint checkpoint;
+    checkpoint.config = config;
+    checkpoint.shape = splits.train.shape;
+    checkpoint.train_examples = splits.train.size;
+    const ParameterLayout layout = checkpoint.layout();
+    checkpoint.state.parameters =
+        initial_parameters(layout, config.model.initialization, config.train.seed);
+    checkpoint.state.adam_m.assign(layout.arena_size, 0.0F);
+    checkpoint.state.adam_v.assign(layout.arena_size, 0.0F);
+    return checkpoint;
+}
+
+std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples) {
+    if (train_examples == 0) throw InputError("the data have no training examples");
+    const std::uint64_t per_epoch = (train_examples + train.batch - 1) / train.batch;
+    const std::uint64_t total = train.steps > 0 ? train.steps : per_epoch * train.epochs;
+    if (total > std::numeric_limits<std::uint32_t>::max()) {
+        throw InputError(
+            fmt::format("{} steps are too many: noise is addressed by 32 bits of step", total));
+    }
+    return total;
+}
+
+void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits) {
+    for (const std::string& key : differing_settings(checkpoint.config, config)) {
+        if (key == "train.epochs" || key == "train.steps") continue;
+        throw InputError(fmt::format(
+            "--resume: the run was started with {} = {}, not {}; leave it as it was, or start "
+            "another run",
+            key, setting_text(checkpoint.config, key), setting_text(config, key)));
+    }
+    if (checkpoint.shape != splits.train.shape || checkpoint.train_examples != splits.train.size) {
+        throw InputError(fmt::format(
+            "--resume: {} now has {} training examples of {}; the run was started with {} of {}",
+            config.data.source, splits.train.size, to_text(splits.train.shape),
+            checkpoint.train_examples, to_text(checkpoint.shape)));
+    }
+}
+
+Trainer::Trainer(const Config& config, const Splits& splits, Backend& backend,
+                 const RunFolder& folder, Progress& progress)
+    : config_(config),
+      splits_(splits),
+      backend_(backend),
+      folder_(folder),
+      progress_(progress),
+      metrics_(folder.metrics()),
+      total_steps_(total_steps(config.train, splits.train.size)),
+      steps_per_epoch_((splits.train.size + config.train.batch - 1) / config.train.batch),
+      chunk_steps_(steps_in_chunk(backend, {config.model, splits.train.shape.pixels()},
+                                  config.train.batch)) {}
+
+void Trainer::start_from(const Checkpoint& start) {
+    backend_.set_state(start.state);
+    step_ = start.state.step;
+    epoch_totals_ = start.epoch_totals;
+    epoch_seconds_ = start.epoch_seconds;
+    steps_here_ = 0;
+    started_ = Clock::now();
+}
+
+const std::vector<std::uint32_t>& Trainer::rows_of(std::uint32_t epoch) {
+    if (rows_epoch_ == epoch) return rows_;
+    const std::uint64_t seed = config_.train.seed;
+    const auto count = static_cast<std::uint32_t>(splits_.train.size);
+    const bool is_next = rows_epoch_ && *rows_epoch_ + 1 == epoch && next_rows_.valid();
+    rows_ = is_next ? next_rows_.get() : shuffled_rows(seed, epoch, count);
+    rows_epoch_ = epoch;
+    if ((epoch + 1) * steps_per_epoch_ < total_steps_) {
+        next_rows_ = std::async(std::launch::async, shuffled_rows, seed, epoch + 1, count);
+    }
+    return rows_;
+}
+
+void Trainer::train_chunk(std::uint64_t end) {
+    const auto epoch = static_cast<std::uint32_t>(step_ / steps_per_epoch_);
+    const std::uint64_t within = step_ % steps_per_epoch_;
+    // Chunks start at multiples of their length, wherever the run was resumed.
+    const std::uint64_t to_boundary = chunk_steps_ - within % chunk_steps_;
+    const std::uint64_t steps = std::min(to_boundary, end - step_);
+    const std::uint64_t batch = config_.train.batch;
+    const std::span<const std::uint32_t> rows = rows_of(epoch);
+    const std::uint64_t begin = within * batch;
+    const std::uint64_t count = std::min(steps * batch, rows.size() - begin);
+
+    const auto start = Clock::now();
+    backend_.train({.first_step = step_,
+                    .rows = rows.subspan(begin, count),
+                    .batch = config_.train.batch,
+                    .beta = config_.train.beta,
+                    .learning_rate = config_.train.learning_rate});
+    const LossTotals totals = backend_.take_totals();
+    epoch_seconds_ += seconds_since(start);
+    if (!is_finite(totals)) {
+        throw RunError(fmt::format(
+            "the loss is not finite in steps {} to {}; the last good checkpoint is kept in {}; "
+            "try a smaller train.learning_rate",
+            step_ + 1, step_ + steps, folder_.checkpoint().string()));
+    }
+    epoch_totals_ += totals;
+    step_ += steps;
+    steps_here_ += steps;
+}
+
+void Trainer::show() {
+    const double remaining = static_cast<double>(total_steps_ - step_);
+    const double per_step = seconds_since(started_) / static_cast<double>(steps_here_);
+    progress_.update(
+        {.epoch = static_cast<std::uint32_t>((step_ - 1) / steps_per_epoch_ + 1),
+         .epochs = static_cast<std::uint32_t>((total_steps_ - 1) / steps_per_epoch_ + 1),
+         .step = step_,
+         .steps = total_steps_,
+         .totals = epoch_totals_,
+         .examples_per_second = static_cast<double>(epoch_totals_.examples) / epoch_seconds_,
+         .seconds_left = remaining * per_step});
+}
+
+void Trainer::save() {
+    Checkpoint checkpoint;
+    checkpoint.config = config_;
+    checkpoint.shape = splits_.train.shape;
+    checkpoint.train_examples = splits_.train.size;
+    checkpoint.state = backend_.state();
+    checkpoint.state.step = step_;
+    checkpoint.epoch_totals = epoch_totals_;
+    checkpoint.epoch_seconds = epoch_seconds_;
+    save_checkpoint(folder_.checkpoint(), checkpoint);
+}
+
+// Rows of metrics, a line for people and a checkpoint, at the end of an epoch or of the run.
+LossTotals Trainer::finish_epoch() {
+    const auto epoch = static_cast<std::uint32_t>((step_ - 1) / steps_per_epoch_ + 1);
+    const Split split = splits_.held_out();
+    const auto start = Clock::now();
+    const LossTotals evaluation = backend_.evaluate(split, config_.train.beta);
+    const double evaluation_seconds = seconds_since(start);
+    if (!is_finite(evaluation)) {
+        throw RunError(fmt::format(
+            "the loss of the {} split is not finite after step {}; the last good checkpoint is "
+            "kept in {}; try a smaller train.learning_rate",
+            name_of(split), step_, folder_.checkpoint().string()));
+    }
+    const MetricsRow trained{step_,         epoch, Split::train, epoch_totals_, config_.train.beta,
+                             epoch_seconds_};
+    const MetricsRow held_out{
+        step_, epoch, split, evaluation, config_.train.beta, evaluation_seconds};
+    metrics_.write(trained);
+    metrics_.write(held_out);
+
+    const LossMeans train = means(epoch_totals_);
+    const LossMeans test = means(evaluation);
+    progress_.line(fmt::format(
+        "epoch {}/{}  step {}  train -elbo {:.2f} (recon {:.2f}, kl {:.2f})  {} -elbo {:.2f} "
+        "(recon {:.2f}, kl {:.2f})  {} examples/s",
+        epoch, (total_steps_ - 1) / steps_per_epoch_ + 1, step_, -train.elbo, train.recon, train.kl,
+        name_of(split), -test.elbo, test.recon, test.kl,
+        rate_text(static_cast<double>(epoch_totals_.examples) / epoch_seconds_)));
+    if (step_ % steps_per_epoch_ == 0) {
+        epoch_totals_ = {};
+        epoch_seconds_ = 0;
+    }
+    save();
+    return evaluation;
+}
+
+TrainResult Trainer::run(const Checkpoint& start, const std::function<bool()>& should_stop) {
+    start_from(start);
+    TrainResult result;
+    while (step_ < total_steps_) {
+        const std::uint64_t epoch_end = (step_ / steps_per_epoch_ + 1) * steps_per_epoch_;
+        const std::uint64_t end = std::min(epoch_end, total_steps_);
+        train_chunk(end);
+        show();
+        if (step_ == end) {
+            result.evaluation = finish_epoch();
+        }
+        if (should_stop() && step_ < total_steps_) {
+            if (step_ != end) save();
+            result.was_stopped = true;
+            break;
+        }
+    }
+    result.step = step_;
+    return result;
+}
+
+}  // namespace vae

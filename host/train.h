@@ -1,0 +1,77 @@
+// The training loop: which rows when, evaluation, metrics, checkpoints, and going on with a run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <optional>
+#include <vector>
+
+#include "host/backend.h"
+#include "host/checkpoint.h"
+#include "host/metrics.h"
+#include "host/progress.h"
+#include "host/run_folder.h"
+
+namespace vae {
+
+// The first training of a configuration: initial parameters, step 0.
+Checkpoint initial_checkpoint(const Config& config, const Splits& splits);
+
+// Steps of a whole run. Throws InputError when there is nothing to train on or there are too many.
+std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples);
+
+// Throws InputError naming the settings that differ, other than train.epochs and train.steps, or
+// the data that differ, so that the checkpoint cannot be gone on with.
+void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits);
+
+struct TrainResult {
+    bool was_stopped = false;  // by should_stop, before the last step
+    std::uint64_t step = 0;
+    LossTotals evaluation;  // of the held-out split, at the end; nothing if stopped
+};
+
+class Trainer {
+  public:
+    // Everything is the caller's and outlives the trainer; the backend has the splits.
+    Trainer(const Config& config, const Splits& splits, Backend& backend, const RunFolder& folder,
+            Progress& progress);
+
+    // Goes on from `start` to the run's last step. After each epoch and at the end: evaluates the
+    // held-out split, appends to metrics.jsonl and replaces the checkpoint. should_stop is asked
+    // between chunks of steps; when it says yes a checkpoint is written and the run ends there.
+    // The parameters depend on neither stops nor chunks. Throws RunError when the loss is not
+    // finite; the checkpoint is then the last good one.
+    TrainResult run(const Checkpoint& start, const std::function<bool()>& should_stop);
+
+  private:
+    void start_from(const Checkpoint& start);
+    void train_chunk(std::uint64_t end_of_epoch_or_run);
+    LossTotals finish_epoch();
+    void save();
+    void show();
+    const std::vector<std::uint32_t>& rows_of(std::uint32_t epoch);
+
+    const Config& config_;
+    const Splits& splits_;
+    Backend& backend_;
+    const RunFolder& folder_;
+    Progress& progress_;
+    MetricsLog metrics_;
+
+    std::uint64_t total_steps_ = 0;
+    std::uint64_t steps_per_epoch_ = 0;
+    std::uint64_t chunk_steps_ = 0;
+
+    std::uint64_t step_ = 0;
+    LossTotals epoch_totals_;
+    double epoch_seconds_ = 0;
+    std::uint64_t steps_here_ = 0;  // in this process, for the time left
+    std::chrono::steady_clock::time_point started_;
+
+    std::optional<std::uint32_t> rows_epoch_;
+    std::vector<std::uint32_t> rows_;
+    std::future<std::vector<std::uint32_t>> next_rows_;  // sorted while the epoch runs
+};
+
+}  // namespace vae
