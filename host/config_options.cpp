@@ -1,0 +1,78 @@
+#include "host/config_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "host/settings.h"
+
+namespace vae {
+
+namespace {
+
+// "400,200" for the encoder is "200,400" for the decoder that mirrors it.
+std::string reversed_list(const std::string& text) {
+    std::vector<std::string> items = CLI::detail::split(text, ',');
+    std::reverse(items.begin(), items.end());
+    return CLI::detail::join(items, ",");
+}
+
+}  // namespace
+
+ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
+    command.add_option("--config", file_, "settings as TOML")->type_name("FILE");
+    command
+        .add_option("--set", assignments_, "any setting, e.g. train.adam_beta1=0.95; repeatable")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+    add("--data", {"data.source"}, "fashion-mnist, mnist:DIR, FILE, FOLDER or synthetic:NAME");
+    add("--binarize", {"data.binarize"}, "none, dynamic or fixed; alone: dynamic", "dynamic");
+    add("--latent", {"model.latent"}, "dimensions of the latent code");
+    add("--hidden", {"model.encoder_hidden", "model.decoder_hidden"},
+        "widths of the hidden layers, e.g. 400,200; the decoder mirrors them");
+    add("--activation", {"model.activation"}, "relu, tanh, softplus, gelu or silu");
+    add("--likelihood", {"model.likelihood"}, "bernoulli or gaussian");
+    add("--seed", {"train.seed"}, "of all randomness");
+    add("--batch", {"train.batch"}, "examples a step");
+    add("--beta", {"train.beta"}, "weight of the KL term");
+    add("--learning-rate", {"train.learning_rate"}, "Adam's step size");
+}
+
+void ConfigOptions::add_length() {
+    add("--epochs", {"train.epochs"}, "passes over the training examples");
+    add("--steps", {"train.steps"}, "optimiser steps in all, instead of epochs");
+    command_.get_option("--epochs")->excludes("--steps");
+}
+
+void ConfigOptions::add(const std::string& option, const std::vector<std::string>& keys,
+                        const std::string& help, const std::string& if_bare) {
+    shortcuts_.push_back(std::make_unique<Shortcut>(Shortcut{option, keys, if_bare, "", nullptr}));
+    Shortcut& shortcut = *shortcuts_.back();
+    shortcut.handle = command_.add_option(option, shortcut.text, help)->type_name("");
+    if (!if_bare.empty()) shortcut.handle->expected(0, 1);
+}
+
+void ConfigOptions::apply(ConfigBuilder& builder) const {
+    if (!file_.empty()) builder.read_file(file_);
+    for (const std::string& assignment : assignments_) builder.set_assignment(assignment, "--set");
+    for (const auto& shortcut : shortcuts_) {
+        if (shortcut->handle->count() == 0) continue;
+        const std::string text = shortcut->text.empty() ? shortcut->if_bare : shortcut->text;
+        for (const std::string& key : shortcut->keys) {
+            const bool is_mirrored = key == "model.decoder_hidden";
+            builder.set(key, is_mirrored ? reversed_list(text) : text, shortcut->option);
+            if (key == "train.epochs") builder.set("train.steps", "0", shortcut->option);
+        }
+    }
+}
+
+std::string settings_help() {
+    std::string text = "Settings, for --config and --set, with their defaults:\n";
+    for (const Setting& setting : settings()) {
+        text += fmt::format("  {} = {}\n      {}\n", setting.key, setting.print(Config()),
+                            setting.help);
+    }
+    return text;
+}
+
+}  // namespace vae

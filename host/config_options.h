@@ -1,0 +1,45 @@
+// The settings that a command takes as options of its own, beside --config and --set.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "host/config_file.h"
+
+namespace vae {
+
+// How long a run is, and where its data are: train takes both, compare the data alone.
+class ConfigOptions {
+  public:
+    // Adds --config, --set and an option for each common setting.
+    explicit ConfigOptions(CLI::App& command);
+    // Adds --epochs and --steps, of which one may be given.
+    void add_length();
+
+    // The file, then --set, then the options, each winning over the ones before.
+    void apply(ConfigBuilder& builder) const;
+
+  private:
+    struct Shortcut {
+        std::string option;             // "--hidden"
+        std::vector<std::string> keys;  // "model.encoder_hidden", "model.decoder_hidden"
+        std::string if_bare;            // the value of the option without one; empty: it needs one
+        std::string text;
+        CLI::Option* handle = nullptr;
+    };
+
+    void add(const std::string& option, const std::vector<std::string>& keys,
+             const std::string& help, const std::string& if_bare = "");
+
+    CLI::App& command_;
+    std::string file_;
+    std::vector<std::string> assignments_;
+    std::vector<std::unique_ptr<Shortcut>> shortcuts_;  // CLI11 keeps their addresses
+};
+
+// The table of all settings for the end of a help text.
+std::string settings_help();
+
+}  // namespace vae

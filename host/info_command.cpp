@@ -1,0 +1,91 @@
+// info and devices: what a run is, and what this machine can run on.
+#include <fmt/format.h>
+
+#include <memory>
+#include <thread>
+
+#include "host/commands.h"
+#include "host/config_file.h"
+#include "host/cuda_module.h"
+#include "host/loaded_run.h"
+#include "host/metrics.h"
+#include "host/run_folder.h"
+#include "host/version.h"
+
+namespace vae {
+
+namespace {
+
+void print_last_metrics(const RunFolder& folder, std::uint64_t step) {
+    const auto lines = metrics_lines_until(folder.metrics(), step);
+    if (lines.empty()) return;
+    fmt::print("\nlast metrics:\n");
+    for (std::size_t i = lines.size() - std::min<std::size_t>(lines.size(), 2); i < lines.size();
+         ++i) {
+        fmt::print("{}\n", lines[i]);
+    }
+}
+
+int run_info(const std::string& run) {
+    const std::filesystem::path path = find_checkpoint(run);
+    const Checkpoint checkpoint = load_checkpoint(path);
+    const ParameterLayout layout = checkpoint.layout();
+    fmt::print("{}: step {}, examples of {}, written by vae {}, {:.1f} MB\n\n", path.string(),
+               checkpoint.state.step, to_text(checkpoint.shape), checkpoint.program_version,
+               static_cast<double>(std::filesystem::file_size(path)) / 1e6);
+    fmt::print("{}\n{:<24}{:<16}{:>12}\n", to_toml(checkpoint.config), "parameters", "shape",
+               "count");
+    std::size_t total = 0;
+    for (const Tensor& tensor : layout.tensors()) {
+        fmt::print("{:<24}{:<16}{:>12}\n", tensor.name, to_text(tensor.shape), tensor.size);
+        total += tensor.size;
+    }
+    fmt::print("{:<24}{:<16}{:>12}\n", "total", "", total);
+    std::error_code ignored;
+    if (std::filesystem::is_directory(run, ignored)) {
+        print_last_metrics(RunFolder{run}, checkpoint.state.step);
+    }
+    return 0;
+}
+
+int run_devices() {
+    const Config config;
+    const auto cpu = make_cpu_backend(config, ParameterLayout(config.model, 1));
+    fmt::print("cpu   {}\n", cpu->device());
+    const CudaStatus status = cuda_status();
+    for (std::size_t i = 0; i < status.devices.size(); ++i) {
+        const CudaDevice& device = status.devices[i];
+        constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+        fmt::print(
+            "cuda  {}: {}, compute capability {}.{}, {} multiprocessors, "
+            "{:.1f} of {:.1f} GiB free\n",
+            i, device.name, device.major, device.minor, device.multiprocessors,
+            static_cast<double>(device.free_bytes) / kGiB,
+            static_cast<double>(device.memory_bytes) / kGiB);
+    }
+    if (!status.reason.empty()) fmt::print("cuda  none: {}\n", status.reason);
+    if (!status.runtime.empty()) {
+        fmt::print("CUDA driver {}, runtime {}\n", status.driver.empty() ? "none" : status.driver,
+                   status.runtime);
+    }
+    return 0;
+}
+
+}  // namespace
+
+Command add_info_command(CLI::App& program) {
+    CLI::App* command =
+        program.add_subcommand("info", "settings, parameters and last metrics of a run");
+    const auto run = std::make_shared<std::string>();
+    command->add_option("RUN", *run, "a run's folder, or a checkpoint file")
+        ->required()
+        ->type_name("");
+    return {command, [run] { return run_info(*run); }};
+}
+
+Command add_devices_command(CLI::App& program) {
+    CLI::App* command = program.add_subcommand("devices", "the CPU and GPUs that can be used");
+    return {command, [] { return run_devices(); }};
+}
+
+}  // namespace vae
