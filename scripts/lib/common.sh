@@ -67,9 +67,10 @@ system_python() {
 missing() {
     local installed=' ' package
     if command -v dpkg-query >/dev/null; then
+        # dpkg-query fails when it does not know one of them.
         # shellcheck disable=SC2016  # the format is dpkg-query's, not the shell's
-        installed=" $(dpkg-query -W -f '${Package}=${db:Status-Status}\n' "$@" 2>/dev/null |
-            sed -n 's/=installed$//p' | tr '\n' ' ') "
+        installed=" $({ dpkg-query -W -f '${Package}=${db:Status-Status}\n' "$@" 2>/dev/null ||
+            true; } | sed -n 's/=installed$//p' | tr '\n' ' ') "
     fi
     for package in "$@"; do
         if [[ $installed != *" $package "* ]] && ! present "$package"; then echo "$package"; fi
