@@ -4,8 +4,10 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 namespace vae::testing {
@@ -30,5 +32,12 @@ class TemporaryFolder {
   private:
     std::filesystem::path path_;
 };
+
+// Writes a file without syncing it, for tests that need thousands.
+inline void put_file(const std::filesystem::path& path, std::string_view content) {
+    std::ofstream file(path, std::ios::binary | std::ios::trunc);
+    file.write(content.data(), static_cast<std::streamsize>(content.size()));
+    if (!file.flush()) throw std::runtime_error("cannot write " + path.string());
+}
 
 }  // namespace vae::testing

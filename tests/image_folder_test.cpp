@@ -1,0 +1,109 @@
+#include "host/image_folder.h"
+
+#include <gtest/gtest.h>
+#include <stb_image_write.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "host/error.h"
+#include "tests/error_message.h"
+#include "tests/temporary_folder.h"
+
+namespace vae {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::contains;
+using testing::message_of;
+using testing::put_file;
+using testing::TemporaryFolder;
+
+void append(void* context, void* data, int size) {
+    static_cast<std::string*>(context)->append(static_cast<const char*>(data),
+                                               static_cast<std::size_t>(size));
+}
+
+std::string png(int height, int width, int channels, const std::vector<std::uint8_t>& pixels) {
+    std::string file;
+    stbi_write_png_to_func(append, &file, width, height, channels, pixels.data(), width * channels);
+    return file;
+}
+
+std::string jpeg(int height, int width, int channels, const std::vector<std::uint8_t>& pixels) {
+    std::string file;
+    stbi_write_jpg_to_func(append, &file, width, height, channels, pixels.data(), 100);
+    return file;
+}
+
+std::string refusal(const fs::path& folder) {
+    return message_of<InputError>([&] { load_image_folder(folder); });
+}
+
+using Bytes = std::vector<std::uint8_t>;
+
+TEST(ImageFolder, ReadsGreyImagesInTheOrderOfTheirNames) {
+    const TemporaryFolder folder;
+    put_file(folder / "b.PNG", png(1, 2, 1, {3, 4}));
+    put_file(folder / "a.png", png(1, 2, 1, {1, 2}));
+    put_file(folder / "c.png", png(1, 2, 2, {5, 200, 6, 100}));  // with alpha
+    put_file(folder / "d.jpg", jpeg(1, 2, 1, {7, 7}));
+    put_file(folder / "notes.txt", "no picture");
+    fs::create_directory(folder / "more");
+    const Dataset data = load_image_folder(folder.path());
+    EXPECT_EQ(data.size, 4u);
+    EXPECT_EQ(data.shape, (ImageShape{1, 2, 1}));
+    const Bytes bytes = std::get<Bytes>(data.values);
+    ASSERT_EQ(bytes.size(), 8u);
+    EXPECT_EQ(Bytes(bytes.begin(), bytes.begin() + 6), (Bytes{1, 2, 3, 4, 5, 6}));
+    EXPECT_NEAR(bytes[6], 7, 2);  // JPEG loses a little
+}
+
+TEST(ImageFolder, TheFirstImageDecidesTheChannels) {
+    const TemporaryFolder folder;
+    put_file(folder / "a.png", png(1, 1, 4, {1, 2, 3, 200}));
+    put_file(folder / "b.png", png(1, 1, 1, {9}));
+    const Dataset data = load_image_folder(folder.path());
+    EXPECT_EQ(data.shape, (ImageShape{1, 1, 3}));
+    EXPECT_EQ(std::get<Bytes>(data.values), (Bytes{1, 2, 3, 9, 9, 9}));
+}
+
+TEST(ImageFolder, RefusesWhatIsNoDataSet) {
+    const TemporaryFolder folder;
+    EXPECT_TRUE(contains(refusal(folder.path()), "no .png, .jpg or .jpeg file"));
+    EXPECT_TRUE(contains(refusal(folder / "missing"), "No such file or directory"));
+    put_file(folder / "a.png", png(1, 2, 1, {1, 2}));
+    put_file(folder / "b.png", png(2, 1, 1, {1, 2}));
+    put_file(folder / "c.png", png(3, 1, 1, {1, 2, 3}));
+    const std::string message = refusal(folder.path());
+    EXPECT_TRUE(contains(message, (folder / "b.png").string() + ": it is 2 x 1")) << message;
+    EXPECT_TRUE(contains(message, "a.png is 1 x 2")) << message;
+    put_file(folder / "a.png", "not a picture");
+    EXPECT_TRUE(contains(refusal(folder.path()), "a.png: it is not a whole PNG or JPEG"));
+}
+
+// The decoder is third-party code; this holds it to no crash on the formats that are let through.
+TEST(ImageFolder, DamagedImagesNeverCrash) {
+    std::mt19937 random(11);
+    Bytes pixels(16 * 16 * 3);
+    for (auto& pixel : pixels) pixel = static_cast<std::uint8_t>(random());
+    for (const std::string& whole : {png(16, 16, 3, pixels), jpeg(16, 16, 3, pixels)}) {
+        const TemporaryFolder folder;
+        const fs::path path = folder / "a.png";
+        std::size_t refused = 0;
+        for (std::size_t turn = 0; turn < 200; ++turn) {
+            std::string damaged = whole;
+            if (turn % 2 == 0) damaged.resize(random() % damaged.size());
+            if (!damaged.empty()) damaged[random() % damaged.size()] = static_cast<char>(random());
+            put_file(path, damaged);
+            if (!refusal(folder.path()).empty()) ++refused;
+        }
+        EXPECT_GT(refused, 20u);
+    }
+}
+
+}  // namespace
+}  // namespace vae
