@@ -1,0 +1,67 @@
+// What the device built-ins of a kernel need of the engine.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+
+namespace emulation {
+
+inline constexpr unsigned kWarpSize = 32;
+
+// How a kernel of one parameter list is called, and how its arguments are copied.
+struct KernelSignature {
+    void (*call)(const void* kernel, const void* const* arguments);
+    std::size_t parameters;
+    const std::size_t* sizes;
+};
+
+// Makes the signature known under which cudaLaunchKernelExC is about to be asked for a kernel.
+void remember_signature(const void* kernel, const KernelSignature& signature);
+
+// Barrier 0 of the block. Counts the threads whose predicate is not zero.
+struct BarrierVotes {
+    unsigned arrived;
+    unsigned in_favor;
+};
+BarrierVotes block_barrier(bool predicate, std::source_location where);
+
+enum class WarpOperation {
+    sync,
+    shuffle,
+    shuffle_up,
+    shuffle_down,
+    shuffle_xor,
+    ballot,
+    match,
+    add,
+    minimum,
+    maximum,
+    signed_minimum,
+    signed_maximum,
+    bit_and,
+    bit_or,
+    bit_xor,
+};
+
+// One lane's part in a warp-wide operation: waits for all lanes of `mask`, returns its result.
+// A shuffle from a lane outside the mask gives all ones (a NaN), as its value is undefined.
+struct WarpCall {
+    WarpOperation operation = WarpOperation::sync;
+    unsigned mask = 0;
+    std::uint64_t value = 0;
+    unsigned argument = 0;  // of shuffles: source lane, delta or xor mask
+    unsigned width = kWarpSize;
+};
+std::uint64_t warp_collective(const WarpCall& call, std::source_location where);
+
+unsigned lane_of_thread();
+// Lets other threads go on.
+void yield_thread();
+// Ends the kernel with an error.
+[[noreturn]] void trap_thread(const char* reason, std::source_location where);
+
+// The block's dynamic shared memory.
+void* dynamic_shared_memory();
+
+}  // namespace emulation

@@ -1,0 +1,56 @@
+// What tests can ask of the emulated device, and do to it. The environment can do the same to a
+// program that does not know it is emulated:
+//   VAE_EMULATION_ORDER=ascending|descending|random:SEED     as set_order
+//   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace emulation {
+
+enum class Order { ascending, descending, random };
+
+// In which order blocks run, threads start, and waiting threads and streams go on. The default is
+// ascending, or what the environment says.
+void set_order(Order order, std::uint64_t seed = 0);
+
+// Makes the n-th call from now (1 is the next) of a runtime or library function, e.g. "cudaMalloc"
+// or "cublasSgemm_v2", return `status` and do nothing else. The call "execution" stands for any
+// operation on a stream at the moment it runs: the device then fails with the status for good.
+void fail_call(const std::string& call, std::uint64_t n, int status);
+
+// How often each function was called, and each kernel launched (captured launches count when their
+// graph runs), since the last reset. A kernel's name is without its namespaces and parameters.
+std::map<std::string, std::uint64_t> calls();
+std::map<std::string, std::uint64_t> launches();
+
+// What was created and not yet destroyed.
+struct Live {
+    std::size_t device_allocations = 0;
+    std::size_t device_bytes = 0;
+    std::size_t pinned_allocations = 0;
+    std::size_t streams = 0;
+    std::size_t events = 0;
+    std::size_t graphs = 0;             // cudaGraph_t
+    std::size_t executable_graphs = 0;  // cudaGraphExec_t
+    std::size_t cublas_handles = 0;
+
+    bool operator==(const Live&) const = default;
+};
+Live live();
+std::size_t live_allocations();  // on the device
+
+// Operations that wait on streams for somebody to synchronize.
+std::size_t pending_operations();
+
+// Why the last call was refused or the last kernel died; empty if nothing did. Also on stderr.
+std::string last_message();
+
+// The state of a fresh process, but for what is live: no error, fault, count or pending operation,
+// and the order of the environment.
+void reset();
+
+}  // namespace emulation

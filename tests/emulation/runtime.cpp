@@ -1,0 +1,185 @@
+#include "runtime.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+#include <system_error>
+
+namespace emulation {
+namespace {
+
+[[noreturn]] void reject(const char* variable, std::string_view value, const char* expected) {
+    fmt::print(stderr, "emulation: {}={}: expected {}\n", variable, value, expected);
+    std::exit(2);
+}
+
+template <class T>
+T parse_number(const char* variable, std::string_view text, const char* expected) {
+    T value{};
+    const char* const end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc() || stop != end) reject(variable, text, expected);
+    return value;
+}
+
+std::string_view environment(const char* variable) {
+    const char* const value = std::getenv(variable);
+    return value == nullptr ? std::string_view() : value;
+}
+
+Turns turns_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_ORDER";
+    constexpr const char* kExpected = "ascending, descending or random:SEED";
+    constexpr std::string_view kRandom = "random:";
+    const std::string_view value = environment(kVariable);
+    if (value.empty() || value == "ascending") return {};
+    if (value == "descending") return {Turns::Order::descending, {}};
+    if (!value.starts_with(kRandom)) reject(kVariable, value, kExpected);
+    const auto seed =
+        parse_number<std::uint64_t>(kVariable, value.substr(kRandom.size()), kExpected);
+    return {Turns::Order::random, {seed}};
+}
+
+std::vector<Fault> faults_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_FAIL";
+    constexpr const char* kExpected = "CALL:N:STATUS[,CALL:N:STATUS...]";
+    std::vector<Fault> faults;
+    std::string_view rest = environment(kVariable);
+    while (!rest.empty()) {
+        const std::string_view item = rest.substr(0, rest.find(','));
+        rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+        const std::size_t first = item.find(':');
+        const std::size_t second = item.rfind(':');
+        if (first == 0 || first == second) reject(kVariable, item, kExpected);
+        const auto n = parse_number<std::uint64_t>(
+            kVariable, item.substr(first + 1, second - first - 1), kExpected);
+        const auto status = parse_number<int>(kVariable, item.substr(second + 1), kExpected);
+        faults.push_back({std::string(item.substr(0, first)), n, status});
+    }
+    return faults;
+}
+
+void say(const std::string& message) {
+    runtime().message = message;
+    fmt::print(stderr, "emulation: {}\n", message);
+}
+
+}  // namespace
+
+Runtime::Runtime() : turns(turns_of_environment()), faults(faults_of_environment()) {}
+
+// Never destroyed: objects of static storage may use it when the program ends.
+Runtime& runtime() {
+    static Runtime& instance = *new Runtime;
+    return instance;
+}
+
+int injected_fault(const char* call) {
+    Runtime& device = runtime();
+    const std::uint64_t number = ++device.calls.try_emplace(call).first->second;
+    for (const Fault& fault : device.faults) {
+        if (fault.at == number && fault.call == call) return fault.status;
+    }
+    return 0;
+}
+
+cudaError_t refuse(cudaError_t status, const std::string& message) {
+    say(message);
+    return status;
+}
+
+void break_device(cudaError_t status, const std::string& message) {
+    Runtime& device = runtime();
+    if (device.broken != cudaSuccess) return;
+    device.broken = status;
+    for (const cudaStream_t stream : device.streams) stream->pending.clear();
+    say(message);
+}
+
+void set_order(Order order, std::uint64_t seed) {
+    const std::scoped_lock lock(runtime().mutex);
+    switch (order) {
+        case Order::ascending:
+            runtime().turns = {Turns::Order::ascending, {}};
+            break;
+        case Order::descending:
+            runtime().turns = {Turns::Order::descending, {}};
+            break;
+        case Order::random:
+            runtime().turns = {Turns::Order::random, {seed}};
+            break;
+    }
+}
+
+void fail_call(const std::string& call, std::uint64_t n, int status) {
+    Runtime& device = runtime();
+    const std::scoped_lock lock(device.mutex);
+    const auto counted = device.calls.find(call);
+    const std::uint64_t so_far = counted == device.calls.end() ? 0 : counted->second;
+    device.faults.push_back({call, so_far + n, status});
+}
+
+std::map<std::string, std::uint64_t> calls() {
+    const std::scoped_lock lock(runtime().mutex);
+    return {runtime().calls.begin(), runtime().calls.end()};
+}
+
+std::map<std::string, std::uint64_t> launches() {
+    const std::scoped_lock lock(runtime().mutex);
+    return {runtime().launches.begin(), runtime().launches.end()};
+}
+
+Live live() {
+    const Runtime& device = runtime();
+    const std::scoped_lock lock(runtime().mutex);
+    Live result;
+    for (const auto& [address, allocation] : device.allocations) {
+        ++(allocation.kind == MemoryKind::device ? result.device_allocations
+                                                 : result.pinned_allocations);
+    }
+    result.device_bytes = device.device_bytes;
+    result.streams = device.streams.size();
+    result.events = device.events.size();
+    result.graphs = device.graphs.size();
+    result.executable_graphs = device.executable_graphs.size();
+    result.cublas_handles = device.cublas_handles;
+    return result;
+}
+
+std::size_t live_allocations() { return live().device_allocations; }
+
+std::size_t pending_operations() {
+    const std::scoped_lock lock(runtime().mutex);
+    std::size_t count = 0;
+    for (const cudaStream_t stream : runtime().streams) count += stream->pending.size();
+    return count;
+}
+
+std::string last_message() {
+    const std::scoped_lock lock(runtime().mutex);
+    return runtime().message;
+}
+
+void reset() {
+    Runtime& device = runtime();
+    const std::scoped_lock lock(device.mutex);
+    for (const cudaStream_t stream : device.streams) {
+        stream->pending.clear();
+        stream->capture = nullptr;
+    }
+    for (const cudaEvent_t event : device.events) event->capture = nullptr;
+    device.captures.clear();
+    device.last_error = cudaSuccess;
+    device.broken = cudaSuccess;
+    device.message.clear();
+    device.calls.clear();
+    device.launches.clear();
+    device.turns = turns_of_environment();
+    device.faults = faults_of_environment();
+}
+
+}  // namespace emulation
