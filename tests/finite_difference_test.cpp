@@ -1,0 +1,144 @@
+// The gradients of the double reference against central differences of its own loss, for every
+// parameter of a small ragged network. The loss itself is checked elsewhere (linear_gaussian_test
+// and the formulas of cpu_backend_test).
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "host/backend.h"
+#include "tests/model_fixtures.h"
+
+namespace vae {
+namespace {
+
+constexpr std::size_t kPixels = 7;
+constexpr std::uint32_t kBatch = 3;
+
+// Parameters are rounded to multiples of 2^-10, so that adding the step is exact in the float in
+// which the backend takes them. Half the width of a central difference: its error is h²/6·f''' +
+// 1e-16·|f|/h, here about 1e-11·f''' + 1e-10 with |f| about 10.
+constexpr float kStep = 0x1p-17F;
+// So a gradient element must agree to this much of itself plus this much absolutely.
+constexpr double kRelative = 1e-7;
+constexpr double kAbsolute = 1e-8;
+
+// The range of log-variances. Without help they stay inside: |W h| < 1 here.
+constexpr double kBound = 1.5;
+
+struct Case {
+    Activation activation;
+    Likelihood likelihood;
+    double beta;
+    bool clamped;  // some log-variances beyond each end of the range
+    std::vector<std::uint32_t> hidden;
+    std::string name;
+};
+
+void PrintTo(const Case& shown, std::ostream* out) {
+    *out << shown.name;
+}
+
+class FiniteDifference : public testing::TestWithParam<Case> {
+  protected:
+    FiniteDifference() {
+        config_.model.encoder_hidden = GetParam().hidden;
+        config_.model.decoder_hidden.assign(GetParam().hidden.rbegin(), GetParam().hidden.rend());
+        config_.model.latent = 3;
+        config_.model.activation = GetParam().activation;
+        config_.model.likelihood = GetParam().likelihood;
+        config_.model.logvar_min = -kBound;
+        config_.model.logvar_max = kBound;
+        splits_.train = test::random_floats(kBatch, kPixels);
+    }
+
+    // Biases of the log-variances in a clamped case are above, inside and below the range.
+    TrainingState state_for(const ParameterLayout& layout) const {
+        TrainingState state = test::initial_state(layout, config_);
+        if (GetParam().clamped) {
+            float* bias = state.parameters.data() + layout.heads.logvar_bias.offset;
+            bias[0] = 3;
+            bias[1] = 0;
+            bias[2] = -3;
+        }
+        for (float& value : state.parameters) value = std::round(value * 0x1p10F) * 0x1p-10F;
+        return state;
+    }
+
+    // That a case shows what it is for.
+    void check_clamping(const Trace& trace) const {
+        const auto& logvar = test::find(trace, "logvar").values;
+        ASSERT_EQ(logvar.size(), 3 * kBatch);
+        for (std::size_t i = 0; i < logvar.size(); ++i) {
+            const double bound = i % 3 == 0 ? kBound : -kBound;
+            const bool at_bound = GetParam().clamped && i % 3 != 1;
+            if (at_bound) {
+                EXPECT_EQ(logvar[i], bound) << i;
+            } else {
+                EXPECT_LT(std::abs(logvar[i]), kBound) << i;
+            }
+        }
+    }
+
+    Trace trace(Backend& backend) const {
+        return backend.trace({4, rows_, kBatch, GetParam().beta, 0});
+    }
+
+    Config config_;
+    Splits splits_;
+    std::vector<std::uint32_t> rows_ = test::first_rows(kBatch);
+};
+
+TEST_P(FiniteDifference, AgreesForEveryParameter) {
+    const ParameterLayout layout(config_.model, kPixels);
+    const auto backend = make_cpu_double_backend(config_, layout);
+    backend->set_data(splits_);
+    TrainingState state = state_for(layout);
+    backend->set_state(state);
+    const Trace exact = trace(*backend);
+    check_clamping(exact);
+    const auto loss_at = [&](float& parameter, float value) {
+        const float before = std::exchange(parameter, value);
+        backend->set_state(state);
+        parameter = before;
+        return test::find(trace(*backend), "loss").values.at(0);
+    };
+    for (const Tensor& tensor : layout.tensors()) {
+        const auto& gradient = test::find(exact, "grad." + tensor.name).values;
+        ASSERT_EQ(gradient.size(), tensor.size);
+        for (std::size_t i = 0; i < tensor.size; ++i) {
+            float& parameter = state.parameters[tensor.offset + i];
+            const double above = loss_at(parameter, parameter + kStep);
+            const double below = loss_at(parameter, parameter - kStep);
+            const double difference = (above - below) / (2 * static_cast<double>(kStep));
+            ASSERT_NEAR(gradient[i], difference, kAbsolute + kRelative * std::abs(difference))
+                << tensor.name << "[" << i << "]";
+        }
+    }
+}
+
+std::vector<Case> cases() {
+    using enum Activation;
+    using enum Likelihood;
+    std::vector<Case> all;
+    const std::vector<std::pair<Activation, std::string>> activations = {
+        {relu, "relu"}, {tanh, "tanh"}, {softplus, "softplus"}, {gelu, "gelu"}, {silu, "silu"}};
+    for (const auto& [activation, name] : activations) {
+        all.push_back({activation, bernoulli, 1, false, {5, 3}, name + "_bernoulli"});
+        all.push_back({activation, gaussian, 1, false, {5, 3}, name + "_gaussian"});
+        all.push_back({activation, bernoulli, 2.5, true, {5, 3}, name + "_bernoulli_beta_clamped"});
+        all.push_back({activation, gaussian, 0, true, {5, 3}, name + "_gaussian_beta_clamped"});
+    }
+    all.push_back({relu, bernoulli, 1, false, {}, "linear_bernoulli"});
+    all.push_back({relu, gaussian, .5, false, {}, "linear_gaussian"});
+    return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, FiniteDifference, testing::ValuesIn(cases()),
+                         [](const auto& test_case) { return test_case.param.name; });
+
+}  // namespace
+}  // namespace vae

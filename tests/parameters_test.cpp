@@ -1,0 +1,225 @@
+#include "host/parameters.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "host/error.h"
+#include "host/noise.h"
+
+namespace vae {
+namespace {
+
+ModelConfig model_of(std::vector<std::uint32_t> encoder, std::uint32_t latent,
+                     std::vector<std::uint32_t> decoder) {
+    ModelConfig model;
+    model.encoder_hidden = std::move(encoder);
+    model.latent = latent;
+    model.decoder_hidden = std::move(decoder);
+    return model;
+}
+
+std::vector<std::string> names_of(const ParameterLayout& layout) {
+    std::vector<std::string> names;
+    for (const Tensor& tensor : layout.tensors()) names.push_back(tensor.name);
+    return names;
+}
+
+// What every layout must satisfy.
+void check_layout(const ParameterLayout& layout) {
+    std::size_t end = 0;
+    for (const Tensor& tensor : layout.tensors()) {
+        SCOPED_TRACE(tensor.name);
+        EXPECT_EQ(tensor.offset % 64, 0U);  // 256 bytes of float
+        EXPECT_GE(tensor.offset, end);      // in arena order, none overlapping
+        EXPECT_GT(tensor.size, 0U);
+        EXPECT_EQ(tensor.size, std::accumulate(tensor.shape.begin(), tensor.shape.end(),
+                                               std::size_t{1}, std::multiplies<>()));
+        end = tensor.offset + tensor.size;
+    }
+    EXPECT_LE(end, layout.arena_size);
+    EXPECT_EQ(layout.arena_size % 64, 0U);
+    const Heads& heads = layout.heads;
+    EXPECT_GE(heads.stride, heads.latent);
+    EXPECT_EQ(heads.logvar_weight.offset, heads.mu_weight.offset + heads.stride * heads.in);
+    // The joint matrix, its last padding rows included, ends before the next tensor begins.
+    EXPECT_GE(heads.mu_bias.offset, heads.mu_weight.offset + 2 * heads.stride * heads.in);
+    for (std::size_t less = heads.latent; less < heads.stride; ++less) {
+        EXPECT_NE(less * heads.in % 64, 0U) << "stride is not the least";
+    }
+}
+
+TEST(Parameters, LayoutOfTheDefaultModel) {
+    const ParameterLayout layout(ModelConfig{}, 784);
+    check_layout(layout);
+    EXPECT_EQ(names_of(layout),
+              (std::vector<std::string>{"encoder.0.weight", "encoder.0.bias", "encoder.mu.weight",
+                                        "encoder.logvar.weight", "encoder.mu.bias",
+                                        "encoder.logvar.bias", "decoder.0.weight", "decoder.0.bias",
+                                        "decoder.out.weight", "decoder.out.bias"}));
+    EXPECT_EQ(layout.pixels, 784U);
+    EXPECT_EQ(layout.encoder[0].weight.shape, (std::vector<std::size_t>{400, 784}));
+    EXPECT_EQ(layout.heads.mu_weight.shape, (std::vector<std::size_t>{20, 400}));
+    EXPECT_EQ(layout.heads.logvar_bias.shape, (std::vector<std::size_t>{20}));
+    EXPECT_EQ(layout.heads.stride, 20U);  // 20·400 is a multiple of 64
+    EXPECT_EQ(layout.output.weight.shape, (std::vector<std::size_t>{784, 400}));
+    std::size_t parameters = 0;
+    for (const Tensor& tensor : layout.tensors()) parameters += tensor.size;
+    EXPECT_EQ(parameters, 652824U);
+}
+
+TEST(Parameters, LayoutOfRaggedModels) {
+    const ParameterLayout deep(model_of({5, 3}, 2, {3, 5}), 7);
+    check_layout(deep);
+    EXPECT_EQ(deep.heads.stride, 64U);  // 3 is odd
+    EXPECT_EQ(deep.encoder[1].weight.shape, (std::vector<std::size_t>{3, 5}));
+    EXPECT_EQ(deep.decoder[0].weight.shape, (std::vector<std::size_t>{3, 2}));
+    for (const std::uint32_t width : {1U, 2U, 31U, 32U, 33U, 64U, 127U}) {
+        check_layout(ParameterLayout(model_of({width}, width, {}), width));
+    }
+}
+
+TEST(Parameters, LayoutWithoutHiddenLayers) {
+    const ParameterLayout layout(model_of({}, 2, {}), 6);
+    check_layout(layout);
+    EXPECT_EQ(layout.heads.in, 6U);
+    EXPECT_EQ(layout.output.in, 2U);
+    EXPECT_EQ(names_of(layout).front(), "encoder.mu.weight");
+}
+
+std::string message_of(const ModelConfig& model, std::size_t pixels) {
+    try {
+        const ParameterLayout layout(model, pixels);
+    } catch (const InputError& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
+TEST(Parameters, WrongWidthsAreNamed) {
+    EXPECT_NE(message_of(model_of({400, 0}, 20, {400}), 784).find("model.encoder_hidden[1] is 0"),
+              std::string::npos);
+    EXPECT_NE(message_of(model_of({400}, 0, {400}), 784).find("model.latent is 0"),
+              std::string::npos);
+    EXPECT_NE(message_of(model_of({400}, 20, {0}), 784).find("model.decoder_hidden[0] is 0"),
+              std::string::npos);
+    EXPECT_NE(message_of(ModelConfig{}, 0).find("pixels of an example is 0"), std::string::npos);
+}
+
+TEST(Parameters, TooLargeIsAnErrorAndNeverWraps) {
+    constexpr std::uint32_t kMost = 0xFFFFFFFF;
+    EXPECT_NE(message_of(model_of({65536, 65536}, 20, {}), 784).find("too large"),
+              std::string::npos);
+    EXPECT_NE(message_of(model_of({kMost}, 20, {}), 784).find("at most"), std::string::npos);
+    EXPECT_NE(message_of(model_of({2147483647}, 2147483647, {}), 784).find("too large"),
+              std::string::npos);
+    EXPECT_NE(message_of(model_of({}, 2147483647, {}), 2147483647).find("too large"),
+              std::string::npos);
+    EXPECT_NE(message_of(ModelConfig{}, std::size_t{1} << 40).find("at most"), std::string::npos);
+}
+
+std::vector<float> values_of(const std::vector<float>& arena, const Tensor& tensor) {
+    const auto begin = arena.begin() + static_cast<std::ptrdiff_t>(tensor.offset);
+    return {begin, begin + static_cast<std::ptrdiff_t>(tensor.size)};
+}
+
+bool is_bias(const Tensor& tensor) {
+    return tensor.shape.size() == 1;
+}
+
+TEST(Initialization, PyTorchIsTheFormula) {
+    const ParameterLayout layout(ModelConfig{}, 784);
+    const auto arena = initial_parameters(layout, Initialization::pytorch, 7);
+    // Inputs of the layer of each tensor in layout order.
+    const std::vector<double> fan_in = {784, 784, 400, 400, 400, 400, 20, 20, 400, 400};
+    const auto tensors = layout.tensors();
+    for (std::uint32_t index = 0; index < tensors.size(); ++index) {
+        SCOPED_TRACE(tensors[index].name);
+        const auto bound = static_cast<float>(1 / std::sqrt(fan_in[index]));
+        std::vector<float> expected(tensors[index].size);
+        fill_uniform({7, Purpose::initialization, 0, index, 0}, expected);
+        for (float& value : expected) value = (2 * value - 1) * bound;
+        const auto values = values_of(arena, tensors[index]);
+        EXPECT_EQ(values, expected);
+        EXPECT_LE(*std::max_element(values.begin(), values.end()), bound);
+        EXPECT_GE(*std::min_element(values.begin(), values.end()), -bound);
+    }
+}
+
+// Mean and variance within four standard errors of what they should be; kurtosis 1.8 for a
+// uniform and 3 for a normal distribution gives that of the variance.
+void check_moments(const std::vector<float>& values, double variance, double kurtosis) {
+    const auto n = static_cast<double>(values.size());
+    double sum = 0;
+    double squares = 0;
+    for (const float value : values) {
+        sum += static_cast<double>(value);
+        squares += static_cast<double>(value) * static_cast<double>(value);
+    }
+    EXPECT_NEAR(sum / n, 0, 4 * std::sqrt(variance / n));
+    EXPECT_NEAR(squares / n / variance, 1, 4 * std::sqrt((kurtosis - 1) / n));
+}
+
+TEST(Initialization, GlorotAndHeHaveTheirMoments) {
+    const ParameterLayout layout(ModelConfig{}, 784);
+    for (const auto kind : {Initialization::glorot, Initialization::he}) {
+        const auto arena = initial_parameters(layout, kind, 7);
+        for (const Tensor& tensor : layout.tensors()) {
+            SCOPED_TRACE(tensor.name);
+            const auto values = values_of(arena, tensor);
+            if (is_bias(tensor)) {
+                EXPECT_EQ(std::count(values.begin(), values.end(), 0.0F),
+                          static_cast<std::ptrdiff_t>(values.size()));
+                continue;
+            }
+            const auto out = static_cast<double>(tensor.shape[0]);
+            const auto in = static_cast<double>(tensor.shape[1]);
+            if (kind == Initialization::he) {
+                check_moments(values, 2 / in, 3);
+                continue;
+            }
+            check_moments(values, 2 / (in + out), 1.8);
+            const auto bound = static_cast<float>(std::sqrt(6 / (in + out)));
+            EXPECT_LE(*std::max_element(values.begin(), values.end()), bound);
+            EXPECT_GE(*std::min_element(values.begin(), values.end()), -bound);
+        }
+    }
+}
+
+TEST(Initialization, PaddingIsZero) {
+    const ParameterLayout layout(model_of({5, 3}, 2, {3, 5}), 7);
+    for (const auto kind : {Initialization::pytorch, Initialization::glorot, Initialization::he}) {
+        auto arena = initial_parameters(layout, kind, 7);
+        ASSERT_EQ(arena.size(), layout.arena_size);
+        for (const Tensor& tensor : layout.tensors()) {
+            std::fill_n(arena.begin() + static_cast<std::ptrdiff_t>(tensor.offset), tensor.size,
+                        0.0F);
+        }
+        EXPECT_EQ(std::count(arena.begin(), arena.end(), 0.0F),
+                  static_cast<std::ptrdiff_t>(arena.size()));
+    }
+}
+
+TEST(Initialization, TensorsAndSeedsDiffer) {
+    const ParameterLayout layout(model_of({16}, 16, {16}), 16);  // all weights of one shape
+    std::set<std::vector<float>> seen;
+    std::size_t count = 0;
+    for (const std::uint64_t seed : {1U, 2U}) {
+        const auto arena = initial_parameters(layout, Initialization::he, seed);
+        for (const Tensor& tensor : layout.tensors()) {
+            if (is_bias(tensor)) continue;
+            seen.insert(values_of(arena, tensor));
+            ++count;
+        }
+    }
+    EXPECT_EQ(count, 10U);
+    EXPECT_EQ(seen.size(), count);
+}
+
+}  // namespace
+}  // namespace vae
