@@ -1,0 +1,248 @@
+#include "kernels/bias_activation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <stdexcept>
+#include <vector>
+
+#include "kernels/launch.h"
+#include "tests/device_memory.h"
+#include "tests/kernel_reference.h"
+
+namespace vae::test {
+namespace {
+
+using kernels::Activation;
+
+constexpr Activation kAll[] = {Activation::relu, Activation::tanh, Activation::softplus,
+                               Activation::gelu, Activation::silu};
+constexpr double kPi = 3.14159265358979323846;
+
+double normal_cdf(double x) {
+    return 0.5 * std::erfc(-x / std::sqrt(2.0));
+}
+double normal_density(double x) {
+    return std::exp(-x * x / 2) / std::sqrt(2 * kPi);
+}
+
+// f(x) with what float arithmetic may lose: CUDA's functions are good to 1 to 4 units in the last
+// place, each operation adds half a unit. In roundings (half units) of the value. The argument of
+// erfc carries two roundings, which its condition number, about x², multiplies.
+Bound value_of(Activation f, double x) {
+    const auto relative = [](double value, double roundings) {
+        return Bound{value, roundings * kEpsilon * std::abs(value)};
+    };
+    switch (f) {
+        case Activation::relu:
+            return {std::max(x, 0.0), 0};
+        case Activation::tanh:
+            return relative(std::tanh(x), 5);
+        case Activation::softplus:
+            return relative(std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))), 10);
+        case Activation::gelu:
+            return relative(x * normal_cdf(x), 12 + 4 * x * x);
+        case Activation::silu:
+            return relative(x * sigmoid(x), 10);
+    }
+    throw std::logic_error("unknown activation");
+}
+
+// f'(x) likewise; where terms cancel, in roundings of the terms.
+Bound slope_of(Activation f, double x) {
+    const double s = sigmoid(x);
+    switch (f) {
+        case Activation::relu:
+            return {x > 0 ? 1.0 : 0.0, 0};
+        case Activation::tanh: {
+            const double t = std::tanh(x);
+            return {1 - t * t, 12 * kEpsilon};
+        }
+        case Activation::softplus:
+            return {s, 8 * kEpsilon * s};
+        case Activation::gelu: {
+            const double tail = normal_cdf(x) * (12 + 4 * x * x);
+            const double bell = std::abs(x) * normal_density(x) * (10 + 2 * x * x);
+            return {normal_cdf(x) + x * normal_density(x), (tail + bell) * kEpsilon};
+        }
+        case Activation::silu:
+            return {s * (1 + x * (1 - s)), 12 * kEpsilon * s * (1 + std::abs(x))};
+    }
+    throw std::logic_error("unknown activation");
+}
+
+// Inputs of one shape. Some products are extreme, some sums exactly zero.
+struct Inputs {
+    explicit Inputs(const Shape& s)
+        : shape(s),
+          product(random_normals(s.size(), 1, 3.0f)),
+          bias(random_normals(s.width(), 2)),
+          d_h(random_normals(s.size(), 3)) {
+        for (std::size_t i = 0; i < product.size(); i += 13) product[i] = i % 2 == 0 ? 200 : -200;
+        for (std::size_t i = 5; i < product.size(); i += 17) product[i] = -bias[i % s.width()];
+    }
+    // The kernel's own float sum, so that its rounding is no error of the activation.
+    double pre(std::size_t r, std::size_t c) const {
+        return product[r * shape.width() + c] + bias[c];
+    }
+    Bound d_pre(Activation f, std::size_t r, std::size_t c) const {
+        const double d = d_h[r * shape.width() + c];
+        const Bound slope = slope_of(f, pre(r, c));
+        return {d * slope.value,
+                std::abs(d) * (slope.tolerance + kEpsilon * std::abs(slope.value))};
+    }
+
+    Shape shape;
+    std::vector<float> product;
+    std::vector<float> bias;
+    std::vector<float> d_h;
+};
+
+class BiasActivation : public KernelTest {
+  protected:
+    void check_forward(Activation f, const Shape& shape, std::size_t shift = 0) {
+        SCOPED_TRACE(testing::Message() << "activation " << static_cast<int>(f) << ", " << shape);
+        const Inputs in(shape);
+        auto product = upload(in.product, shift);
+        auto bias = upload(in.bias, shift);
+        auto h = output(shape.size(), shift);
+        bias_activation_forward(f, product.data(), bias.data(), shape.rows, shape.cols, h.data(),
+                                stream().get());
+        expect_close(h.download(),
+                     each(shape, [&](auto r, auto c) { return value_of(f, in.pre(r, c)); }), "h");
+    }
+
+    void check_backward(Activation f, const Shape& shape, std::size_t shift = 0) {
+        SCOPED_TRACE(testing::Message() << "activation " << static_cast<int>(f) << ", " << shape);
+        const Inputs in(shape);
+        auto product = upload(in.product, shift);
+        auto bias = upload(in.bias, shift);
+        auto d_h = upload(in.d_h, shift);
+        auto d_pre = output(shape.size(), shift);
+        auto d_bias = output(shape.width());
+        DeviceScratch scratch(stream(), shape.rows, shape.cols);
+        bias_activation_backward(f, product.data(), bias.data(), d_h.data(), shape.rows, shape.cols,
+                                 d_pre.data(), d_bias.data(), scratch.get(), stream().get());
+        const auto term = [&](std::size_t r, std::size_t c) { return in.d_pre(f, r, c); };
+        expect_close(d_pre.download(), each(shape, term), "d_pre");
+        expect_close(d_bias.download(), column_sums(shape, term), "d_bias");
+    }
+};
+
+TEST_F(BiasActivation, ForwardAtEveryRaggedSize) {
+    for (const Shape& shape : ragged_shapes()) {
+        for (const Activation f : kAll) check_forward(f, shape);
+    }
+}
+
+TEST_F(BiasActivation, BackwardAtEveryRaggedSize) {
+    for (const Shape& shape : ragged_shapes()) {
+        for (const Activation f : kAll) check_backward(f, shape);
+    }
+}
+
+TEST_F(BiasActivation, LargeSizes) {
+    for (const Shape& shape : large_shapes()) {
+        check_forward(Activation::relu, shape);
+        check_backward(Activation::relu, shape);
+    }
+}
+
+TEST_F(BiasActivation, UnalignedArrays) {
+    check_forward(Activation::gelu, {33, 128}, 1);
+    check_backward(Activation::gelu, {33, 128}, 1);
+}
+
+TEST_F(BiasActivation, InPlace) {
+    const Shape shape{33, 132};
+    const Inputs in(shape);
+    auto product = upload(in.product);
+    auto bias = upload(in.bias);
+    auto d_h = upload(in.d_h);
+    auto expected_h = output(shape.size());
+    auto expected_d = output(shape.size());
+    auto d_bias = output(shape.width());
+    DeviceScratch scratch(stream(), shape.rows, shape.cols);
+    const auto backward = [&](float* d_pre) {
+        bias_activation_backward(Activation::silu, product.data(), bias.data(), d_h.data(),
+                                 shape.rows, shape.cols, d_pre, d_bias.data(), scratch.get(),
+                                 stream().get());
+    };
+    const auto forward = [&](float* h) {
+        bias_activation_forward(Activation::silu, product.data(), bias.data(), shape.rows,
+                                shape.cols, h, stream().get());
+    };
+    backward(expected_d.data());
+    forward(expected_h.data());
+    backward(d_h.data());
+    expect_same_bits(d_h.download(), expected_d.download(), "d_pre in d_h");
+    forward(product.data());
+    expect_same_bits(product.download(), expected_h.download(), "h in product");
+}
+
+TEST_F(BiasActivation, RepeatsBitForBit) {
+    const Shape shape{301, 260};
+    const Inputs in(shape);
+    auto product = upload(in.product);
+    auto bias = upload(in.bias);
+    auto d_h = upload(in.d_h);
+    DeviceScratch scratch(stream(), shape.rows, shape.cols);
+    std::vector<float> first;
+    for (int repeat = 0; repeat < 2; ++repeat) {
+        auto d_pre = output(shape.size());
+        auto d_bias = output(shape.width());
+        bias_activation_backward(Activation::tanh, product.data(), bias.data(), d_h.data(),
+                                 shape.rows, shape.cols, d_pre.data(), d_bias.data(), scratch.get(),
+                                 stream().get());
+        if (repeat == 0) {
+            first = d_bias.download();
+        } else {
+            expect_same_bits(d_bias.download(), first, "d_bias");
+        }
+    }
+}
+
+TEST_F(BiasActivation, NanComesThrough) {
+    for (const Activation f : kAll) {
+        SCOPED_TRACE(static_cast<int>(f));
+        auto product = upload(std::vector<float>{1, kNan, -1, 2});
+        auto bias = upload(std::vector<float>{0, 0, kNan, 0});
+        auto d_h = upload(std::vector<float>{1, 1, 1, kNan});
+        auto h = output(4);
+        auto d_pre = output(4);
+        auto d_bias = output(4);
+        DeviceScratch scratch(stream(), 1, 4);
+        bias_activation_forward(f, product.data(), bias.data(), 1, 4, h.data(), stream().get());
+        bias_activation_backward(f, product.data(), bias.data(), d_h.data(), 1, 4, d_pre.data(),
+                                 d_bias.data(), scratch.get(), stream().get());
+        const std::vector<float> values = h.download();
+        const std::vector<float> gradients = d_pre.download();
+        const std::vector<float> sums = d_bias.download();
+        const bool value_is_nan[] = {false, true, true, false};
+        const bool gradient_is_nan[] = {false, true, true, true};
+        for (std::size_t i = 0; i < 4; ++i) {
+            EXPECT_EQ(std::isnan(values[i]), value_is_nan[i]) << i;
+            EXPECT_EQ(std::isnan(gradients[i]), gradient_is_nan[i]) << i;
+            EXPECT_EQ(std::isnan(sums[i]), gradient_is_nan[i]) << i;
+        }
+    }
+}
+
+TEST_F(BiasActivation, BadRequestsThrow) {
+    auto array = output(64);
+    DeviceScratch scratch(stream(), 8, 8);
+    const auto backward = [&](Activation f, int rows, int cols, const kernels::Scratch& memory) {
+        bias_activation_backward(f, array.data(), array.data(), array.data(), rows, cols,
+                                 array.data(), array.data(), memory, stream().get());
+    };
+    EXPECT_THROW(backward(Activation::relu, -1, 8, scratch.get()), std::invalid_argument);
+    EXPECT_THROW(backward(Activation::relu, 8, -1, scratch.get()), std::invalid_argument);
+    EXPECT_THROW(backward(Activation::relu, 8, 8, {}), std::invalid_argument);
+    EXPECT_THROW(backward(static_cast<Activation>(99), 8, 8, scratch.get()), std::invalid_argument);
+    EXPECT_THROW(bias_activation_forward(Activation::relu, array.data(), array.data(), -1, 8,
+                                         array.data(), stream().get()),
+                 std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace vae::test

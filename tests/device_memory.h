@@ -1,0 +1,166 @@
+// Device memory for tests of kernels: arrays between guards, filled with NaN, on a stream of their
+// own. Uses only the CUDA runtime.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/scratch.h"
+
+namespace vae::test {
+
+inline void check_cuda(cudaError_t status, const char* what) {
+    if (status != cudaSuccess) {
+        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+    }
+}
+
+class TestStream {
+  public:
+    TestStream() {
+        check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+    }
+    ~TestStream() { EXPECT_EQ(cudaStreamDestroy(stream_), cudaSuccess); }
+    TestStream(const TestStream&) = delete;
+    TestStream& operator=(const TestStream&) = delete;
+
+    cudaStream_t get() const { return stream_; }
+    void synchronize() const { check_cuda(cudaStreamSynchronize(stream_), "synchronize"); }
+
+  private:
+    cudaStream_t stream_ = nullptr;
+};
+
+// size elements of device memory with guard bytes before and after, checked on destruction. What
+// is not uploaded is 0xFF in every byte, a NaN for floats. shift moves the array by so many
+// elements from its 256-byte alignment.
+template <class T>
+class DeviceArray {
+  public:
+    DeviceArray(const TestStream& stream, std::size_t size, std::size_t shift = 0)
+        : stream_(stream), size_(size), front_(kGuard + shift * sizeof(T)) {
+        check_cuda(cudaMalloc(&memory_, bytes()), "allocate");
+        std::vector<unsigned char> fill(bytes(), kGuardByte);
+        std::fill_n(fill.begin() + static_cast<std::ptrdiff_t>(front_), size_ * sizeof(T),
+                    static_cast<unsigned char>(0xFF));
+        copy(memory_, fill.data(), fill.size(), cudaMemcpyHostToDevice);
+    }
+    DeviceArray(const TestStream& stream, const std::vector<T>& values, std::size_t shift = 0)
+        : DeviceArray(stream, values.size(), shift) {
+        if (size_ > 0) copy(data(), values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice);
+    }
+    ~DeviceArray() {
+        try {
+            EXPECT_TRUE(guards_intact()) << "a write before or after an array";
+        } catch (const std::exception& error) {
+            ADD_FAILURE() << error.what();
+        }
+        EXPECT_EQ(cudaFree(memory_), cudaSuccess);
+    }
+    DeviceArray(const DeviceArray&) = delete;
+    DeviceArray& operator=(const DeviceArray&) = delete;
+
+    T* data() { return reinterpret_cast<T*>(memory_ + front_); }
+    std::size_t size() const { return size_; }
+
+    // Waits for the stream.
+    std::vector<T> download() {
+        std::vector<T> values(size_);
+        if (size_ > 0) copy(values.data(), data(), size_ * sizeof(T), cudaMemcpyDeviceToHost);
+        return values;
+    }
+
+    bool guards_intact() {
+        std::vector<unsigned char> all(bytes());
+        copy(all.data(), memory_, all.size(), cudaMemcpyDeviceToHost);
+        const auto first = all.begin() + static_cast<std::ptrdiff_t>(front_);
+        const auto last = first + static_cast<std::ptrdiff_t>(size_ * sizeof(T));
+        const auto intact = [](unsigned char byte) { return byte == kGuardByte; };
+        return std::all_of(all.begin(), first, intact) && std::all_of(last, all.end(), intact);
+    }
+
+  private:
+    static constexpr std::size_t kGuard = 256;
+    static constexpr unsigned char kGuardByte = 0xA5;
+
+    std::size_t bytes() const { return front_ + size_ * sizeof(T) + kGuard; }
+    void copy(void* to, const void* from, std::size_t count, cudaMemcpyKind kind) const {
+        check_cuda(cudaMemcpyAsync(to, from, count, kind, stream_.get()), "copy");
+        stream_.synchronize();
+    }
+
+    const TestStream& stream_;
+    std::size_t size_;
+    std::size_t front_;
+    unsigned char* memory_ = nullptr;
+};
+
+// Scratch of exactly the size that rows × cols asks for: partials NaN, tickets zero. Checks on
+// destruction that tickets are zero again.
+class DeviceScratch {
+  public:
+    DeviceScratch(const TestStream& stream, int rows, int cols)
+        : size_(kernels::scratch_size(rows, cols)),
+          partials_(stream, size_.partials),
+          tickets_(stream, std::vector<unsigned>(size_.tickets, 0)) {}
+    ~DeviceScratch() {
+        try {
+            for (const unsigned ticket : tickets_.download()) {
+                if (ticket != 0) {
+                    ADD_FAILURE() << "a ticket is left at " << ticket;
+                    break;
+                }
+            }
+        } catch (const std::exception& error) {
+            ADD_FAILURE() << error.what();
+        }
+    }
+    DeviceScratch(const DeviceScratch&) = delete;
+    DeviceScratch& operator=(const DeviceScratch&) = delete;
+
+    kernels::Scratch get() {
+        return {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()};
+    }
+
+  private:
+    kernels::ScratchSize size_;
+    DeviceArray<float> partials_;
+    DeviceArray<unsigned> tickets_;
+};
+
+// A test with a stream; skipped where there is no device.
+class KernelTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        int devices = 0;
+        const cudaError_t status = cudaGetDeviceCount(&devices);
+        if (status != cudaSuccess || devices == 0) {
+            (void)cudaGetLastError();
+            GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(status);
+        }
+        stream_.emplace();
+    }
+
+    const TestStream& stream() const { return *stream_; }
+
+    template <class T>
+    DeviceArray<T> upload(const std::vector<T>& values, std::size_t shift = 0) const {
+        return DeviceArray<T>(*stream_, values, shift);
+    }
+    DeviceArray<float> output(std::size_t size, std::size_t shift = 0) const {
+        return DeviceArray<float>(*stream_, size, shift);
+    }
+
+  private:
+    std::optional<TestStream> stream_;
+};
+
+}  // namespace vae::test

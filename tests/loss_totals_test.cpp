@@ -1,0 +1,62 @@
+#include "kernels/loss_totals.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <stdexcept>
+#include <vector>
+
+#include "tests/device_memory.h"
+#include "tests/kernel_reference.h"
+
+namespace vae::test {
+namespace {
+
+using kernels::LossSums;
+
+class LossTotals : public KernelTest {};
+
+TEST_F(LossTotals, AddToWhatIsThere) {
+    constexpr double kBeta = 0.3;
+    for (const int rows : {0, 1, 31, 32, 33, 101, 511, 512, 513, 5000}) {
+        SCOPED_TRACE(rows);
+        const auto recon = random_normals(static_cast<std::size_t>(rows), 1, 100);
+        const auto kl = random_normals(static_cast<std::size_t>(rows), 2, 10);
+        auto device_recon = upload(recon);
+        auto device_kl = upload(kl);
+        auto totals = upload(std::vector<LossSums>{{7, -2, 1}});
+        double recon_sum = 0;
+        double kl_sum = 0;
+        for (const float value : recon) recon_sum += value;
+        for (const float value : kl) kl_sum += value;
+        for (int call = 1; call <= 2; ++call) {
+            kernels::add_losses(device_recon.data(), device_kl.data(), rows, kBeta, totals.data(),
+                                stream().get());
+            const LossSums got = totals.download()[0];
+            // Sums of at most 5000 terms of about 100 in double: far below 1e-8.
+            EXPECT_NEAR(got.recon, 7 + call * recon_sum, 1e-8);
+            EXPECT_NEAR(got.kl, -2 + call * kl_sum, 1e-8);
+            EXPECT_NEAR(got.loss, 1 + call * (recon_sum + kBeta * kl_sum), 1e-8);
+        }
+    }
+}
+
+TEST_F(LossTotals, NanComesThrough) {
+    auto recon = upload(std::vector<float>{1, 2, kNan});
+    auto kl = upload(std::vector<float>{1, 2, 3});
+    auto totals = upload(std::vector<LossSums>{{0, 0, 0}});
+    kernels::add_losses(recon.data(), kl.data(), 3, 1, totals.data(), stream().get());
+    const LossSums got = totals.download()[0];
+    EXPECT_TRUE(std::isnan(got.recon));
+    EXPECT_TRUE(std::isnan(got.loss));
+    EXPECT_EQ(got.kl, 6);
+}
+
+TEST_F(LossTotals, NegativeRowsThrow) {
+    auto totals = upload(std::vector<LossSums>{{0, 0, 0}});
+    EXPECT_THROW(kernels::add_losses(nullptr, nullptr, -1, 1, totals.data(), stream().get()),
+                 std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace vae::test
