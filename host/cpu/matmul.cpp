@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "host/cpu/sums.h"
-
 namespace vae::cpu {
 namespace {
 
@@ -19,6 +17,7 @@ void gemm(CBLAS_TRANSPOSE transpose_a, CBLAS_TRANSPOSE transpose_b, const float*
                 static_cast<blasint>(n));
 }
 
+constexpr std::size_t kParallelProducts = 100'000;  // fewer are not worth waking other threads for
 constexpr std::size_t kColumns = 256;  // of c held in the first-level cache: 2 KiB a row
 
 // Rows of c one after the other, a stripe of columns at a time: the compiler vectorises across
@@ -27,7 +26,7 @@ template <class Coefficient>
 void accumulate_rows(const double* b, std::size_t m, std::size_t n, std::size_t k, double* c,
                      Coefficient coefficient) {
     constexpr std::size_t kRows = 4;  // that share each load of b
-#pragma omp parallel for schedule(static) if (m * n * k >= kParallelElements)
+#pragma omp parallel for schedule(static) if (m * n * k >= kParallelProducts)
     for (std::size_t i0 = 0; i0 < m; i0 += kRows) {
         const std::size_t rows = std::min(kRows, m - i0);
         for (std::size_t j0 = 0; j0 < n; j0 += kColumns) {
@@ -77,7 +76,7 @@ void matmul_tn(const float* a, const float* b, std::size_t m, std::size_t n, std
 void matmul_nt(const double* a, const double* b, std::size_t m, std::size_t n, std::size_t k,
                double* c) {
     constexpr std::size_t kTogether = 8;
-#pragma omp parallel for schedule(static) if (m * n * k >= kParallelElements)
+#pragma omp parallel for schedule(static) if (m * n * k >= kParallelProducts)
     for (std::size_t i = 0; i < m; ++i) {
         std::size_t j = 0;
         for (; j + kTogether <= n; j += kTogether) {
