@@ -1,0 +1,56 @@
+#include "kernels/bernoulli.h"
+
+#include "bench/gpu_fixture.h"
+
+namespace vae::bench {
+namespace {
+
+BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward)(benchmark::State& state) {
+    if (state.error_occurred()) return;
+    const Extent extent(state);
+    const auto product = random_buffer(extent.size());
+    const auto bias = random_buffer(extent.width());
+    const auto x = random_buffer(extent.size());
+    const DeviceBuffer<float> recon(extent.height());
+    const ScratchBuffer scratch(extent.rows, extent.cols);
+    measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
+        kernels::bernoulli_forward(product.data(), bias.data(), x.data(), extent.rows, extent.cols,
+                                   recon.data(), scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward)(benchmark::State& state) {
+    if (state.error_occurred()) return;
+    const Extent extent(state);
+    const auto product = random_buffer(extent.size());
+    const auto bias = random_buffer(extent.width());
+    const auto x = random_buffer(extent.size());
+    const DeviceBuffer<float> recon(extent.height());
+    const DeviceBuffer<float> d_product(extent.size());
+    const DeviceBuffer<float> d_bias(extent.width());
+    const ScratchBuffer scratch(extent.rows, extent.cols);
+    const float scale = 1.0f / static_cast<float>(extent.rows);
+    measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
+        kernels::bernoulli_forward_backward(product.data(), bias.data(), x.data(), extent.rows,
+                                            extent.cols, scale, recon.data(), d_product.data(),
+                                            d_bias.data(), scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, bernoulli_mean)(benchmark::State& state) {
+    if (state.error_occurred()) return;
+    const Extent extent(state);
+    const auto product = random_buffer(extent.size());
+    const auto bias = random_buffer(extent.width());
+    const DeviceBuffer<float> mean(extent.size());
+    measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
+        kernels::bernoulli_mean(product.data(), bias.data(), extent.rows, extent.cols, mean.data(),
+                                stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, bernoulli_mean)->Apply(batch_sizes);
+
+}  // namespace
+}  // namespace vae::bench

@@ -1,0 +1,36 @@
+#include "kernels/gather.h"
+
+#include "bench/gpu_fixture.h"
+
+namespace vae::bench {
+namespace {
+
+using kernels::Pixels;
+
+class GatherBench : public GpuBench {
+  protected:
+    void run(benchmark::State& state, Pixels pixels) {
+        if (state.error_occurred()) return;
+        const Extent extent(state);
+        const DeviceBuffer<std::uint8_t> data(extent.size());
+        const auto index = row_index(extent.height());
+        const DeviceBuffer<float> x(extent.size());
+        measure(state, data.bytes() + x.bytes(), extent.size(), [&](cudaStream_t stream) {
+            kernels::gather(data.data(), index.data(), extent.rows, extent.cols, pixels, {}, 0,
+                            x.data(), stream);
+        });
+    }
+};
+
+BENCHMARK_DEFINE_F(GatherBench, grey)(benchmark::State& state) {
+    run(state, Pixels::grey);
+}
+BENCHMARK_REGISTER_F(GatherBench, grey)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GatherBench, binary)(benchmark::State& state) {
+    run(state, Pixels::binary);
+}
+BENCHMARK_REGISTER_F(GatherBench, binary)->Apply(batch_sizes);
+
+}  // namespace
+}  // namespace vae::bench

@@ -1,0 +1,58 @@
+#include "kernels/gaussian.h"
+
+#include "bench/gpu_fixture.h"
+
+namespace vae::bench {
+namespace {
+
+constexpr float kSigma = 0.5f;
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_forward)(benchmark::State& state) {
+    if (state.error_occurred()) return;
+    const Extent extent(state);
+    const auto product = random_buffer(extent.size());
+    const auto bias = random_buffer(extent.width());
+    const auto x = random_buffer(extent.size());
+    const DeviceBuffer<float> recon(extent.height());
+    const ScratchBuffer scratch(extent.rows, extent.cols);
+    measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
+        kernels::gaussian_forward(product.data(), bias.data(), x.data(), extent.rows, extent.cols,
+                                  kSigma, recon.data(), scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_forward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward)(benchmark::State& state) {
+    if (state.error_occurred()) return;
+    const Extent extent(state);
+    const auto product = random_buffer(extent.size());
+    const auto bias = random_buffer(extent.width());
+    const auto x = random_buffer(extent.size());
+    const DeviceBuffer<float> recon(extent.height());
+    const DeviceBuffer<float> d_product(extent.size());
+    const DeviceBuffer<float> d_bias(extent.width());
+    const ScratchBuffer scratch(extent.rows, extent.cols);
+    const float scale = 1.0f / static_cast<float>(extent.rows);
+    measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
+        kernels::gaussian_forward_backward(product.data(), bias.data(), x.data(), extent.rows,
+                                           extent.cols, kSigma, scale, recon.data(),
+                                           d_product.data(), d_bias.data(), scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_mean)(benchmark::State& state) {
+    if (state.error_occurred()) return;
+    const Extent extent(state);
+    const auto product = random_buffer(extent.size());
+    const auto bias = random_buffer(extent.width());
+    const DeviceBuffer<float> mean(extent.size());
+    measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
+        kernels::gaussian_mean(product.data(), bias.data(), extent.rows, extent.cols, mean.data(),
+                               stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_mean)->Apply(batch_sizes);
+
+}  // namespace
+}  // namespace vae::bench

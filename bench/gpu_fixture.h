@@ -1,0 +1,184 @@
+// What every benchmark of kernels shares: a stream, timing by events around the launch alone, a
+// cold L2 cache for every iteration, and arrays of random numbers. Skips where there is no GPU.
+#pragma once
+
+#include <benchmark/benchmark.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/launch.h"
+#include "kernels/scratch.h"
+
+namespace vae::bench {
+
+struct DeviceFree {
+    void operator()(void* memory) const { (void)cudaFree(memory); }
+};
+struct StreamDestroy {
+    using pointer = cudaStream_t;
+    void operator()(cudaStream_t stream) const { (void)cudaStreamDestroy(stream); }
+};
+struct EventDestroy {
+    using pointer = cudaEvent_t;
+    void operator()(cudaEvent_t event) const { (void)cudaEventDestroy(event); }
+};
+
+template <class T>
+class DeviceBuffer {
+  public:
+    explicit DeviceBuffer(std::size_t size) : size_(size) {
+        void* memory = nullptr;
+        kernels::cuda_check(cudaMalloc(&memory, std::max<std::size_t>(bytes(), 1)), "cudaMalloc");
+        memory_.reset(static_cast<T*>(memory));
+        kernels::cuda_check(cudaMemset(memory, 0, bytes()), "cudaMemset");
+    }
+    T* data() const { return memory_.get(); }
+    std::size_t size() const { return size_; }
+    std::size_t bytes() const { return size_ * sizeof(T); }
+
+  private:
+    std::size_t size_;
+    std::unique_ptr<T, DeviceFree> memory_;
+};
+
+// Standard normals, the same block of them over and over.
+inline DeviceBuffer<float> random_buffer(std::size_t size) {
+    constexpr std::size_t kBlock = 1 << 16;
+    std::mt19937 generator(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> block(std::min(size, kBlock));
+    for (float& value : block) value = normal(generator);
+    DeviceBuffer<float> buffer(size);
+    for (std::size_t first = 0; first < size; first += kBlock) {
+        const std::size_t count = std::min(kBlock, size - first);
+        kernels::cuda_check(cudaMemcpy(buffer.data() + first, block.data(), count * sizeof(float),
+                                       cudaMemcpyHostToDevice),
+                            "cudaMemcpy");
+    }
+    return buffer;
+}
+
+// Rows 0, 1, 2, … of the resident data.
+inline DeviceBuffer<std::uint32_t> row_index(std::size_t rows) {
+    std::vector<std::uint32_t> index(rows);
+    for (std::size_t i = 0; i < rows; ++i) index[i] = static_cast<std::uint32_t>(i);
+    DeviceBuffer<std::uint32_t> buffer(rows);
+    kernels::cuda_check(
+        cudaMemcpy(buffer.data(), index.data(), buffer.bytes(), cudaMemcpyHostToDevice),
+        "cudaMemcpy");
+    return buffer;
+}
+
+class ScratchBuffer {
+  public:
+    ScratchBuffer(int rows, int cols) : ScratchBuffer(kernels::scratch_size(rows, cols)) {}
+    kernels::Scratch get() const {
+        return {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()};
+    }
+
+  private:
+    explicit ScratchBuffer(const kernels::ScratchSize& size)
+        : partials_(size.partials), tickets_(size.tickets) {}
+
+    DeviceBuffer<float> partials_;
+    DeviceBuffer<unsigned> tickets_;
+};
+
+class GpuBench : public benchmark::Fixture {
+  public:
+    using benchmark::Fixture::SetUp;
+    using benchmark::Fixture::TearDown;
+
+    void SetUp(benchmark::State& state) override {
+        int devices = 0;
+        const cudaError_t status = cudaGetDeviceCount(&devices);
+        if (status != cudaSuccess || devices == 0) {
+            (void)cudaGetLastError();
+            state.SkipWithError("no CUDA device");
+            return;
+        }
+        int l2_bytes = 0;
+        kernels::cuda_check(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, 0),
+                            "cudaDeviceGetAttribute");
+        flush_ = std::make_unique<DeviceBuffer<char>>(2 * static_cast<std::size_t>(l2_bytes));
+        cudaStream_t stream = nullptr;
+        kernels::cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                            "cudaStreamCreateWithFlags");
+        stream_.reset(stream);
+        start_.reset(make_event());
+        stop_.reset(make_event());
+    }
+    void TearDown(benchmark::State&) override {
+        stop_.reset();
+        start_.reset();
+        stream_.reset();
+        flush_.reset();
+    }
+
+  protected:
+    // Times run(stream), which reads and writes so many bytes and computes so many elements. The
+    // flush keeps the GPU busy while the launch is queued, so that its latency is not timed.
+    template <class Run>
+    void measure(benchmark::State& state, std::size_t bytes, std::size_t items, const Run& run) {
+        using kernels::cuda_check;
+        cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // the arrays are filled
+        run(stream_.get());  // once unmeasured: the first launch loads the kernel
+        for (auto _ : state) {
+            cuda_check(cudaMemsetAsync(flush_->data(), 1, flush_->bytes(), stream_.get()),
+                       "cudaMemsetAsync");
+            cuda_check(cudaEventRecord(start_.get(), stream_.get()), "cudaEventRecord");
+            run(stream_.get());
+            cuda_check(cudaEventRecord(stop_.get(), stream_.get()), "cudaEventRecord");
+            cuda_check(cudaEventSynchronize(stop_.get()), "cudaEventSynchronize");
+            float milliseconds = 0;
+            cuda_check(cudaEventElapsedTime(&milliseconds, start_.get(), stop_.get()),
+                       "cudaEventElapsedTime");
+            state.SetIterationTime(static_cast<double>(milliseconds) * 1e-3);
+        }
+        const auto iterations = static_cast<std::int64_t>(state.iterations());
+        state.SetBytesProcessed(iterations * static_cast<std::int64_t>(bytes));
+        state.SetItemsProcessed(iterations * static_cast<std::int64_t>(items));
+    }
+
+  private:
+    static cudaEvent_t make_event() {
+        cudaEvent_t event = nullptr;
+        kernels::cuda_check(cudaEventCreate(&event), "cudaEventCreate");
+        return event;
+    }
+
+    std::unique_ptr<DeviceBuffer<char>> flush_;
+    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroy> stream_;
+    std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDestroy> start_;
+    std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDestroy> stop_;
+};
+
+// Rows × columns from a benchmark's arguments.
+struct Extent {
+    explicit Extent(const benchmark::State& state)
+        : rows(static_cast<int>(state.range(0))), cols(static_cast<int>(state.range(1))) {}
+
+    std::size_t height() const { return static_cast<std::size_t>(rows); }
+    std::size_t width() const { return static_cast<std::size_t>(cols); }
+    std::size_t size() const { return height() * width(); }
+
+    int rows;
+    int cols;
+};
+
+// The pixels and the hidden layer of a small network, and of a large one.
+inline void batch_sizes(benchmark::internal::Benchmark* benchmark) {
+    benchmark->ArgNames({"rows", "cols"})->UseManualTime()->Unit(benchmark::kMicrosecond);
+    for (const int cols : {784, 400}) benchmark->Args({128, cols});
+    for (const int cols : {3072, 4096}) benchmark->Args({8192, cols});
+    benchmark->Args({8191, 4095});  // no 16-byte accesses
+}
+
+}  // namespace vae::bench
