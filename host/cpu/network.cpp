@@ -4,9 +4,9 @@
 
 #include "host/cpu/activation.h"
 #include "host/cpu/bernoulli.h"
+#include "host/cpu/chunks.h"
 #include "host/cpu/gaussian.h"
 #include "host/cpu/matmul.h"
-#include "host/cpu/sums.h"
 
 namespace vae::cpu {
 

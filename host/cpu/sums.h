@@ -5,19 +5,13 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "host/cpu/chunks.h"
 #include "host/cpu/vector_math.h"
 
 namespace vae::cpu {
 
 // Smaller arrays are not worth waking other threads for: some 10 µs of work.
 inline constexpr std::size_t kParallelElements = 16384;
-
-// Rows that one thread handles together, leaving one row of partial column sums.
-inline constexpr std::size_t kChunkRows = 8;
-
-constexpr std::size_t chunk_count(std::size_t rows) {
-    return (rows + kChunkRows - 1) / kChunkRows;
-}
 
 // Σ term(c) for c in [0, n). float: vector lanes within 512 terms, double across them. double: one
 // after the other. term may store through c, for a pass that computes a sum and an array.
