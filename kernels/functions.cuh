@@ -6,7 +6,8 @@ namespace vae::kernels {
 // 1 / (1 + exp(−x)) given e = exp(−|x|): never overflows, and keeps its relative accuracy for
 // large negative x.
 __device__ inline float sigmoid_from(float x, float e) {
-    return (x >= 0 ? 1.0f : e) / (1.0f + e);
+    const float inverse = 1.0f / (1.0f + e);
+    return x >= 0 ? inverse : e * inverse;
 }
 
 __device__ inline float sigmoid(float x) {

@@ -5,9 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include "kernels/launch.h"
 #include "kernels/tile_grid.h"
-#include "tests/device_memory.h"
 
 namespace vae::test {
 namespace {
@@ -75,20 +73,6 @@ TEST(ScratchSize, TilesFillAGpu) {
     const TileGrid large = make_tile_grid(8192, 4096, kernels::kWideColumns);
     EXPECT_EQ(large.rows_per_warp, kernels::kMostRowsPerWarp);
     EXPECT_EQ(large.row_tiles * large.col_tiles, 4096u);
-}
-
-using CudaCheck = KernelTest;
-
-TEST_F(CudaCheck, NamesTheCallAndTheStatus) {
-    EXPECT_NO_THROW(kernels::cuda_check(cudaSuccess, "nothing"));
-    try {
-        kernels::cuda_check(cudaErrorInvalidValue, "the call");
-        FAIL() << "did not throw";
-    } catch (const kernels::CudaError& error) {
-        EXPECT_EQ(error.status(), cudaErrorInvalidValue);
-        EXPECT_NE(std::string(error.what()).find("the call"), std::string::npos);
-        EXPECT_NE(std::string(error.what()).find("cudaErrorInvalidValue"), std::string::npos);
-    }
 }
 
 }  // namespace

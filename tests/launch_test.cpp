@@ -1,0 +1,66 @@
+#include "kernels/launch.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/adam.h"
+#include "kernels/gaussian.h"
+#include "tests/device_memory.h"
+
+namespace vae::test {
+namespace {
+
+constexpr int kMost = std::numeric_limits<int>::max();
+
+class Launch : public KernelTest {};
+
+TEST_F(Launch, CheckNamesTheCallAndTheStatus) {
+    EXPECT_NO_THROW(kernels::cuda_check(cudaSuccess, "nothing"));
+    try {
+        kernels::cuda_check(cudaErrorInvalidValue, "the call");
+        FAIL() << "did not throw";
+    } catch (const kernels::CudaError& error) {
+        EXPECT_EQ(error.status(), cudaErrorInvalidValue);
+        EXPECT_NE(std::string(error.what()).find("the call"), std::string::npos);
+        EXPECT_NE(std::string(error.what()).find("cudaErrorInvalidValue"), std::string::npos);
+    }
+}
+
+void no_kernel(int) {}
+
+// A launch that fails says which, and does not surface again in the next one.
+TEST_F(Launch, FailureIsReportedOnce) {
+    constexpr unsigned kTooManyThreads = 4096;
+    try {
+        kernels::launch("the probe", no_kernel, {dim3(1), dim3(kTooManyThreads)}, stream().get(),
+                        1);
+        FAIL() << "did not throw";
+    } catch (const kernels::CudaError& error) {
+        EXPECT_NE(error.status(), cudaSuccess);
+        EXPECT_NE(std::string(error.what()).find("the probe"), std::string::npos);
+    }
+    EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+    auto product = upload(std::vector<float>{1, 2});
+    auto bias = upload(std::vector<float>{10, 20});
+    auto mean = output(2);
+    kernels::gaussian_mean(product.data(), bias.data(), 1, 2, mean.data(), stream().get());
+    EXPECT_EQ(mean.download(), (std::vector<float>{11, 22}));
+}
+
+// Sizes whose product overflows an int, and grids that no GPU has, are refused before any launch.
+TEST_F(Launch, RefusesWhatNoGridHolds) {
+    auto array = output(4);
+    float* const a = array.data();
+    EXPECT_THROW(kernels::gaussian_mean(a, a, kMost, kMost, a, stream().get()),
+                 std::invalid_argument);
+    EXPECT_THROW(
+        kernels::adam({}, a, std::numeric_limits<std::size_t>::max(), a, a, a, stream().get()),
+        std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace vae::test
