@@ -18,6 +18,7 @@ namespace {
 
 constexpr const char* kFormat = "vae-checkpoint";
 constexpr const char* kFormatVersion = "1";
+constexpr std::size_t kMostPixels = std::size_t{1} << 31;
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -46,9 +47,12 @@ class MetadataReader {
         const std::size_t first = all.find('x');
         const std::size_t second = first == std::string::npos ? first : all.find('x', first + 1);
         if (second == std::string::npos) throw unreadable(key, all);
-        return {.height = parse<std::size_t>(key, all.substr(0, first)),
-                .width = parse<std::size_t>(key, all.substr(first + 1, second - first - 1)),
-                .channels = parse<std::size_t>(key, all.substr(second + 1))};
+        const ImageShape shape = {
+            .height = parse<std::uint32_t>(key, all.substr(0, first)),
+            .width = parse<std::uint32_t>(key, all.substr(first + 1, second - first - 1)),
+            .channels = parse<std::uint32_t>(key, all.substr(second + 1))};
+        if (shape.pixels() == 0 || shape.pixels() > kMostPixels) throw unreadable(key, all);
+        return shape;
     }
 
   private:

@@ -41,11 +41,35 @@ void check_command_name(const std::vector<vae::Command>& commands, int count, ch
     std::vector<std::string> names;
     for (const auto& command : commands) names.push_back(command.options->get_name());
     const bool is_known = std::find(names.begin(), names.end(), name) != names.end();
-    if (name.empty() || name[0] == '-' || is_known) return;
+    if (is_known || name == "-h" || name == "--help" || name == "--version") return;
+    if (name[0] == '-') {
+        throw vae::InputError(fmt::format("unknown option {}; see vae --help", name));
+    }
     const std::string nearest = vae::nearest_word(name, names, 3);
     throw vae::InputError(
         fmt::format("unknown command {}; {}", name,
                     nearest.empty() ? "`vae --help` lists them" : "did you mean " + nearest + "?"));
+}
+
+// What the parser did not expect, in the order of the command line.
+std::string explain_extras(const CLI::App& program, const CLI::App* command) {
+    std::vector<std::string> names;
+    if (command != nullptr) {
+        for (const CLI::Option* option : command->get_options()) {
+            names.push_back(option->get_name());
+        }
+    }
+    const std::vector<std::string> extras = program.remaining(true);
+    const auto option = std::find_if(extras.begin(), extras.end(), [](const std::string& extra) {
+        return extra.size() > 1 && extra[0] == '-';
+    });
+    if (option == extras.end()) {
+        return fmt::format("argument {} was not expected", extras.empty() ? "" : extras.front());
+    }
+    const std::string name = option->substr(0, option->find('='));
+    const std::string nearest = vae::nearest_word(name, names, 5);
+    return fmt::format("unknown option {}{}", name,
+                       nearest.empty() ? "" : "; did you mean " + nearest + "?");
 }
 
 int run(int count, char** arguments) {
@@ -61,9 +85,13 @@ int run(int count, char** arguments) {
     } catch (const CLI::Success& success) {  // --help, --version
         return program.exit(success);
     } catch (const CLI::ParseError& error) {
-        const bool is_command = arguments[1][0] != '-';
-        return report(fmt::format("{}; see vae {}--help", error.what(),
-                                  is_command ? std::string(arguments[1]) + ' ' : ""),
+        const std::string name = arguments[1][0] == '-' ? "" : arguments[1];
+        const CLI::App* command = name.empty() ? nullptr : program.get_subcommand(name);
+        const bool is_extra =
+            error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError);
+        return report(fmt::format("{}; see vae {}{}--help",
+                                  is_extra ? explain_extras(program, command) : error.what(), name,
+                                  name.empty() ? "" : " "),
                       kWrongInput);
     }
     for (const auto& command : commands) {

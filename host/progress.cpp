@@ -1,11 +1,24 @@
 #include "host/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace vae {
+
+namespace {
+
+// A line that wraps could not be written over.
+std::size_t columns_of(std::FILE* terminal) {
+    winsize size = {};
+    const bool is_known = ioctl(fileno(terminal), TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    return is_known ? size.ws_col : 80;
+}
+
+}  // namespace
 
 std::string duration_text(double seconds) {
     const auto whole = static_cast<std::int64_t>(std::lround(std::max(seconds, 0.0)));
@@ -48,12 +61,11 @@ void Progress::update(const Status& status) {
     shown_ = now;
     const LossMeans mean = means(status.totals);
     const std::string text = fmt::format(
-        "epoch {}/{}  step {}/{}  -elbo {:.2f} nats (recon {:.2f}, kl {:.2f})  {} examples/s  "
-        "{} left",
+        "epoch {}/{}  step {}/{}  -elbo {:.2f} (recon {:.2f}, kl {:.2f})  {} examples/s  {} left",
         status.epoch, status.epochs, status.step, status.steps, -mean.elbo, mean.recon, mean.kl,
         rate_text(status.examples_per_second), duration_text(status.seconds_left));
     if (is_terminal_) {
-        fmt::print(out_, "\r{}\033[K", text);
+        fmt::print(out_, "\r{}\033[K", text.substr(0, columns_of(out_) - 1));
         has_status_ = true;
     } else {
         fmt::print(out_, "{}\n", text);

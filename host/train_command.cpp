@@ -88,10 +88,9 @@ Plan make_plan(const TrainOptions& options) {
 
 void say_what_next(Progress& progress, const RunFolder& folder) {
     const std::string run = folder.root.string();
-    progress.line(
-        fmt::format("the run is in {}; next: vae evaluate {}; "
-                    "vae sample {} --count 64 --out samples.png",
-                    run, run, run));
+    progress.line(fmt::format("done: the run is in {}", run));
+    progress.line(fmt::format("next: vae evaluate {}", run));
+    progress.line(fmt::format("      vae sample {} --count 64 --out samples.png", run));
 }
 
 int run_train(const TrainOptions& options) {
@@ -122,6 +121,7 @@ int run_train(const TrainOptions& options) {
     progress.line(fmt::format("{} training examples of {} from {}; {} steps; run folder {}",
                               splits.train.size, to_text(splits.train.shape), config.data.source,
                               total, folder.root.string()));
+    progress.line("elbo, recon and kl are means in nats per example");
     if (plan.resumed) progress.line(fmt::format("going on after step {}", start.state.step));
     const StopSignal stop;
     Trainer trainer(config, splits, *chosen.backend, folder, progress);

@@ -1,0 +1,126 @@
+#include "host/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "host/error.h"
+#include "host/files.h"
+#include "host/safetensors.h"
+#include "host/settings.h"
+#include "tests/error_message.h"
+#include "tests/temporary_folder.h"
+
+namespace vae {
+namespace {
+
+using testing::contains;
+using testing::message_of;
+using testing::put_file;
+using testing::TemporaryFolder;
+
+Checkpoint small_checkpoint() {
+    Checkpoint checkpoint;
+    checkpoint.config.model.encoder_hidden = {5};
+    checkpoint.config.model.decoder_hidden = {7};
+    checkpoint.config.model.latent = 3;
+    checkpoint.shape = {2, 3, 1};
+    checkpoint.train_examples = 1000;
+    const ParameterLayout layout = checkpoint.layout();
+    checkpoint.state.parameters = initial_parameters(layout, Initialization::pytorch, 1);
+    checkpoint.state.adam_m = initial_parameters(layout, Initialization::pytorch, 2);
+    checkpoint.state.adam_v = initial_parameters(layout, Initialization::pytorch, 3);
+    checkpoint.state.step = (std::uint64_t{1} << 32) - 1;
+    checkpoint.epoch_totals = {.recon = 1.0 / 3, .kl = 1e-300, .loss = 7, .examples = 11};
+    checkpoint.epoch_seconds = 0.1;
+    return checkpoint;
+}
+
+std::string error_of(const std::filesystem::path& path) {
+    return message_of<InputError>([&] { load_checkpoint(path); });
+}
+
+// The file with one text in it replaced by another of the same length.
+void replace_in_file(const std::filesystem::path& path, const std::string& from,
+                     const std::string& to) {
+    ASSERT_EQ(from.size(), to.size());
+    std::string file = read_file(path);
+    const std::size_t at = file.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    put_file(path, file.replace(at, from.size(), to));
+}
+
+TEST(Checkpoint, IsReadBackExactly) {
+    const TemporaryFolder folder;
+    const Checkpoint saved = small_checkpoint();
+    save_checkpoint(folder / "c", saved);
+    const Checkpoint loaded = load_checkpoint(folder / "c");
+    EXPECT_TRUE(differing_settings(saved.config, loaded.config).empty());
+    EXPECT_EQ(loaded.shape, saved.shape);
+    EXPECT_EQ(loaded.train_examples, saved.train_examples);
+    EXPECT_EQ(loaded.state.step, saved.state.step);
+    EXPECT_EQ(loaded.state.parameters, saved.state.parameters);
+    EXPECT_EQ(loaded.state.adam_m, saved.state.adam_m);
+    EXPECT_EQ(loaded.state.adam_v, saved.state.adam_v);
+    EXPECT_EQ(loaded.epoch_totals.recon, saved.epoch_totals.recon);
+    EXPECT_EQ(loaded.epoch_totals.kl, saved.epoch_totals.kl);
+    EXPECT_EQ(loaded.epoch_totals.loss, saved.epoch_totals.loss);
+    EXPECT_EQ(loaded.epoch_totals.examples, saved.epoch_totals.examples);
+    EXPECT_EQ(loaded.epoch_seconds, saved.epoch_seconds);
+}
+
+TEST(Checkpoint, TensorsHaveTheirLogicalShapes) {
+    const TemporaryFolder folder;
+    save_checkpoint(folder / "c", small_checkpoint());
+    const SafetensorsFile file(folder / "c");
+    EXPECT_EQ(file.tensor("encoder.0.weight").shape, (std::vector<std::size_t>{5, 6}));
+    EXPECT_EQ(file.tensor("encoder.logvar.weight").shape, (std::vector<std::size_t>{3, 5}));
+    EXPECT_EQ(file.tensor("adam.m.decoder.out.bias").shape, (std::vector<std::size_t>{6}));
+    EXPECT_EQ(file.names().size(), 3U * 10U);
+    EXPECT_EQ(file.metadata().at("format_version"), "1");
+}
+
+TEST(Checkpoint, EveryTruncationIsAnError) {
+    const TemporaryFolder folder;
+    save_checkpoint(folder / "c", small_checkpoint());
+    const std::string whole = read_file(folder / "c");
+    for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 97) {
+        put_file(folder / "cut", whole.substr(0, size));
+        EXPECT_TRUE(contains(error_of(folder / "cut"), "cut")) << size;
+    }
+    put_file(folder / "cut", whole.substr(0, whole.size() - 1));
+    EXPECT_TRUE(contains(error_of(folder / "cut"), "cut"));
+}
+
+TEST(Checkpoint, WhatDoesNotFitItsSettingsIsAnError) {
+    const TemporaryFolder folder;
+    const auto path = folder / "c";
+    const auto error_with = [&](const std::string& from, const std::string& to) {
+        save_checkpoint(path, small_checkpoint());
+        replace_in_file(path, from, to);
+        return error_of(path);
+    };
+    EXPECT_TRUE(contains(error_with("encoder_hidden = [5]", "encoder_hidden = [6]"),
+                         "tensor encoder.0.weight is [5, 6], but its settings imply [6, 6]"));
+    EXPECT_TRUE(contains(error_with("2x3x1", "2x4x1"), "encoder.0.weight"));
+    EXPECT_TRUE(contains(error_with("2x3x1", "0x3x1"), "\"image\" is \"0x3x1\""));
+    EXPECT_TRUE(contains(error_with("2x3x1", "twice"), "\"image\" is \"twice\""));
+    EXPECT_TRUE(contains(error_with("latent = 3", "latent = 0"), "model.latent must be"));
+    EXPECT_TRUE(contains(error_with("decoder.out.bias", "decoder.out.bits"), "decoder.out.b"));
+    EXPECT_TRUE(contains(error_with("\"format_version\":\"1\"", "\"format_version\":\"9\""),
+                         "format version 9"));
+    EXPECT_TRUE(contains(error_with("vae-checkpoint", "vae-checkpainu"), "not a checkpoint"));
+    EXPECT_TRUE(contains(error_with("train_examples", "train_excuses0"), "train_examples"));
+    EXPECT_TRUE(contains(error_with("\"step\":\"42", "\"step\":\"x2"), "\"step\""));
+}
+
+TEST(Checkpoint, OtherSafetensorsAreRefused) {
+    const TemporaryFolder folder;
+    const std::vector<float> values = {1, 2};
+    write_safetensors(folder / "other", {{"t", {2}, std::span<const float>(values)}}, {});
+    EXPECT_TRUE(contains(error_of(folder / "other"), "not a checkpoint of this program"));
+    EXPECT_TRUE(contains(error_of(folder / "nothing"), "nothing"));
+}
+
+}  // namespace
+}  // namespace vae

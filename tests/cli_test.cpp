@@ -1,0 +1,316 @@
+// The real program, as a user runs it: each bad request ends in one line, status 1 or 2, and no
+// file; each good one does what it says.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "host/checkpoint.h"
+#include "host/files.h"
+#include "host/npy.h"
+#include "tests/error_message.h"
+#include "tests/run_program.h"
+#include "tests/temporary_folder.h"
+
+namespace vae {
+namespace {
+
+using testing::contains;
+using testing::Program;
+using testing::ProgramResult;
+using testing::put_file;
+using testing::TemporaryFolder;
+
+using Arguments = std::vector<std::string>;
+
+Arguments words(const std::string& line) {
+    std::istringstream in(line);
+    return {std::istream_iterator<std::string>(in), {}};
+}
+
+struct BadRequest {
+    std::string arguments;  // separated by spaces
+    int status = 2;
+    std::string message;  // a part of the line
+};
+
+class CliTest : public ::testing::Test {
+  protected:
+    CliTest() { std::filesystem::create_directory(work()); }
+
+    std::filesystem::path work() const { return folder_ / "work"; }
+
+    ProgramResult vae(const std::string& arguments) const {
+        return testing::run_program(work(), words(arguments));
+    }
+
+    // A small run in work()/run.
+    void train_small_run() const {
+        const ProgramResult result =
+            vae("train --data synthetic:bars --hidden 8 --latent 2 --steps 3 --out run");
+        ASSERT_EQ(result.status, 0) << result.err;
+        ASSERT_EQ(result.err, "");
+    }
+
+    // Every file and folder of work() with its content.
+    std::map<std::string, std::string> snapshot() const {
+        std::map<std::string, std::string> all;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(work())) {
+            all[entry.path().string()] =
+                entry.is_regular_file() ? testing::text_of(entry.path()) : "";
+        }
+        return all;
+    }
+
+    void expect_refused(const std::vector<BadRequest>& requests) const {
+        const auto before = snapshot();
+        for (const BadRequest& request : requests) {
+            SCOPED_TRACE("vae " + request.arguments);
+            const ProgramResult result = vae(request.arguments);
+            EXPECT_EQ(result.status, request.status);
+            EXPECT_EQ(result.err.rfind("vae: error: ", 0), 0U) << result.err;
+            EXPECT_EQ(result.err.find('\n'), result.err.size() - 1) << result.err;
+            EXPECT_TRUE(contains(result.err, request.message)) << result.err;
+            EXPECT_EQ(snapshot(), before);
+        }
+    }
+
+    TemporaryFolder folder_;
+};
+
+TEST_F(CliTest, WrongOptionsAreRefused) {
+    expect_refused({
+        {"", 2, "which command?"},
+        {"trian", 2, "did you mean train?"},
+        {"--nonsense", 2, "--nonsense"},
+        {"train --lernrate 3", 2, "unknown option --lernrate"},
+        {"train --epoch 3", 2, "did you mean --epochs?"},
+        {"train surplus", 2, "surplus"},
+        {"train --epochs 1 --steps 1", 2, "excludes"},
+        {"train --epochs", 2, "--epochs"},
+        {"train --latent 0", 2, "--latent: model.latent must be an integer from 1"},
+        {"train --latent 9999999999999999999999", 2, "model.latent"},
+        {"train --hidden 8,0", 2, "model.encoder_hidden"},
+        {"train --batch -1", 2, "train.batch"},
+        {"train --seed x", 2, "train.seed"},
+        {"train --learning-rate 0", 2, "train.learning_rate"},
+        {"train --beta nan", 2, "train.beta"},
+        {"train --activation rely", 2, "relu, tanh, softplus, gelu, silu"},
+        {"train --likelihood poisson", 2, "bernoulli, gaussian"},
+        {"train --binarize maybe", 2, "none, dynamic, fixed"},
+        {"train --set model.latnet=5", 2, "did you mean model.latent?"},
+        {"train --set model.sigma", 2, "key=value"},
+        {"train --set model.logvar_min=11", 2, "must be below"},
+        {"train --backend tpu", 2, "tpu"},
+        {"train --backend cpu-double", 2, "cpu-double"},
+        {"train --resume", 2, "--out"},
+        {"train --config nothing.toml", 2, "nothing.toml"},
+        {"train --config .", 2, "."},
+        {"compare --steps 0", 2, "--steps"},
+        {"compare --backend auto", 2, "auto"},
+        {"evaluate", 2, "RUN is required"},
+        {"info", 2, "RUN is required"},
+    });
+}
+
+TEST_F(CliTest, WrongDataAreRefused) {
+    put_file(work() / "empty", "");
+    put_file(work() / "text", "this is no image");
+    put_file(work() / "cut.idx", std::string("\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x02\x01", 17));
+    put_file(work() / "cut.npy", "\x93NUMPY\x01");
+    const std::vector<float> grey = {0.5F, 2.0F, 0, 0, 0, 0};
+    const std::size_t shape[] = {3, 2};
+    write_npy(work() / "large.npy", grey, shape);
+    std::filesystem::create_directory(work() / "folder");
+    put_file(work() / "config.toml", "[train]\nbatch = 8\n\n[model]\nlatnet = 3\n");
+    put_file(work() / "broken.toml", "[train\n");
+    std::vector<BadRequest> requests = {
+        {"train --config config.toml", 2, "config.toml:5: unknown setting model.latnet"},
+        {"train --config broken.toml", 2, "broken.toml:1: "},
+        {"train --data large.npy", 2, "2"},
+        {"train --data synthetic:bars --set data.validation=6000", 2, "6000"},
+        {"train --data synthetic:bars --batch 1 --set train.epochs=1000000", 2, "too many"},
+        {"train --data synthetic:bars --hidden 1000000,1000000", 2, ""},
+    };
+    for (const char* data : {"nothing.npy", "empty", "text", "cut.idx", "cut.npy", "folder",
+                             "mnist:folder", "mnist:nowhere", "synthetic:nonsense"}) {
+        requests.push_back({std::string("train --out new --data ") + data, 2, ""});
+        requests.push_back({std::string("compare --data ") + data, 2, ""});
+    }
+    expect_refused(requests);
+}
+
+TEST_F(CliTest, PlacesThatCannotBeWrittenAreRefused) {
+    put_file(work() / "file", "");
+    std::filesystem::create_directory(work() / "full");
+    put_file(work() / "full" / "something", "");
+    const std::string train = "train --data synthetic:bars --hidden 8 --latent 2 --steps 1 --out ";
+    expect_refused({
+        {train + "file", 2, "there is a file of that name"},
+        {train + "file/below", 2, "file/below"},
+        {train + "full", 2, "not empty"},
+        {train + "/proc/nowhere", 2, "/proc/nowhere"},
+        {train + "/dev/null/run", 2, "/dev/null/run"},
+        {train + "new --backend cuda", 1, "--backend cuda: "},
+        {"compare --data synthetic:bars --backend cuda", 1, "--backend cuda: "},
+        {"compare --data synthetic:bars --hidden 8 --latent 2 --dump file/below", 1, "file/below"},
+    });
+}
+
+TEST_F(CliTest, WrongRunsAreRefused) {
+    train_small_run();
+    const std::string whole = read_file(work() / "run" / "checkpoint.safetensors");
+    put_file(work() / "cut", whole.substr(0, whole.size() / 2));
+    put_file(work() / "header", whole.substr(0, 6));
+    put_file(work() / "text", "this is no checkpoint, and long enough for a header");
+    std::string other = whole;
+    const std::size_t at = other.find("encoder_hidden = [8]");
+    ASSERT_NE(at, std::string::npos);
+    put_file(work() / "other", other.replace(at, 20, "encoder_hidden = [9]"));
+    std::filesystem::create_directory(work() / "folder");
+    const std::vector<float> codes = {0, 1, 2, 3, 4, 5};
+    const std::size_t three[] = {2, 3};
+    write_npy(work() / "three.npy", codes, three);
+    const std::vector<float> bad = {0, std::nanf("")};
+    const std::size_t two[] = {1, 2};
+    write_npy(work() / "nan.npy", bad, two);
+
+    std::vector<BadRequest> requests = {
+        {"train --data synthetic:bars --out run", 2, "--resume"},
+        {"train --resume --out nowhere", 2, "nowhere"},
+        {"train --resume --out folder", 2, "folder"},
+        {"train --resume --out run --latent 3", 2, "model.latent = 2, not 3"},
+        {"train --resume --out run --data synthetic:linear-gaussian", 2, ""},
+        {"evaluate run --split tset", 2, "tset"},
+        {"evaluate run --split validation", 2, "validation"},
+        {"evaluate run --data synthetic:linear-gaussian", 2, ""},
+        {"evaluate run --backend cuda", 1, "--backend cuda: "},
+        {"sample run --count 0 --out s.png", 2, "--count"},
+        {"sample run --count 4 --out s.jpg", 2, ".png or .npy"},
+        {"sample run --count 4", 2, "--out is required"},
+        {"sample run --count 4 --out text/s.png", 1, "text/s.png"},
+        {"reconstruct run --out nowhere/r.png", 1, "nowhere/r.png"},
+        {"encode run --data synthetic:bars --out codes.png", 2, ".npy"},
+        {"encode run --data synthetic:linear-gaussian --out codes.npy", 2, "8x8x1"},
+        {"decode run --latents three.npy --out d.png", 2, "[2, 3]"},
+        {"decode run --latents nan.npy --out d.png", 2, "[0, 1] is not finite"},
+        {"decode run --latents nowhere.npy --out d.png", 2, "nowhere.npy"},
+    };
+    for (const char* run : {"nowhere", "folder", "cut", "header", "text", "other"}) {
+        requests.push_back({std::string("info ") + run, 2, run});
+        requests.push_back({std::string("evaluate ") + run, 2, run});
+        requests.push_back({std::string("sample ") + run + " --out s.png", 2, run});
+    }
+    expect_refused(requests);
+}
+
+TEST_F(CliTest, AFullDiskUnderStandardOutputIsAnError) {
+    const ProgramResult result = testing::run_program(work(), {"devices"}, "/dev/full");
+    EXPECT_EQ(result.status, 1);
+    EXPECT_EQ(result.err.rfind("vae: error: ", 0), 0U) << result.err;
+}
+
+TEST_F(CliTest, ARunHasItsFilesAndEveryCommandReadsIt) {
+    train_small_run();
+    for (const char* name : {"config.toml", "metrics.jsonl", "checkpoint.safetensors",
+                             "samples.png", "reconstructions.png"}) {
+        EXPECT_TRUE(std::filesystem::is_regular_file(work() / "run" / name)) << name;
+    }
+    const ProgramResult evaluated = vae("evaluate run --json");
+    ASSERT_EQ(evaluated.status, 0) << evaluated.err;
+    const auto row = nlohmann::json::parse(evaluated.out);
+    std::istringstream metrics(testing::text_of(work() / "run" / "metrics.jsonl"));
+    std::string line;
+    while (std::getline(metrics, line) && metrics.peek() != EOF) {
+    }
+    const auto last = nlohmann::json::parse(line);
+    for (const char* key : {"split", "examples", "step", "recon", "kl", "elbo", "loss", "beta"}) {
+        EXPECT_EQ(row[key], last[key]) << key;
+    }
+    EXPECT_EQ(vae("evaluate run/checkpoint.safetensors --split train").status, 0);
+    EXPECT_TRUE(contains(vae("info run").out, "encoder.mu.weight"));
+
+    EXPECT_EQ(vae("sample run --count 5 --out s.npy --seed 3").status, 0);
+    EXPECT_EQ(read_npy(work() / "s.npy").shape, (std::vector<std::size_t>{5, 8, 8}));
+    EXPECT_EQ(vae("reconstruct run --count 7 --out r.png").status, 0);
+    EXPECT_EQ(vae("encode run --data synthetic:bars --out z.npy --logvar v.npy").status, 0);
+    EXPECT_EQ(read_npy(work() / "v.npy").shape, read_npy(work() / "z.npy").shape);
+    EXPECT_EQ(read_npy(work() / "z.npy").shape, (std::vector<std::size_t>{1000, 2}));
+    EXPECT_EQ(vae("decode run --latents z.npy --out d.npy").status, 0);
+    EXPECT_EQ(vae("reconstruct run --count 1000 --out r.npy").status, 0);
+    EXPECT_EQ(read_npy(work() / "r.npy").values, read_npy(work() / "d.npy").values);
+}
+
+TEST_F(CliTest, ConfigWrittenByARunMakesTheSameRun) {
+    train_small_run();
+    ASSERT_EQ(vae("train --config run/config.toml --out again").status, 0);
+    EXPECT_EQ(testing::text_of(work() / "run" / "checkpoint.safetensors").size(),
+              testing::text_of(work() / "again" / "checkpoint.safetensors").size());
+    EXPECT_EQ(load_checkpoint(work() / "run" / "checkpoint.safetensors").state.parameters,
+              load_checkpoint(work() / "again" / "checkpoint.safetensors").state.parameters);
+}
+
+TEST_F(CliTest, RunsWithoutAFolderAreNumbered) {
+    const std::string train = "train --data synthetic:bars --hidden 8 --latent 2 --steps 1";
+    ASSERT_EQ(vae(train).status, 0);
+    ASSERT_EQ(vae(train + " --binarize").status, 0);
+    EXPECT_TRUE(std::filesystem::exists(work() / "runs" / "synthetic-bars-1"));
+    EXPECT_TRUE(contains(testing::text_of(work() / "runs" / "synthetic-bars-2" / "config.toml"),
+                         "binarize = \"dynamic\""));
+}
+
+TEST_F(CliTest, CompareSaysOkAndADumpIsWritten) {
+    const ProgramResult result =
+        vae("compare --data synthetic:bars --hidden 8 --latent 2 --backend cpu --dump dump --json");
+    EXPECT_EQ(result.status, 0) << result.err;
+    const auto report = nlohmann::json::parse(result.out);
+    EXPECT_TRUE(report["ok"]);
+    EXPECT_GT(report["tensors"].size(), 20U);
+    EXPECT_TRUE(std::filesystem::exists(work() / "dump"));
+    const ProgramResult same =
+        vae("compare --data synthetic:linear-gaussian --likelihood gaussian --hidden none "
+            "--backend cpu --against cpu");
+    EXPECT_EQ(same.status, 0) << same.err << same.out;
+    EXPECT_TRUE(contains(same.out, " 0 outside their gates")) << same.out;
+}
+
+TEST_F(CliTest, ASignalSavesTheRunAndItGoesOn) {
+    const Program run(work(), words("train --data synthetic:bars --hidden 8 --latent 2 --out run "
+                                    "--steps 100000000"));
+    const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!contains(run.output_so_far(), "epoch 1/") &&
+           std::chrono::steady_clock::now() < patience) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    run.raise(SIGTERM);
+    const ProgramResult stopped = run.wait();
+    EXPECT_EQ(stopped.status, 1);
+    EXPECT_TRUE(contains(stopped.err, "vae train --resume --out run")) << stopped.err;
+    const auto checkpoint = work() / "run" / "checkpoint.safetensors";
+    const std::uint64_t step = load_checkpoint(checkpoint).state.step;
+    EXPECT_GT(step, 0U);
+    const std::string more = std::to_string(step + 3);
+    const ProgramResult resumed = vae("train --resume --out run --steps " + more);
+    EXPECT_EQ(resumed.status, 0) << resumed.err;
+    EXPECT_EQ(load_checkpoint(checkpoint).state.step, step + 3);
+    const ProgramResult again = vae("train --resume --out run");
+    EXPECT_EQ(again.status, 0) << again.err;
+    EXPECT_TRUE(contains(again.out, "nothing left to do")) << again.out;
+}
+
+TEST_F(CliTest, HelpAndVersionAreFine) {
+    EXPECT_TRUE(contains(vae("--help").out, "reconstruct"));
+    EXPECT_TRUE(contains(vae("--version").out, "vae 0."));
+    EXPECT_TRUE(contains(vae("train --help").out, "model.logvar_min = -10.0"));
+    EXPECT_TRUE(contains(vae("devices").out, "cuda  none: "));
+}
+
+}  // namespace
+}  // namespace vae

@@ -1,0 +1,149 @@
+#include "host/compare.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "host/data_source.h"
+#include "host/safetensors.h"
+#include "host/train.h"
+#include "tests/temporary_folder.h"
+
+namespace vae {
+namespace {
+
+TracedTensor tensor(const std::string& name, std::vector<double> values) {
+    const std::size_t size = values.size();
+    return {name, {size}, std::move(values)};
+}
+
+Config small_config() {
+    Config config;
+    config.data.source = "synthetic:bars";
+    config.model.encoder_hidden = {16};
+    config.model.decoder_hidden = {16};
+    config.model.latent = 3;
+    config.train.batch = 50;
+    return config;
+}
+
+TEST(Compare, RelativeAndLargestError) {
+    const auto one = compare_tensor(tensor("t", {3, 4.5}), tensor("t", {3, 4}), 0.11);
+    EXPECT_DOUBLE_EQ(one.relative_l2, 0.1);
+    EXPECT_DOUBLE_EQ(one.largest_error, 0.5);
+    EXPECT_EQ(one.elements, 2U);
+    EXPECT_TRUE(one.is_ok);
+    EXPECT_FALSE(compare_tensor(tensor("t", {3, 4.5}), tensor("t", {3, 4}), 0.09).is_ok);
+}
+
+TEST(Compare, AReferenceOfZerosIsComparedAbsolutely) {
+    EXPECT_TRUE(compare_tensor(tensor("t", {0, 0}), tensor("t", {0, 0}), 1e-5).is_ok);
+    const auto off = compare_tensor(tensor("t", {3e-4, 4e-4}), tensor("t", {0, 0}), 1e-5);
+    EXPECT_NEAR(off.relative_l2, 5e-4, 1e-12);
+    EXPECT_FALSE(off.is_ok);
+}
+
+TEST(Compare, NotANumberFailsOnEitherSide) {
+    const double nan = std::nan("");
+    const double infinity = std::numeric_limits<double>::infinity();
+    for (const double bad : {nan, infinity, -infinity}) {
+        EXPECT_FALSE(compare_tensor(tensor("t", {1, bad}), tensor("t", {1, 2}), 1e9).is_ok);
+        EXPECT_FALSE(compare_tensor(tensor("t", {1, 2}), tensor("t", {1, bad}), 1e9).is_ok);
+        EXPECT_FALSE(compare_tensor(tensor("t", {bad}), tensor("t", {bad}), 1e9).is_ok);
+    }
+}
+
+TEST(Compare, NothingAndOtherShapesFail) {
+    EXPECT_FALSE(all_ok({}));
+    EXPECT_FALSE(compare_tensor(tensor("t", {}), tensor("t", {}), 1).is_ok);
+    EXPECT_FALSE(compare_tensor(tensor("t", {1}), tensor("t", {1, 1}), 1).is_ok);
+    const TracedTensor column{"t", {2, 1}, {1, 1}};
+    EXPECT_FALSE(compare_tensor(column, tensor("t", {1, 1}), 1).is_ok);
+}
+
+TEST(Compare, TensorsOfOneSideOnlyFail) {
+    const Trace both = {tensor("a", {1}), tensor("b", {2})};
+    const Trace one = {tensor("b", {2})};
+    EXPECT_TRUE(all_ok(compare_traces(both, both)));
+    EXPECT_FALSE(all_ok(compare_traces(both, one)));
+    EXPECT_FALSE(all_ok(compare_traces(one, both)));
+    EXPECT_EQ(compare_traces(one, both).size(), 2U);
+}
+
+TEST(Compare, FloatAgreesWithDoubleAndAnotherSeedDoesNot) {
+    const Config config = small_config();
+    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Checkpoint start = initial_checkpoint(config, splits);
+    const auto record = [&](auto make, const Checkpoint& from) {
+        const auto backend = make(from.config, from.layout());
+        backend->set_data(splits);
+        return record_steps(*backend, from, 5);
+    };
+    const BackendRecord floats = record(make_cpu_backend, start);
+    const BackendRecord doubles = record(make_cpu_double_backend, start);
+    EXPECT_TRUE(all_ok(compare_traces(floats.first_step, doubles.first_step)));
+    EXPECT_TRUE(all_ok(compare_traces(floats.after, doubles.after)));
+
+    Config other = config;
+    other.train.seed = 2;
+    const BackendRecord others = record(make_cpu_backend, initial_checkpoint(other, splits));
+    for (const auto& row : compare_traces(others.first_step, doubles.first_step)) {
+        EXPECT_FALSE(row.is_ok) << row.name;
+    }
+}
+
+// Steps that cross from one epoch to the next: 6000 examples in batches of 2500 are 3 steps.
+TEST(Compare, StepsAreThoseOfARun) {
+    Config config = small_config();
+    config.train.batch = 2500;
+    config.train.steps = 4;
+    const testing::TemporaryFolder folder;
+    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Checkpoint start = initial_checkpoint(config, splits);
+    const auto backend = make_cpu_backend(config, start.layout());
+    backend->set_data(splits);
+    const BackendRecord record = record_steps(*backend, start, 4);
+    Progress silent(nullptr, false);
+    const RunFolder run{folder.path()};
+    Trainer(config, splits, *backend, run, silent).run(start, [] { return false; });
+    const std::vector<double> trained = backend->exact_parameters();
+    const std::vector<Tensor> tensors = start.layout().tensors();
+    ASSERT_EQ(record.after.size(), tensors.size());
+    for (std::size_t i = 0; i < record.after.size(); ++i) {
+        const Tensor& wanted = tensors[i];
+        EXPECT_EQ(record.after[i].name, "after." + wanted.name);
+        EXPECT_TRUE(std::equal(record.after[i].values.begin(), record.after[i].values.end(),
+                               trained.begin() + static_cast<std::ptrdiff_t>(wanted.offset)))
+            << wanted.name;
+    }
+}
+
+TEST(Compare, TheDumpHoldsEveryTensorInTheBackendsPrecision) {
+    const Config config = small_config();
+    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Checkpoint start = initial_checkpoint(config, splits);
+    const testing::TemporaryFolder folder;
+    for (const auto make : {make_cpu_backend, make_cpu_double_backend}) {
+        const auto backend = make(config, start.layout());
+        backend->set_data(splits);
+        const BackendRecord record = record_steps(*backend, start, 1);
+        write_dump(folder / "dump", record, config, 1, *backend);
+        const SafetensorsFile file(folder / "dump");
+        for (const char* name :
+             {"x", "epsilon", "mu", "logvar", "z", "logits", "recon", "kl", "loss",
+              "encoder.0.weight", "grad.decoder.out.bias", "after.encoder.logvar.weight"}) {
+            const LoadedTensor loaded = file.tensor(name);
+            EXPECT_EQ(std::holds_alternative<std::vector<double>>(loaded.values),
+                      backend->is_double())
+                << name;
+        }
+        EXPECT_EQ(file.tensor("x").shape, (std::vector<std::size_t>{50, 64}));
+        EXPECT_EQ(file.metadata().at("steps"), "1");
+        EXPECT_EQ(file.metadata().at("backend"), backend->name());
+    }
+}
+
+}  // namespace
+}  // namespace vae

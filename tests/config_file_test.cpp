@@ -1,0 +1,161 @@
+#include "host/config_file.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <set>
+#include <string>
+
+#include "host/error.h"
+#include "host/settings.h"
+#include "tests/error_message.h"
+
+namespace vae {
+namespace {
+
+using testing::contains;
+using testing::message_of;
+
+// A configuration in which no setting has its default.
+Config unusual_config() {
+    Config config;
+    config.data = {"a \"quoted\\\" path\nwith a line", 7, Binarize::fixed};
+    config.model.encoder_hidden = {30, 20};
+    config.model.latent = 3;
+    config.model.decoder_hidden = {};
+    config.model.activation = Activation::silu;
+    config.model.likelihood = Likelihood::gaussian;
+    config.model.sigma = 0.1;
+    config.model.logvar_min = -7.25;
+    config.model.logvar_max = 1;
+    config.model.initialization = Initialization::he;
+    config.train.seed = std::numeric_limits<std::int64_t>::max();
+    config.train.epochs = 3;
+    config.train.steps = 17;
+    config.train.batch = 5;
+    config.train.learning_rate = 1.0 / 3;
+    config.train.adam_beta1 = 0;
+    config.train.adam_beta2 = 0.75;
+    config.train.adam_epsilon = 1e-300;
+    config.train.beta = 4;
+    return config;
+}
+
+std::string error_of(const std::string& toml) {
+    return message_of<InputError>([&] { from_toml(toml, "config.toml"); });
+}
+
+std::string error_of_set(const std::string& assignment) {
+    return message_of<InputError>([&] {
+        ConfigBuilder builder;
+        builder.set_assignment(assignment, "--set");
+        builder.finish();
+    });
+}
+
+TEST(ConfigFile, EverySettingIsReadBackAsWritten) {
+    const Config config = unusual_config();
+    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size());
+    const Config back = from_toml(to_toml(config), "config.toml");
+    EXPECT_EQ(differing_settings(config, back), std::vector<std::string>());
+    EXPECT_EQ(back.data.source, config.data.source);
+    EXPECT_EQ(back.train.learning_rate, config.train.learning_rate);
+    EXPECT_EQ(back.model.encoder_hidden, config.model.encoder_hidden);
+}
+
+TEST(ConfigFile, NothingGivenIsTheDefault) {
+    EXPECT_TRUE(differing_settings(from_toml("", "config.toml"), Config()).empty());
+    EXPECT_TRUE(differing_settings(from_toml("[model]\n", "config.toml"), Config()).empty());
+}
+
+TEST(ConfigFile, DecoderMirrorsTheEncoderUnlessGiven) {
+    const auto mirrored = from_toml("model.encoder_hidden = [3, 2]", "config.toml").model;
+    EXPECT_EQ(mirrored.decoder_hidden, (std::vector<std::uint32_t>{2, 3}));
+    const auto given =
+        from_toml("[model]\nencoder_hidden = []\ndecoder_hidden = [5]", "config.toml").model;
+    EXPECT_TRUE(given.encoder_hidden.empty());
+    EXPECT_EQ(given.decoder_hidden, (std::vector<std::uint32_t>{5}));
+}
+
+TEST(ConfigFile, OverridesNeedNoQuotesAndNoBrackets) {
+    ConfigBuilder builder;
+    builder.set_assignment("model.activation=tanh", "--set");
+    builder.set_assignment("model.encoder_hidden=40,30", "--set");
+    builder.set_assignment("model.decoder_hidden=none", "--set");
+    builder.set_assignment("data.source=a=b #c", "--set");
+    builder.set_assignment("train.beta=2", "--set");
+    const Config config = builder.finish();
+    EXPECT_EQ(config.model.activation, Activation::tanh);
+    EXPECT_EQ(config.model.encoder_hidden, (std::vector<std::uint32_t>{40, 30}));
+    EXPECT_TRUE(config.model.decoder_hidden.empty());
+    EXPECT_EQ(config.data.source, "a=b #c");
+    EXPECT_EQ(config.train.beta, 2.0);
+}
+
+TEST(ConfigFile, ErrorsNameTheLineAndTheRemedy) {
+    EXPECT_EQ(error_of("[model]\n\nlatnet = 5"),
+              "config.toml:3: unknown setting model.latnet; did you mean model.latent?");
+    EXPECT_TRUE(contains(error_of("[trian]\nbatch = 5"), "did you mean train.batch?"));
+    EXPECT_TRUE(contains(error_of("latent = 5"), "did you mean model.latent?"));
+    EXPECT_TRUE(contains(error_of("[something]\n"), "config.toml:1: unknown setting something"));
+    EXPECT_TRUE(contains(error_of("[model]\nlatent = = 5"), "config.toml:2: "));
+    EXPECT_EQ(error_of("[model]\nactivation = \"rely\""),
+              "config.toml:2: model.activation must be one of relu, tanh, softplus, gelu, silu, "
+              "not \"rely\"");
+    EXPECT_EQ(error_of("[train]\nbatch = 0"),
+              "config.toml:2: train.batch must be an integer from 1 to 1048576, not 0");
+    EXPECT_TRUE(contains(error_of("model = 5"), "config.toml:1: unknown setting model"));
+}
+
+TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
+    for (const char* assignment : {"model.latent=0",
+                                   "model.latent=-1",
+                                   "model.latent=2.5",
+                                   "model.latent=many",
+                                   "model.latent=",
+                                   "model.latent=true",
+                                   "model.latent=99999999999999999999",
+                                   "model.encoder_hidden=0",
+                                   "model.encoder_hidden=4,x",
+                                   "model.encoder_hidden=4,,5",
+                                   "model.sigma=0",
+                                   "model.sigma=-1",
+                                   "model.sigma=nan",
+                                   "model.sigma=inf",
+                                   "model.logvar_min=10",
+                                   "model.logvar_max=-10",
+                                   "model.logvar_max=1000",
+                                   "train.batch=0",
+                                   "train.epochs=0",
+                                   "train.seed=-1",
+                                   "train.learning_rate=0",
+                                   "train.adam_beta1=1",
+                                   "train.adam_beta2=-0.1",
+                                   "train.adam_epsilon=0",
+                                   "train.beta=-1",
+                                   "train.steps=4294967296",
+                                   "data.validation=-1",
+                                   "data.binarize=maybe",
+                                   "data.source=",
+                                   "data.binarize=none\nmodel.latent=3",
+                                   "model.latent=3\ntrain.batch=5",
+                                   "model.nothing=1",
+                                   "model=1",
+                                   "latent",
+                                   "=5"}) {
+        const std::string message = error_of_set(assignment);
+        EXPECT_TRUE(contains(message, "--set ") || contains(message, "model.logvar"))
+            << assignment << ": " << message;
+    }
+}
+
+TEST(ConfigFile, EverySettingHasHelpAndOneKey) {
+    std::set<std::string> keys;
+    for (const Setting& setting : settings()) {
+        EXPECT_FALSE(setting.help.empty()) << setting.key;
+        EXPECT_TRUE(keys.insert(setting.key).second) << setting.key;
+    }
+}
+
+}  // namespace
+}  // namespace vae
