@@ -38,7 +38,7 @@ python3-torch|PyTorch, https://pytorch.org|module torch
 '
 runtime_packages=(g++ cmake ninja-build libcli11-dev nlohmann-json3-dev libfmt-dev libstb-dev
     libtomlplusplus-dev zlib1g-dev libopenblas-openmp-dev dataset-fashion-mnist)
-test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy python3
+test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format python3
     python3-numpy python3-torch)
 export runtime_packages test_packages
 
