@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "host/error.h"
 #include "host/examples.h"
 #include "host/files.h"
+#include "host/jpeg_check.h"
 
 namespace vae {
 namespace {
@@ -56,9 +58,9 @@ std::vector<fs::path> pictures_in(const fs::path& folder) {
     return paths;
 }
 
-[[noreturn]] void cannot_decode(const fs::path& path) {
-    throw InputError(fmt::format("{}: it is not a whole PNG or JPEG image ({})", path.string(),
-                                 stbi_failure_reason()));
+[[noreturn]] void cannot_decode(const fs::path& path, const char* reason) {
+    throw InputError(
+        fmt::format("{}: it is not a whole PNG or JPEG image ({})", path.string(), reason));
 }
 
 // An encoded picture and what its header says.
@@ -73,13 +75,18 @@ Picture open_picture(const fs::path& path) {
     if (picture.file.size() > INT_MAX) {
         throw InputError(fmt::format("{}: it is too large for an image", path.string()));
     }
+    const std::span<const std::uint8_t> bytes(
+        reinterpret_cast<const std::uint8_t*>(picture.file.data()), picture.file.size());
+    if (!bytes.empty() && bytes[0] == 0xff && !jpeg_tables_fit(bytes)) {  // only JPEG starts so
+        cannot_decode(path, "damaged Huffman tables");
+    }
     int width = 0;
     int height = 0;
     int channels = 0;
     if (stbi_info_from_memory(reinterpret_cast<const stbi_uc*>(picture.file.data()),
                               static_cast<int>(picture.file.size()), &width, &height,
                               &channels) == 0) {
-        cannot_decode(path);
+        cannot_decode(path, stbi_failure_reason());
     }
     picture.shape = {static_cast<std::size_t>(height), static_cast<std::size_t>(width),
                      channels >= 3 ? std::size_t{3} : std::size_t{1}};
@@ -95,7 +102,7 @@ void append_pixels(const Picture& picture, const ImageShape& shape,
         stbi_load_from_memory(reinterpret_cast<const stbi_uc*>(picture.file.data()),
                               static_cast<int>(picture.file.size()), &width, &height, &channels,
                               static_cast<int>(shape.channels)));
-    if (!pixels) cannot_decode(picture.path);
+    if (!pixels) cannot_decode(picture.path, stbi_failure_reason());
     values.insert(values.end(), pixels.get(), pixels.get() + shape.pixels());
 }
 

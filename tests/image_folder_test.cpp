@@ -85,6 +85,24 @@ TEST(ImageFolder, RefusesWhatIsNoDataSet) {
     EXPECT_TRUE(contains(refusal(folder.path()), "a.png: it is not a whole PNG or JPEG"));
 }
 
+TEST(ImageFolder, AJpegTableOfTooManySymbolsIsRefused) {
+    const TemporaryFolder folder;
+    const std::string whole = jpeg(16, 16, 3, Bytes(16 * 16 * 3, 100));
+    const std::size_t table = whole.find("\xff\xc4");
+    ASSERT_NE(table, std::string::npos);
+    put_file(folder / "a.jpg", whole);
+    EXPECT_EQ(refusal(folder.path()), "");
+    std::string damaged = whole;
+    // After marker, length and class: 16 counts. Codes of 16 bits, more than the decoder has room.
+    damaged[table + 5 + 14] = '\xff';
+    damaged[table + 5 + 15] = '\xff';
+    put_file(folder / "a.jpg", damaged);
+    const std::string message = refusal(folder.path());
+    EXPECT_TRUE(contains(message, "damaged Huffman tables")) << message;
+    put_file(folder / "a.jpg", whole.substr(0, table + 10));
+    EXPECT_TRUE(contains(refusal(folder.path()), "damaged Huffman tables"));
+}
+
 // The decoder is third-party code; this holds it to no crash on the formats that are let through.
 TEST(ImageFolder, DamagedImagesNeverCrash) {
     std::mt19937 random(11);
