@@ -316,7 +316,7 @@ INSTANTIATE_TEST_SUITE_P(
                          .pixels = 1,
                          .batch = 101,
                          .beta = 0}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& tested) { return tested.param.name; });
 
 }  // namespace
 }  // namespace vae
