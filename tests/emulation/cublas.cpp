@@ -1,5 +1,5 @@
-// The part of cuBLAS that is emulated: FP32 matrix products, computed by OpenBLAS on one thread when
-// the stream's turn comes.
+// The part of cuBLAS that is emulated: FP32 matrix products, computed by OpenBLAS on one thread
+// when the stream's turn comes.
 #include <cblas.h>
 #include <cublas_v2.h>
 #include <fmt/format.h>
@@ -84,22 +84,29 @@ bool is_known(cublasOperation_t operation) {
     return operation == CUBLAS_OP_N || operation == CUBLAS_OP_T || operation == CUBLAS_OP_C;
 }
 
-int rows_of_a(const Product& p) { return p.trans_a == CUBLAS_OP_N ? p.m : p.k; }
-int columns_of_a(const Product& p) { return p.trans_a == CUBLAS_OP_N ? p.k : p.m; }
-int rows_of_b(const Product& p) { return p.trans_b == CUBLAS_OP_N ? p.k : p.n; }
-int columns_of_b(const Product& p) { return p.trans_b == CUBLAS_OP_N ? p.n : p.k; }
+int rows_of_a(const Product& p) {
+    return p.trans_a == CUBLAS_OP_N ? p.m : p.k;
+}
+int columns_of_a(const Product& p) {
+    return p.trans_a == CUBLAS_OP_N ? p.k : p.m;
+}
+int rows_of_b(const Product& p) {
+    return p.trans_b == CUBLAS_OP_N ? p.k : p.n;
+}
+int columns_of_b(const Product& p) {
+    return p.trans_b == CUBLAS_OP_N ? p.n : p.k;
+}
 
 bool is_valid(const Product& p) {
     return is_known(p.trans_a) && is_known(p.trans_b) && p.m >= 0 && p.n >= 0 && p.k >= 0 &&
            p.batch >= 0 && p.lda >= std::max(1, rows_of_a(p)) &&
-           p.ldb >= std::max(1, rows_of_b(p)) && p.ldc >= std::max(1, p.m) &&
-           p.alpha != nullptr && p.beta != nullptr;
+           p.ldb >= std::max(1, rows_of_b(p)) && p.ldc >= std::max(1, p.m) && p.alpha != nullptr &&
+           p.beta != nullptr;
 }
 
 // Whether a matrix, and its last in a batch, lie on the device. The product itself is computed by a
 // library that no sanitizer sees.
-bool is_on_device(const float* matrix, int rows, int columns, int ld, long long stride,
-                  int batch) {
+bool is_on_device(const float* matrix, int rows, int columns, int ld, long long stride, int batch) {
     if (rows == 0 || columns == 0) return true;
     const auto last = static_cast<std::size_t>(stride) * static_cast<std::size_t>(batch - 1);
     const std::size_t size = static_cast<std::size_t>(columns - 1) * static_cast<std::size_t>(ld) +
@@ -271,8 +278,7 @@ cublasStatus_t cublasSgemm_v2(cublasHandle_t handle, cublasOperation_t transa,
                               float* c, int ldc) {
     return call_with(handle, "cublasSgemm_v2", [&] {
         return emulation::enqueue_product(
-            *handle,
-            {transa, transb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1});
+            *handle, {transa, transb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1});
     });
 }
 
@@ -283,9 +289,9 @@ cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t handle, cublasOperation_
                                          long long stride_b, const float* beta, float* c, int ldc,
                                          long long stride_c, int batch) {
     return call_with(handle, "cublasSgemmStridedBatched", [&] {
-        return emulation::enqueue_product(*handle, {transa, transb, m, n, k, alpha, a, lda,
-                                                    stride_a, b, ldb, stride_b, beta, c, ldc,
-                                                    stride_c, batch});
+        return emulation::enqueue_product(
+            *handle, {transa, transb, m, n, k, alpha, a, lda, stride_a, b, ldb, stride_b, beta, c,
+                      ldc, stride_c, batch});
     });
 }
 
@@ -304,10 +310,9 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa,
                                             "cublasGemmEx: only FP32 is emulated");
         }
         return emulation::enqueue_product(
-            *handle,
-            {transa, transb, m, n, k, static_cast<const float*>(alpha),
-             static_cast<const float*>(a), lda, 0, static_cast<const float*>(b), ldb, 0,
-             static_cast<const float*>(beta), static_cast<float*>(c), ldc, 0, 1});
+            *handle, {transa, transb, m, n, k, static_cast<const float*>(alpha),
+                      static_cast<const float*>(a), lda, 0, static_cast<const float*>(b), ldb, 0,
+                      static_cast<const float*>(beta), static_cast<float*>(c), ldc, 0, 1});
     });
 }
 
@@ -337,6 +342,8 @@ const char* cublasGetStatusName(cublasStatus_t status) {
     return "unknown status";
 }
 
-const char* cublasGetStatusString(cublasStatus_t status) { return cublasGetStatusName(status); }
+const char* cublasGetStatusString(cublasStatus_t status) {
+    return cublasGetStatusName(status);
+}
 
 }  // extern "C"

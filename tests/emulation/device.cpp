@@ -29,8 +29,7 @@ constexpr std::array kErrors = {
     ErrorText{cudaSuccess, "cudaSuccess", "no error"},
     ErrorText{cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
     ErrorText{cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
-    ErrorText{cudaErrorInitializationError, "cudaErrorInitializationError",
-              "initialization error"},
+    ErrorText{cudaErrorInitializationError, "cudaErrorInitializationError", "initialization error"},
     ErrorText{cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
               "invalid configuration argument"},
     ErrorText{cudaErrorInvalidDevicePointer, "cudaErrorInvalidDevicePointer",
@@ -247,11 +246,8 @@ cudaError_t cudaDeviceSynchronize() {
     });
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks,
-                                                                   const void* function,
-                                                                   int block_size,
-                                                                   std::size_t shared,
-                                                                   unsigned flags) {
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    int* blocks, const void* function, int block_size, std::size_t shared, unsigned flags) {
     return call("cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", [&](Runtime&) {
         if (flags != cudaOccupancyDefault) return cudaErrorNotSupported;
         return emulation::occupancy(blocks, function, block_size, shared);

@@ -124,14 +124,17 @@ unsigned __match_any_sync(unsigned mask, T value,
         {emulation::WarpOperation::match, mask, emulation::to_bits(value)}, where));
 }
 // No lane may rely on others being converged with it, so each is told that it is alone.
-inline unsigned __activemask() { return 1u << emulation::lane_of_thread(); }
+inline unsigned __activemask() {
+    return 1u << emulation::lane_of_thread();
+}
 
 namespace emulation {
 
 template <class T>
-    requires std::same_as<T, int> || std::same_as<T, unsigned>
-T reduce(WarpOperation for_int, WarpOperation for_unsigned, unsigned mask, T value,
-         std::source_location where) {
+requires std::same_as<T, int> || std::same_as<T, unsigned> T reduce(WarpOperation for_int,
+                                                                    WarpOperation for_unsigned,
+                                                                    unsigned mask, T value,
+                                                                    std::source_location where) {
     const bool is_signed = std::is_signed_v<T>;
     return static_cast<T>(warp_collective(
         {is_signed ? for_int : for_unsigned, mask, static_cast<unsigned>(value)}, where));
@@ -176,8 +179,8 @@ inline unsigned __reduce_xor_sync(unsigned mask, unsigned value,
 namespace emulation {
 
 template <class T>
-concept AtomicInteger = std::same_as<T, int> || std::same_as<T, unsigned> ||
-                        std::same_as<T, unsigned long long>;
+concept AtomicInteger =
+    std::same_as<T, int> || std::same_as<T, unsigned> || std::same_as<T, unsigned long long>;
 template <class T>
 concept AtomicNumber = AtomicInteger<T> || std::same_as<T, float> || std::same_as<T, double>;
 
@@ -192,8 +195,8 @@ T atomicSub(T* address, std::type_identity_t<T> value) {
     return emulation::exchange(address, static_cast<T>(*address - value));
 }
 template <class T>
-    requires emulation::AtomicInteger<T> || std::same_as<T, float>
-T atomicExch(T* address, std::type_identity_t<T> value) {
+requires emulation::AtomicInteger<T> || std::same_as<T, float> T
+atomicExch(T* address, std::type_identity_t<T> value) {
     return emulation::exchange(address, value);
 }
 template <emulation::AtomicInteger T>
@@ -224,14 +227,15 @@ inline unsigned atomicInc(unsigned* address, unsigned limit) {
     return emulation::exchange(address, *address >= limit ? 0u : *address + 1u);
 }
 inline unsigned atomicDec(unsigned* address, unsigned limit) {
-    return emulation::exchange(address,
-                               *address == 0u || *address > limit ? limit : *address - 1u);
+    return emulation::exchange(address, *address == 0u || *address > limit ? limit : *address - 1u);
 }
 
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __threadfence_system() {}
-inline void __nanosleep(unsigned) { emulation::yield_thread(); }
+inline void __nanosleep(unsigned) {
+    emulation::yield_thread();
+}
 [[noreturn]] inline void __trap(std::source_location where = std::source_location::current()) {
     emulation::trap_thread("__trap()", where);
 }

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "fibers.h"
 #include "warp.h"
@@ -26,8 +27,8 @@ struct Thread {
 };
 
 bool same_line(const std::source_location& a, const std::source_location& b) {
-    return a.line() == b.line() && (a.file_name() == b.file_name() ||
-                                    std::strcmp(a.file_name(), b.file_name()) == 0);
+    return a.line() == b.line() &&
+           (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 // Shared memory of exactly the size asked for, so that AddressSanitizer sees what lies beyond.
@@ -79,7 +80,7 @@ class Engine {
     bool take_unstarted_next();
     unsigned take_ready();
     void go_on_as(unsigned thread);
-    std::string explain_deadlock() const;
+    std::string list_waiting() const;
     void abandon_workers();
 
     // Of the kernel.
@@ -87,8 +88,8 @@ class Engine {
     Turns* turns_ = nullptr;
     SharedMemory* shared_ = nullptr;
     std::vector<const void*> arguments_;
-    std::vector<uint3> indices_;    // threadIdx of each thread
-    std::vector<unsigned> order_;   // in which threads start
+    std::vector<uint3> indices_;   // threadIdx of each thread
+    std::vector<unsigned> order_;  // in which threads start
     std::string failure_;
 
     // Of the block.
@@ -109,6 +110,8 @@ class Engine {
     Fiber* running_ = nullptr;  // worker
     std::vector<std::unique_ptr<Fiber>> workers_;
     std::vector<Fiber*> idle_;  // workers not bound to a thread
+    bool start_one_ = false;    // the next worker starts a thread, whoever else is ready
+    bool yielding_ = false;     // the thread that waits would let unstarted ones go first
 };
 
 // Constructed on first use; stacks are kept for the next kernel.
@@ -169,6 +172,8 @@ std::string Engine::run(const Kernel& kernel, Turns& turns) {
 void Engine::run_block() {
     started_ = 0;
     exited_ = 0;
+    start_one_ = false;
+    yielding_ = false;
     at_barrier_ = 0;
     in_favor_ = 0;
     ready_.clear();
@@ -176,7 +181,11 @@ void Engine::run_block() {
     for (Warp& warp : warps_) warp.exited = warp.waiting = 0;
     if (turns_->order == Turns::Order::random) turns_->random.shuffle(order_);
     give_turn(scheduler_);  // comes back when nobody can go on
-    if (failure_.empty() && exited_ != size_) failure_ = explain_deadlock();
+    if (failure_.empty() && exited_ != size_) {
+        failure_ = fmt::format(
+            "kernel {}: threads wait for what can never come: of {} threads {} have exited{}",
+            kernel_->name, size_, exited_, list_waiting());
+    }
 }
 
 // The life of a worker.
@@ -190,7 +199,7 @@ void Engine::work() {
 
 void Engine::start_threads() {
     const auto call = kernel_->signature->call;
-    while (failure_.empty() && take_unstarted_next()) {
+    while (failure_.empty() && (std::exchange(start_one_, false) || take_unstarted_next())) {
         const unsigned thread = order_[started_++];
         current_ = thread;
         threadIdx = indices_[thread];
@@ -210,7 +219,7 @@ void Engine::leave(unsigned thread) {
 bool Engine::take_unstarted_next() {
     if (started_ == size_) return false;
     const std::size_t ready = ready_.size() - ready_first_;
-    if (ready == 0) return true;
+    if (ready == 0 || std::exchange(yielding_, false)) return true;
     return turns_->order == Turns::Order::random &&
            turns_->random.below(ready + size_ - started_) >= ready;
 }
@@ -228,12 +237,13 @@ unsigned Engine::take_ready() {
     return thread;
 }
 
-// Switches from `from`, whose thread waits or has none, to whoever is next: an unstarted thread, one
-// that may go on, or the scheduler if there is neither.
+// Switches from `from`, whose thread waits or has none, to whoever is next: an unstarted thread,
+// one that may go on, or the scheduler if there is neither.
 void Engine::give_turn(Fiber& from) {
     Fiber* next = &scheduler_;
     if (failure_.empty()) {
         if (take_unstarted_next()) {
+            start_one_ = true;
             if (idle_.empty()) {
                 const auto entry = [](void* self) { static_cast<Engine*>(self)->work(); };
                 workers_.push_back(std::make_unique<Fiber>(entry, this, workers_.size()));
@@ -266,6 +276,7 @@ void Engine::wait(Waiting what, std::source_location where) {
 }
 
 void Engine::yield() {
+    yielding_ = true;
     make_ready(current_);
     wait(Waiting::turn, {});
 }
@@ -283,10 +294,11 @@ BarrierVotes Engine::wait_at_barrier(bool predicate, std::source_location where)
     if (at_barrier_ == 0) {
         barrier_where_ = where;
     } else if (!same_line(barrier_where_, where)) {
-        fail(fmt::format("{} is at the barrier of {}:{} while others of its block wait at that of "
-                         "{}:{}",
-                         describe(current_), where.file_name(), where.line(),
-                         barrier_where_.file_name(), barrier_where_.line()));
+        fail(
+            fmt::format("{} is at the barrier of {}:{} while others of its block wait at that of "
+                        "{}:{}",
+                        describe(current_), where.file_name(), where.line(),
+                        barrier_where_.file_name(), barrier_where_.line()));
     }
     ++at_barrier_;
     if (predicate) ++in_favor_;
@@ -323,7 +335,7 @@ std::uint64_t Engine::wait_for_warp(const WarpCall& call, std::source_location w
     }
     if (!agree(warp, mask)) {
         threads_[self] = {running_, Waiting::warp, where};
-        fail("the lanes of a warp wait in different operations\n" + explain_deadlock());
+        fail("the lanes of a warp wait in different operations" + list_waiting());
     }
     compute(warp, mask);
     warp.waiting &= ~mask;
@@ -354,11 +366,10 @@ std::string Engine::describe(unsigned thread) const {
                        blockIdx.y, blockIdx.z);
 }
 
-std::string Engine::explain_deadlock() const {
+// A few of the threads that wait, one a line of their source.
+std::string Engine::list_waiting() const {
     constexpr unsigned kShown = 4;
-    std::string text = fmt::format("kernel {}: threads wait for what can never come: of {} threads "
-                                   "{} have exited",
-                                   kernel_->name, size_, exited_);
+    std::string text;
     unsigned shown = 0;
     const std::source_location* last = nullptr;
     for (unsigned i = 0; i < size_ && shown < kShown; ++i) {
@@ -393,9 +404,13 @@ void Engine::abandon_workers() {
 
 }  // namespace
 
-std::string execute(const Kernel& kernel, Turns& turns) { return engine().run(kernel, turns); }
+std::string execute(const Kernel& kernel, Turns& turns) {
+    return engine().run(kernel, turns);
+}
 
-bool is_executing() { return engine().is_running(); }
+bool is_executing() {
+    return engine().is_running();
+}
 
 BarrierVotes block_barrier(bool predicate, std::source_location where) {
     return engine().wait_at_barrier(predicate, where);
@@ -405,15 +420,21 @@ std::uint64_t warp_collective(const WarpCall& call, std::source_location where) 
     return engine().wait_for_warp(call, where);
 }
 
-unsigned lane_of_thread() { return engine().thread() % kWarpSize; }
+unsigned lane_of_thread() {
+    return engine().thread() % kWarpSize;
+}
 
-void yield_thread() { engine().yield(); }
+void yield_thread() {
+    engine().yield();
+}
 
 void trap_thread(const char* reason, std::source_location where) {
     engine().fail(fmt::format("{} called {} at {}:{}", engine().describe(engine().thread()), reason,
                               where.file_name(), where.line()));
 }
 
-void* dynamic_shared_memory() { return engine().shared(); }
+void* dynamic_shared_memory() {
+    return engine().shared();
+}
 
 }  // namespace emulation

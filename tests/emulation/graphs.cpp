@@ -87,7 +87,8 @@ cudaError_t check_executable(cudaGraphExec_t graph, cudaStream_t stream, const c
     if (const cudaError_t status = check_stream(stream, who); status != cudaSuccess) return status;
     if (stream->capture == nullptr) return cudaSuccess;
     stream->capture->is_valid = false;
-    return refuse(cudaErrorNotSupported, fmt::format("{}: a graph in a graph is not emulated", who));
+    return refuse(cudaErrorNotSupported,
+                  fmt::format("{}: a graph in a graph is not emulated", who));
 }
 
 }  // namespace

@@ -91,8 +91,7 @@ struct Copy {
 
 // Whether a copy of this kind may read (write) memory of this place.
 bool is_side(Place place, bool on_device) {
-    return on_device ? place == Place::device
-                     : place == Place::pinned || place == Place::pageable;
+    return on_device ? place == Place::device : place == Place::pinned || place == Place::pageable;
 }
 
 cudaError_t check_copy(const Copy& copy, cudaMemcpyKind kind, const char* who) {

@@ -150,7 +150,9 @@ Live live() {
     return result;
 }
 
-std::size_t live_allocations() { return live().device_allocations; }
+std::size_t live_allocations() {
+    return live().device_allocations;
+}
 
 std::size_t pending_operations() {
     const std::scoped_lock lock(runtime().mutex);

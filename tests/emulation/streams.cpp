@@ -167,7 +167,8 @@ void run_until(const std::shared_ptr<Mark>& mark) {
 void run_all() {
     Runtime& device = runtime();
     std::vector<cudaStream_t> streams = device.streams;
-    if (device.turns.order == Turns::Order::descending) std::reverse(streams.begin(), streams.end());
+    if (device.turns.order == Turns::Order::descending)
+        std::reverse(streams.begin(), streams.end());
     const auto drop_idle = [&] {
         std::erase_if(streams, [](cudaStream_t stream) { return stream->pending.empty(); });
     };
@@ -282,9 +283,8 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void*
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
-    return call("cudaEventCreate", [&](Runtime&) {
-        return emulation::create_event(event, cudaEventDefault);
-    });
+    return call("cudaEventCreate",
+                [&](Runtime&) { return emulation::create_event(event, cudaEventDefault); });
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {

@@ -40,8 +40,7 @@ std::string find_symbol(const std::string& path, std::uint64_t address) {
     for (const Elf64_Shdr& section : sections) {
         if (section.sh_type != SHT_SYMTAB || section.sh_link >= sections.size()) continue;
         const Elf64_Shdr& names = sections[section.sh_link];
-        for (const auto& symbol :
-             read_table<Elf64_Sym>(file, section.sh_offset, section.sh_size)) {
+        for (const auto& symbol : read_table<Elf64_Sym>(file, section.sh_offset, section.sh_size)) {
             if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_value != address) continue;
             file.seekg(static_cast<std::streamoff>(names.sh_offset + symbol.st_name));
             std::string name;
@@ -65,7 +64,9 @@ void remove_all(std::string& text, const std::string& part) {
     }
 }
 
-bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+bool is_word(char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+}
 
 // "void a::b<c::D>(int)" becomes "b<D>".
 std::string shorten(std::string text) {

@@ -92,8 +92,7 @@ void compute(Warp& warp, unsigned mask) {
             break;
         case WarpOperation::ballot: {
             std::uint64_t votes = 0;
-            for_each_lane(mask,
-                          [&](unsigned lane) { votes |= warp.calls[lane].value << lane; });
+            for_each_lane(mask, [&](unsigned lane) { votes |= warp.calls[lane].value << lane; });
             for_each_lane(mask, [&](unsigned lane) { warp.results[lane] = votes; });
             break;
         }

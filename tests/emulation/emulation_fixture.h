@@ -1,0 +1,78 @@
+// What the tests of the emulation share: a stream, memory, and a device that starts fresh.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "emulation.h"
+#include "kernels/launch.h"
+
+namespace emulation {
+
+// Memory on the device, as a vector: what is not uploaded is poison.
+template <class T>
+class Buffer {
+  public:
+    explicit Buffer(std::size_t size) : size_(size) {
+        vae::kernels::cuda_check(cudaMalloc(&data_, size * sizeof(T)), "cudaMalloc");
+    }
+    explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
+        vae::kernels::cuda_check(
+            cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice), "upload");
+    }
+    ~Buffer() { (void)cudaFree(data_); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    T* data() const { return data_; }
+    std::size_t bytes() const { return size_ * sizeof(T); }
+
+    // As it is now, whatever may be pending.
+    std::vector<T> download() const {
+        std::vector<T> values(size_);
+        vae::kernels::cuda_check(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost),
+                                 "download");
+        return values;
+    }
+
+  private:
+    std::size_t size_;
+    T* data_ = nullptr;
+};
+
+class EmulationTest : public testing::Test {
+  protected:
+    EmulationTest() {
+        reset();
+        vae::kernels::cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
+                                 "cudaStreamCreateWithFlags");
+    }
+    ~EmulationTest() override {
+        reset();
+        EXPECT_EQ(cudaStreamDestroy(stream_), cudaSuccess);
+        EXPECT_EQ(live(), Live{}) << "something was not freed";
+        reset();
+    }
+
+    cudaStream_t stream() const { return stream_; }
+    cudaError_t synchronize() const { return cudaStreamSynchronize(stream_); }
+
+    template <class... Parameters>
+    void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
+                std::type_identity_t<Parameters>... arguments) const {
+        vae::kernels::launch("test", kernel, {grid, block, shared}, stream_, arguments...);
+    }
+
+    static bool last_message_has(const std::string& part) {
+        return last_message().find(part) != std::string::npos;
+    }
+
+  private:
+    cudaStream_t stream_ = nullptr;
+};
+
+}  // namespace emulation

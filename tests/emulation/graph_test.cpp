@@ -1,0 +1,141 @@
+// Stream capture and graphs.
+#include <gmock/gmock.h>
+
+#include "emulation_fixture.h"
+
+namespace emulation {
+namespace {
+
+using testing::ElementsAre;
+using testing::Pair;
+
+__global__ void add_kernel(int* value, const int* amount) {
+    *value += *amount;
+}
+__global__ void times_kernel(int* value, int factor) {
+    *value *= factor;
+}
+
+class Graph : public EmulationTest {
+  protected:
+    void begin(cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal) const {
+        ASSERT_EQ(cudaStreamBeginCapture(stream(), mode), cudaSuccess);
+    }
+    cudaError_t end(cudaGraph_t* graph) const { return cudaStreamEndCapture(stream(), graph); }
+};
+
+TEST_F(Graph, RemembersAndRepeats) {
+    const Buffer<int> value(std::vector{1});
+    const Buffer<int> amount(std::vector{2});
+    begin();
+    cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
+    ASSERT_EQ(cudaStreamIsCapturing(stream(), &state), cudaSuccess);
+    EXPECT_EQ(state, cudaStreamCaptureStatusActive);
+    launch(add_kernel, 1, 1, 0, value.data(), amount.data());
+    launch(times_kernel, 1, 1, 0, value.data(), 10);
+    ASSERT_EQ(cudaMemsetAsync(amount.data(), 0, 1, stream()), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    ASSERT_EQ(end(&graph), cudaSuccess);
+    EXPECT_EQ(pending_operations(), 0u);
+
+    std::size_t count = 0;
+    ASSERT_EQ(cudaGraphGetNodes(graph, nullptr, &count), cudaSuccess);
+    ASSERT_EQ(count, 3u);
+    std::vector<cudaGraphNode_t> nodes(count);
+    ASSERT_EQ(cudaGraphGetNodes(graph, nodes.data(), &count), cudaSuccess);
+    cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
+    ASSERT_EQ(cudaGraphNodeGetType(nodes[2], &type), cudaSuccess);
+    EXPECT_EQ(type, cudaGraphNodeTypeMemset);
+
+    cudaGraphExec_t executable = nullptr;
+    ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
+    ASSERT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphUpload(executable, stream()), cudaSuccess);
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(cudaGraphLaunch(executable, stream()), cudaSuccess);
+    ASSERT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
+    EXPECT_THAT(value.download(), ElementsAre(1)) << "lazy, too";
+    ASSERT_EQ(synchronize(), cudaSuccess);
+    EXPECT_THAT(value.download(), ElementsAre(3000));
+    EXPECT_THAT(launches(), ElementsAre(Pair("add_kernel", 3u), Pair("times_kernel", 3u)));
+}
+
+// Refused while capturing, and the capture is lost.
+TEST_F(Graph, RefusesWhatCannotBeCaptured) {
+    const Buffer<int> value(std::vector{1});
+    int host = 0;
+    void* memory = nullptr;
+    const auto expect_lost = [&](cudaError_t status, const char* what) {
+        EXPECT_EQ(status, cudaErrorStreamCaptureUnsupported) << what;
+        cudaGraph_t graph = nullptr;
+        EXPECT_EQ(end(&graph), cudaErrorStreamCaptureInvalidated) << what;
+        EXPECT_EQ(graph, nullptr);
+    };
+    begin();
+    expect_lost(cudaMalloc(&memory, 4), "an allocation");
+    begin();
+    expect_lost(synchronize(), "waiting for the stream");
+    begin();
+    expect_lost(cudaDeviceSynchronize(), "waiting for the device");
+    begin();
+    expect_lost(cudaMemcpy(&host, value.data(), 4, cudaMemcpyDeviceToHost), "a copy right now");
+    begin();
+    expect_lost(cudaMemcpyAsync(&host, value.data(), 4, cudaMemcpyDeviceToHost, stream()),
+                "a copy to pageable memory");
+    begin(cudaStreamCaptureModeRelaxed);
+    EXPECT_EQ(cudaMalloc(&memory, 4), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    EXPECT_EQ(end(&graph), cudaSuccess);
+    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+    EXPECT_EQ(cudaFree(memory), cudaSuccess);
+}
+
+TEST_F(Graph, DrawsInStreamsThatWaitAndWantsThemBack) {
+    cudaStream_t other = nullptr;
+    cudaEvent_t fork = nullptr;
+    cudaEvent_t join = nullptr;
+    ASSERT_EQ(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), cudaSuccess);
+    ASSERT_EQ(cudaEventCreate(&fork), cudaSuccess);
+    ASSERT_EQ(cudaEventCreate(&join), cudaSuccess);
+    const Buffer<int> value(std::vector{1});
+    const Buffer<int> amount(std::vector{4});
+    for (const bool with_join : {true, false}) {
+        begin();
+        launch(add_kernel, 1, 1, 0, value.data(), amount.data());
+        ASSERT_EQ(cudaEventRecord(fork, stream()), cudaSuccess);
+        ASSERT_EQ(cudaStreamWaitEvent(other, fork, 0), cudaSuccess);
+        vae::kernels::launch("times", times_kernel, {1, 1}, other, value.data(), 3);
+        ASSERT_EQ(cudaEventRecord(join, other), cudaSuccess);
+        EXPECT_EQ(cudaEventSynchronize(join), cudaErrorCapturedEvent);
+        cudaGraph_t lost = nullptr;
+        EXPECT_EQ(end(&lost), cudaErrorStreamCaptureInvalidated);
+
+        begin();
+        launch(add_kernel, 1, 1, 0, value.data(), amount.data());
+        ASSERT_EQ(cudaEventRecord(fork, stream()), cudaSuccess);
+        ASSERT_EQ(cudaStreamWaitEvent(other, fork, 0), cudaSuccess);
+        vae::kernels::launch("times", times_kernel, {1, 1}, other, value.data(), 3);
+        ASSERT_EQ(cudaEventRecord(join, other), cudaSuccess);
+        if (with_join) {
+            ASSERT_EQ(cudaStreamWaitEvent(stream(), join, 0), cudaSuccess);
+        }
+        cudaGraph_t graph = nullptr;
+        EXPECT_EQ(end(&graph), with_join ? cudaSuccess : cudaErrorStreamCaptureUnjoined);
+        if (with_join) {
+            EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+        }
+    }
+    EXPECT_EQ(cudaEventDestroy(fork), cudaSuccess);
+    EXPECT_EQ(cudaEventDestroy(join), cudaSuccess);
+    EXPECT_EQ(cudaStreamDestroy(other), cudaSuccess);
+}
+
+TEST_F(Graph, IsEndedWhereItBegan) {
+    cudaGraph_t graph = nullptr;
+    EXPECT_EQ(end(&graph), cudaErrorIllegalState) << "none was begun";
+    begin();
+    EXPECT_EQ(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeGlobal), cudaErrorIllegalState);
+    EXPECT_EQ(end(&graph), cudaErrorStreamCaptureInvalidated);
+}
+
+}  // namespace
+}  // namespace emulation
