@@ -10,7 +10,7 @@ namespace vae {
 namespace {
 
 ChosenBackend describe(std::unique_ptr<Backend> backend, const std::string& why) {
-    std::string note = fmt::format("backend: {} on {}{}", backend->name(), backend->device(), why);
+    std::string note = fmt::format("{} on {}{}", backend->name(), backend->device(), why);
     return {std::move(backend), std::move(note)};
 }
 

@@ -76,7 +76,7 @@ int run_compare(const CompareOptions& options) {
     const std::string first = options.backend.empty() ? "auto" : options.backend;
     const ChosenBackend value = choose_backend(first, config, start.layout());
     const ChosenBackend reference = choose_backend(options.against, config, start.layout());
-    if (!options.json) fmt::print("{}\nagainst {}\n", value.note, reference.note);
+    if (!options.json) fmt::print("backend: {}\nagainst: {}\n", value.note, reference.note);
 
     const BackendRecord values = record_of(value, splits, start, options.steps);
     const BackendRecord references = record_of(reference, splits, start, options.steps);
@@ -103,18 +103,18 @@ Command add_compare_command(CLI::App& program) {
     CLI::App* command = program.add_subcommand(
         "compare", "the same parameters, batch and noise through two backends");
     const auto options = std::make_shared<CompareOptions>(*command);
-    const CLI::IsMember backends({"cuda", "cpu", "cpu-double"});
+    const CLI::Validator backends = one_of({"cuda", "cpu", "cpu-double"});
     command->add_option("--backend", options->backend, "cuda, cpu or cpu-double; else cuda or cpu")
         ->check(backends)
-        ->type_name("");
+        ->type_name("NAME");
     command->add_option("--against", options->against, "the reference: cuda, cpu or cpu-double")
         ->check(backends)
         ->capture_default_str()
-        ->type_name("");
+        ->type_name("NAME");
     command->add_option("--steps", options->steps, "steps before parameters are compared")
-        ->check(CLI::Range(std::uint64_t{1}, kMostSteps))
+        ->check(CLI::Range(std::uint64_t{1}, kMostSteps).description(""))
         ->capture_default_str()
-        ->type_name("");
+        ->type_name("N");
     command->add_option("--dump", options->dump, "--backend's first step as safetensors")
         ->type_name("FILE");
     command->add_flag("--json", options->json, "one JSON object instead of a table");

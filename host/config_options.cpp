@@ -19,36 +19,46 @@ std::string reversed_list(const std::string& text) {
 
 }  // namespace
 
+CLI::Validator one_of(const std::vector<std::string>& choices) {
+    CLI::Validator validator = CLI::IsMember(choices);
+    validator.description("");  // the option's help names them already
+    return validator;
+}
+
 ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
-    command.add_option("--config", file_, "settings as TOML")->type_name("FILE");
+    command.add_option("--config", file_, "settings as TOML; the options below win over it")
+        ->type_name("FILE");
     command
         .add_option("--set", assignments_, "any setting, e.g. train.adam_beta1=0.95; repeatable")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
-    add("--data", {"data.source"}, "fashion-mnist, mnist:DIR, FILE, FOLDER or synthetic:NAME");
-    add("--binarize", {"data.binarize"}, "none, dynamic or fixed; alone: dynamic", "dynamic");
-    add("--latent", {"model.latent"}, "dimensions of the latent code");
-    add("--hidden", {"model.encoder_hidden", "model.decoder_hidden"},
+    add("--data", {"data.source"}, "SPEC",
+        "fashion-mnist, mnist:DIR, a file, a folder or synthetic:NAME");
+    add("--binarize", {"data.binarize"}, "[KIND]", "none, dynamic or fixed; alone: dynamic",
+        "dynamic");
+    add("--latent", {"model.latent"}, "N", "dimensions of the latent code");
+    add("--hidden", {"model.encoder_hidden", "model.decoder_hidden"}, "N,N,...",
         "widths of the hidden layers, e.g. 400,200; the decoder mirrors them");
-    add("--activation", {"model.activation"}, "relu, tanh, softplus, gelu or silu");
-    add("--likelihood", {"model.likelihood"}, "bernoulli or gaussian");
-    add("--seed", {"train.seed"}, "of all randomness");
-    add("--batch", {"train.batch"}, "examples a step");
-    add("--beta", {"train.beta"}, "weight of the KL term");
-    add("--learning-rate", {"train.learning_rate"}, "Adam's step size");
+    add("--activation", {"model.activation"}, "NAME", "relu, tanh, softplus, gelu or silu");
+    add("--likelihood", {"model.likelihood"}, "NAME", "bernoulli or gaussian");
+    add("--seed", {"train.seed"}, "N", "of all randomness");
+    add("--batch", {"train.batch"}, "N", "examples a step");
+    add("--beta", {"train.beta"}, "X", "weight of the KL term");
+    add("--learning-rate", {"train.learning_rate"}, "X", "Adam's step size");
 }
 
 void ConfigOptions::add_length() {
-    add("--epochs", {"train.epochs"}, "passes over the training examples");
-    add("--steps", {"train.steps"}, "optimiser steps in all, instead of epochs");
+    add("--epochs", {"train.epochs"}, "N", "passes over the training examples");
+    add("--steps", {"train.steps"}, "N", "optimiser steps in all, instead of epochs");
     command_.get_option("--epochs")->excludes("--steps");
 }
 
 void ConfigOptions::add(const std::string& option, const std::vector<std::string>& keys,
-                        const std::string& help, const std::string& if_bare) {
+                        const std::string& type, const std::string& help,
+                        const std::string& if_bare) {
     shortcuts_.push_back(std::make_unique<Shortcut>(Shortcut{option, keys, if_bare, "", nullptr}));
     Shortcut& shortcut = *shortcuts_.back();
-    shortcut.handle = command_.add_option(option, shortcut.text, help)->type_name("");
+    shortcut.handle = command_.add_option(option, shortcut.text, help)->type_name(type);
     if (!if_bare.empty()) shortcut.handle->expected(0, 1);
 }
 

@@ -31,13 +31,16 @@ class ConfigOptions {
     };
 
     void add(const std::string& option, const std::vector<std::string>& keys,
-             const std::string& help, const std::string& if_bare = "");
+             const std::string& type, const std::string& help, const std::string& if_bare = "");
 
     CLI::App& command_;
     std::string file_;
     std::vector<std::string> assignments_;
     std::vector<std::unique_ptr<Shortcut>> shortcuts_;  // CLI11 keeps their addresses
 };
+
+// Accepts these words only; without CLI11's own list of them in the help.
+CLI::Validator one_of(const std::vector<std::string>& choices);
 
 // The table of all settings for the end of a help text.
 std::string settings_help();

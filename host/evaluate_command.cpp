@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "host/commands.h"
+#include "host/config_options.h"
 #include "host/data_source.h"
 #include "host/error.h"
 #include "host/loaded_run.h"
@@ -55,7 +56,7 @@ void print_json(const EvaluateOptions& options, const LoadedRun& run, const std:
 void print_text(const LoadedRun& run, const std::string& source, Split split,
                 const LossTotals& totals) {
     const LossMeans mean = means(totals);
-    fmt::print("{}\n", run.note);
+    fmt::print("backend: {}\n", run.note);
     fmt::print("{}, {} split, {} examples, after step {}; means in nats per example\n", source,
                name_of(split), totals.examples, run.checkpoint.state.step);
     fmt::print("recon  {:.4f}\nkl     {:.4f}\nelbo   {:.4f}\nloss   {:.4f}\nbeta   {}\n",
@@ -85,9 +86,9 @@ void RunOptions::add_to(CLI::App& command) {
     command.add_option("RUN", run, "a run's folder, or a checkpoint file")
         ->required()
         ->type_name("");
-    command.add_option("--backend", backend, "auto, cuda or cpu")
-        ->check(CLI::IsMember({"auto", "cuda", "cpu", "cpu-double"}))
-        ->type_name("");
+    command.add_option("--backend", backend, "auto, cuda, cpu or cpu-double")
+        ->check(one_of({"auto", "cuda", "cpu", "cpu-double"}))
+        ->type_name("NAME");
 }
 
 Command add_evaluate_command(CLI::App& program) {
@@ -99,7 +100,7 @@ Command add_evaluate_command(CLI::App& program) {
     command
         ->add_option("--split", options->split,
                      "train, validation or test; else validation where there is one, else test")
-        ->type_name("");
+        ->type_name("NAME");
     command->add_flag("--json", options->json, "one JSON object instead of text");
     return {command, [options] { return run_evaluate(*options); }};
 }

@@ -40,8 +40,8 @@ std::shared_ptr<GenerateOptions> add_common(CLI::App& command, const std::string
 
 CLI::Option* add_count(CLI::App& command, GenerateOptions& options, const std::string& help) {
     return command.add_option("--count", options.count, help)
-        ->check(CLI::Range(std::size_t{1}, kMostSamples))
-        ->type_name("");
+        ->check(CLI::Range(std::size_t{1}, kMostSamples).description(""))
+        ->type_name("N");
 }
 
 void say_written(std::size_t count, const std::string& what, const std::string& file) {
@@ -163,7 +163,7 @@ Command add_sample_command(CLI::App& program) {
     add_count(*command, *options, "how many; the first ones do not depend on it")
         ->capture_default_str();
     command->add_option("--seed", options->seed, "of the latent codes; the run's if not given")
-        ->type_name("");
+        ->type_name("N");
     return {command, [options] { return run_sample(*options); }};
 }
 

@@ -111,7 +111,7 @@ int run_train(const TrainOptions& options) {
     }
     const ChosenBackend chosen = choose_backend(options.backend, config, start.layout());
     chosen.backend->set_data(splits);
-    progress.line(chosen.note);
+    progress.line("backend: " + chosen.note);
     for (const auto& warning : data_warnings(splits, config.data, config.model.likelihood)) {
         progress.line("warning: " + warning);
     }
@@ -143,8 +143,8 @@ Command add_train_command(CLI::App& program) {
     CLI::App* command = program.add_subcommand("train", "train a model and write a run folder");
     const auto options = std::make_shared<TrainOptions>(*command);
     command->add_option("--backend", options->backend, "auto, cuda or cpu")
-        ->check(CLI::IsMember({"auto", "cuda", "cpu"}))
-        ->type_name("");
+        ->check(one_of({"auto", "cuda", "cpu"}))
+        ->type_name("NAME");
     command
         ->add_option("--out", options->out,
                      "the run's folder; a fresh one under runs/ if not given")
