@@ -211,9 +211,10 @@ TrainResult Trainer::run(const Checkpoint& start, const std::function<bool()>& s
         const std::uint64_t epoch_end = (step_ / steps_per_epoch_ + 1) * steps_per_epoch_;
         const std::uint64_t end = std::min(epoch_end, total_steps_);
         train_chunk(end);
-        show();
         if (step_ == end) {
             result.evaluation = finish_epoch();
+        } else {
+            show();
         }
         if (should_stop() && step_ < total_steps_) {
             if (step_ != end) save();
