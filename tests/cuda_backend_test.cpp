@@ -173,7 +173,11 @@ TEST_P(CudaBackendTest, ParametersAfterTwentyStepsMatchTheReference) {
                               std::span(reference).subspan(tensor.offset, tensor.size)),
                   kGate);
     }
-    EXPECT_EQ(cuda->state().step, 20U);
+    const TrainingState our_state = cuda->state();
+    const TrainingState reference_state = cpu->state();
+    EXPECT_EQ(our_state.step, 20U);
+    EXPECT_LE(relative_l2(widen(our_state.adam_m), widen(reference_state.adam_m)), kGate);
+    EXPECT_LE(relative_l2(widen(our_state.adam_v), widen(reference_state.adam_v)), kGate);
     const LossTotals a = cuda->take_totals();
     const LossTotals b = cpu->take_totals();
     EXPECT_EQ(a.examples, rows.size());

@@ -199,8 +199,8 @@ void CudaBackend::update(std::uint64_t step, double learning_rate) {
     const double correction1 = 1 - std::pow(train.adam_beta1, t);
     const double correction2 = 1 - std::pow(train.adam_beta2, t);
     const kernels::AdamStep adam = {
-        .beta1 = static_cast<float>(train.adam_beta1),
-        .beta2 = static_cast<float>(train.adam_beta2),
+        .beta1 = train.adam_beta1,
+        .beta2 = train.adam_beta2,
         .epsilon = static_cast<float>(train.adam_epsilon),
         .step_size = static_cast<float>(learning_rate / correction1),
         .inverse_sqrt_correction2 = static_cast<float>(1 / std::sqrt(correction2))};
