@@ -4,18 +4,24 @@ namespace vae {
 
 const char* name_of(Split split) {
     switch (split) {
-        case Split::train: return "train";
-        case Split::validation: return "validation";
-        case Split::test: return "test";
+        case Split::train:
+            return "train";
+        case Split::validation:
+            return "validation";
+        case Split::test:
+            return "test";
     }
     return "unknown";
 }
 
 const Dataset& Splits::of(Split split) const {
     switch (split) {
-        case Split::validation: return validation;
-        case Split::test: return test;
-        case Split::train: break;
+        case Split::validation:
+            return validation;
+        case Split::test:
+            return test;
+        case Split::train:
+            break;
     }
     return train;
 }
