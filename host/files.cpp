@@ -35,6 +35,8 @@ class FileDescriptor {
     }
     FileDescriptor(const FileDescriptor&) = delete;
     FileDescriptor& operator=(const FileDescriptor&) = delete;
+    FileDescriptor(FileDescriptor&&) = delete;
+    FileDescriptor& operator=(FileDescriptor&&) = delete;
 
     int get() const { return descriptor_; }
     bool is_open() const { return descriptor_ >= 0; }
@@ -54,6 +56,8 @@ class TemporaryName {
     }
     TemporaryName(const TemporaryName&) = delete;
     TemporaryName& operator=(const TemporaryName&) = delete;
+    TemporaryName(TemporaryName&&) = delete;
+    TemporaryName& operator=(TemporaryName&&) = delete;
 
     const fs::path& path() const { return path_; }
     void release() { path_.clear(); }
@@ -103,7 +107,7 @@ void sync_folder(const fs::path& folder, const fs::path& path) {
 // The file that is to be replaced: `path`, or where it points.
 fs::path resolve_target(const fs::path& path) {
     std::error_code error;
-    const fs::path target = fs::is_symlink(path, error) ? fs::weakly_canonical(path, error) : path;
+    fs::path target = fs::is_symlink(path, error) ? fs::weakly_canonical(path, error) : path;
     if (error && error != std::errc::no_such_file_or_directory) cannot_write(path, error.value());
     if (fs::exists(target, error) && !fs::is_regular_file(target, error)) {
         throw RunError(fmt::format("cannot write {}: it exists and is {}", path.string(),
@@ -153,6 +157,8 @@ class Inflater {
     }
     Inflater(const Inflater&) = delete;
     Inflater& operator=(const Inflater&) = delete;
+    Inflater(Inflater&&) = delete;
+    Inflater& operator=(Inflater&&) = delete;
 
     bool ok() const { return ok_; }
     z_stream& stream() { return stream_; }

@@ -4,6 +4,7 @@
 #include <stb_image_write.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -20,7 +21,7 @@ constexpr std::uint8_t kLineGrey = 96;
 
 std::uint8_t to_byte(float value) {
     if (!(value > 0)) return 0;  // NaN as well
-    return static_cast<std::uint8_t>(std::min(value, 1.0f) * 255.0f + 0.5f);
+    return static_cast<std::uint8_t>(std::lround(std::min(value, 1.0f) * 255.0f));
 }
 
 std::size_t enlargement(const ImageShape& shape) {

@@ -39,6 +39,8 @@ class Environment {
     ~Environment() { set(old_); }
     Environment(const Environment&) = delete;
     Environment& operator=(const Environment&) = delete;
+    Environment(Environment&&) = delete;
+    Environment& operator=(Environment&&) = delete;
 
   private:
     void set(const std::optional<std::string>& value) const {
