@@ -1,0 +1,170 @@
+// How the CUDA backend behaves towards the runtime: what a step calls, and what happens when a call
+// fails. Needs the emulation, which counts calls and makes them fail.
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <exception>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "emulation.h"
+#include "host/gpu/cuda_backend.h"
+
+namespace vae {
+namespace {
+
+Config small_config() {
+    Config config;
+    config.model.encoder_hidden = {9};
+    config.model.latent = 3;
+    config.model.decoder_hidden = {8};
+    config.train.batch = 4;
+    return config;
+}
+
+constexpr std::size_t kPixels = 12;
+
+Splits small_splits() {
+    Splits splits;
+    for (Dataset* data : {&splits.train, &splits.test}) {
+        data->shape.width = kPixels;
+        data->size = 10;
+        data->values = std::vector<std::uint8_t>(data->size * kPixels, 100);
+    }
+    splits.test.first_index = 10;
+    return splits;
+}
+
+TrainRequest request_of(const std::vector<std::uint32_t>& rows) {
+    return {.first_step = 0, .rows = rows, .batch = 4, .beta = 1, .learning_rate = 1e-3};
+}
+
+class BackendConduct : public testing::Test {
+  protected:
+    BackendConduct() { emulation::reset(); }
+    ~BackendConduct() override { emulation::reset(); }
+
+    TrainingState initial() const {
+        return {.parameters = initial_parameters(layout, Initialization::pytorch, 1),
+                .adam_m = std::vector<float>(layout.arena_size),
+                .adam_v = std::vector<float>(layout.arena_size)};
+    }
+
+    // Everything that a run does with a backend, once.
+    void use_everything() const {
+        gpu::CudaBackend backend(config, layout);
+        backend.set_data(splits);
+        backend.set_state(initial());
+        backend.train(request_of(rows));
+        (void)backend.take_totals();
+        (void)backend.evaluate(Split::test, 1);
+        (void)backend.encode(std::vector<float>(2 * kPixels, 0.5F));
+        (void)backend.decode(std::vector<float>(2 * config.model.latent, 0.5F));
+        (void)backend.trace(request_of({1, 2, 3}));
+        (void)backend.state();
+    }
+
+    const Config config = small_config();
+    const Splits splits = small_splits();
+    const ParameterLayout layout{config.model, kPixels};
+    const std::vector<std::uint32_t> rows = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+};
+
+TEST_F(BackendConduct, ATrainingStepNeitherAllocatesNorWaits) {
+    gpu::CudaBackend backend(config, layout);
+    backend.set_data(splits);
+    backend.set_state(initial());
+    emulation::reset();
+    backend.train(request_of(rows));
+    EXPECT_GT(emulation::pending_operations(), 0U) << "train waited for the device";
+    for (const auto& [call, count] : emulation::calls()) {
+        EXPECT_EQ(call.find("Malloc"), std::string::npos) << call;
+        EXPECT_EQ(call.find("Alloc"), std::string::npos) << call;
+        EXPECT_EQ(call.find("Free"), std::string::npos) << call;
+        EXPECT_EQ(call.find("StreamSynchronize"), std::string::npos) << call;
+        EXPECT_EQ(call.find("DeviceSynchronize"), std::string::npos) << call;
+        EXPECT_EQ(call.find("cudaMemcpy_"), std::string::npos) << call;
+    }
+    EXPECT_EQ(backend.take_totals().examples, rows.size());
+}
+
+TEST_F(BackendConduct, AStepIsElevenProductsAndTenKernels) {
+    gpu::CudaBackend backend(config, layout);
+    backend.set_data(splits);
+    backend.set_state(initial());
+    (void)backend.take_totals();
+    emulation::reset();
+    backend.train(request_of({0, 1, 2, 3}));
+    (void)backend.take_totals();
+    // Forward: encoder, heads, decoder, output. Backward: their weights, and all inputs but x.
+    EXPECT_EQ(emulation::calls()["cublasSgemm_v2"], 4U + 4U + 3U);
+    std::uint64_t kernels = 0;
+    for (const auto& [kernel, count] : emulation::launches()) kernels += count;
+    // Gather, two activations, reparameterization, likelihood, their backward where it is not the
+    // same kernel, losses, Adam.
+    EXPECT_EQ(kernels, 1U + 2U + 1U + 1U + 2U + 1U + 1U + 1U);
+}
+
+// Whichever call fails, the caller gets an exception, and nothing is left behind.
+TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
+    const emulation::Live before = emulation::live();
+    const struct {
+        const char* call;
+        int status;
+    } faults[] = {
+        {"cudaSetDevice", cudaErrorInvalidDevice},
+        {"cudaMalloc", cudaErrorMemoryAllocation},
+        {"cudaHostAlloc", cudaErrorMemoryAllocation},
+        {"cudaStreamCreateWithFlags", cudaErrorUnknown},
+        {"cudaEventCreateWithFlags", cudaErrorUnknown},
+        {"cudaEventRecord", cudaErrorUnknown},
+        {"cudaEventSynchronize", cudaErrorUnknown},
+        {"cudaMemcpyAsync", cudaErrorInvalidValue},
+        {"cudaMemsetAsync", cudaErrorInvalidValue},
+        {"cudaStreamSynchronize", cudaErrorLaunchFailure},
+        {"cudaLaunchKernelExC", cudaErrorLaunchFailure},
+        {"cublasCreate_v2", CUBLAS_STATUS_ALLOC_FAILED},
+        {"cublasSetStream_v2", CUBLAS_STATUS_NOT_INITIALIZED},
+        {"cublasSetWorkspace_v2", CUBLAS_STATUS_NOT_INITIALIZED},
+        {"cublasSgemm_v2", CUBLAS_STATUS_EXECUTION_FAILED},
+        {"execution", cudaErrorIllegalAddress},
+    };
+    for (const auto& fault : faults) {
+        SCOPED_TRACE(fault.call);
+        bool failed = true;
+        int failures = 0;
+        for (std::uint64_t n = 1; failed; ++n) {
+            failed = false;
+            emulation::reset();
+            emulation::fail_call(fault.call, n, fault.status);
+            try {
+                use_everything();
+            } catch (const std::exception& error) {
+                failed = true;
+                EXPECT_GT(std::string(error.what()).size(), 10U);
+            }
+            EXPECT_TRUE(emulation::live() == before) << "call " << n << " left something behind";
+            failures += failed ? 1 : 0;
+        }
+        EXPECT_GE(failures, 1) << "the call is never made, or its failure is ignored";
+    }
+    emulation::reset();
+    use_everything();
+}
+
+TEST_F(BackendConduct, AFullDeviceSaysWhatItIsFullOf) {
+    emulation::fail_call("cudaMalloc", 2, cudaErrorMemoryAllocation);
+    try {
+        gpu::CudaBackend backend(config, layout);
+        FAIL() << "made without memory";
+    } catch (const RunError& error) {
+        const std::string message = error.what();
+        EXPECT_NE(message.find("out of memory"), std::string::npos) << message;
+        EXPECT_NE(message.find("train.batch"), std::string::npos) << message;
+    }
+}
+
+}  // namespace
+}  // namespace vae
