@@ -5,7 +5,6 @@
 #include <bit>
 #include <concepts>
 #include <cstring>
-#include <source_location>
 #include <type_traits>
 
 #include "device_engine.h"
@@ -44,7 +43,7 @@ T from_bits(std::uint64_t bits) {
 
 template <Shuffled T>
 T shuffle(WarpOperation operation, unsigned mask, T value, unsigned argument, int width,
-          std::source_location where) {
+          emulation::SourceLine where) {
     return from_bits<T>(warp_collective(
         {operation, mask, to_bits(value), argument, static_cast<unsigned>(width)}, where));
 }
@@ -58,68 +57,68 @@ T exchange(T* address, T value) {
 
 }  // namespace emulation
 
-inline void __syncthreads(std::source_location where = std::source_location::current()) {
+inline void __syncthreads(emulation::SourceLine where = emulation::SourceLine::here()) {
     emulation::block_barrier(false, where);
 }
 inline int __syncthreads_count(int predicate,
-                               std::source_location where = std::source_location::current()) {
+                               emulation::SourceLine where = emulation::SourceLine::here()) {
     return static_cast<int>(emulation::block_barrier(predicate != 0, where).in_favor);
 }
 inline int __syncthreads_and(int predicate,
-                             std::source_location where = std::source_location::current()) {
+                             emulation::SourceLine where = emulation::SourceLine::here()) {
     const auto votes = emulation::block_barrier(predicate != 0, where);
     return votes.in_favor == votes.arrived ? 1 : 0;
 }
 inline int __syncthreads_or(int predicate,
-                            std::source_location where = std::source_location::current()) {
+                            emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::block_barrier(predicate != 0, where).in_favor != 0 ? 1 : 0;
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu,
-                       std::source_location where = std::source_location::current()) {
+                       emulation::SourceLine where = emulation::SourceLine::here()) {
     emulation::warp_collective({emulation::WarpOperation::sync, mask}, where);
 }
 
 template <emulation::Shuffled T>
 T __shfl_sync(unsigned mask, T value, int source, int width = warpSize,
-              std::source_location where = std::source_location::current()) {
+              emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::shuffle(emulation::WarpOperation::shuffle, mask, value,
                               static_cast<unsigned>(source), width, where);
 }
 template <emulation::Shuffled T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
-                 std::source_location where = std::source_location::current()) {
+                 emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::shuffle(emulation::WarpOperation::shuffle_up, mask, value, delta, width,
                               where);
 }
 template <emulation::Shuffled T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
-                   std::source_location where = std::source_location::current()) {
+                   emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::shuffle(emulation::WarpOperation::shuffle_down, mask, value, delta, width,
                               where);
 }
 template <emulation::Shuffled T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
-                  std::source_location where = std::source_location::current()) {
+                  emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::shuffle(emulation::WarpOperation::shuffle_xor, mask, value,
                               static_cast<unsigned>(lane_mask), width, where);
 }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate,
-                              std::source_location where = std::source_location::current()) {
+                              emulation::SourceLine where = emulation::SourceLine::here()) {
     return static_cast<unsigned>(emulation::warp_collective(
         {emulation::WarpOperation::ballot, mask, predicate != 0 ? 1u : 0u}, where));
 }
 inline int __any_sync(unsigned mask, int predicate,
-                      std::source_location where = std::source_location::current()) {
+                      emulation::SourceLine where = emulation::SourceLine::here()) {
     return __ballot_sync(mask, predicate, where) != 0 ? 1 : 0;
 }
 inline int __all_sync(unsigned mask, int predicate,
-                      std::source_location where = std::source_location::current()) {
+                      emulation::SourceLine where = emulation::SourceLine::here()) {
     return __ballot_sync(mask, predicate, where) == mask ? 1 : 0;
 }
 template <emulation::Shuffled T>
 unsigned __match_any_sync(unsigned mask, T value,
-                          std::source_location where = std::source_location::current()) {
+                          emulation::SourceLine where = emulation::SourceLine::here()) {
     return static_cast<unsigned>(emulation::warp_collective(
         {emulation::WarpOperation::match, mask, emulation::to_bits(value)}, where));
 }
@@ -134,7 +133,7 @@ template <class T>
 requires std::same_as<T, int> || std::same_as<T, unsigned> T reduce(WarpOperation for_int,
                                                                     WarpOperation for_unsigned,
                                                                     unsigned mask, T value,
-                                                                    std::source_location where) {
+                                                                    emulation::SourceLine where) {
     const bool is_signed = std::is_signed_v<T>;
     return static_cast<T>(warp_collective(
         {is_signed ? for_int : for_unsigned, mask, static_cast<unsigned>(value)}, where));
@@ -144,34 +143,34 @@ requires std::same_as<T, int> || std::same_as<T, unsigned> T reduce(WarpOperatio
 
 template <class T>
 T __reduce_add_sync(unsigned mask, T value,
-                    std::source_location where = std::source_location::current()) {
+                    emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::reduce(emulation::WarpOperation::add, emulation::WarpOperation::add, mask,
                              value, where);
 }
 template <class T>
 T __reduce_min_sync(unsigned mask, T value,
-                    std::source_location where = std::source_location::current()) {
+                    emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::reduce(emulation::WarpOperation::signed_minimum,
                              emulation::WarpOperation::minimum, mask, value, where);
 }
 template <class T>
 T __reduce_max_sync(unsigned mask, T value,
-                    std::source_location where = std::source_location::current()) {
+                    emulation::SourceLine where = emulation::SourceLine::here()) {
     return emulation::reduce(emulation::WarpOperation::signed_maximum,
                              emulation::WarpOperation::maximum, mask, value, where);
 }
 inline unsigned __reduce_and_sync(unsigned mask, unsigned value,
-                                  std::source_location where = std::source_location::current()) {
+                                  emulation::SourceLine where = emulation::SourceLine::here()) {
     return static_cast<unsigned>(
         emulation::warp_collective({emulation::WarpOperation::bit_and, mask, value}, where));
 }
 inline unsigned __reduce_or_sync(unsigned mask, unsigned value,
-                                 std::source_location where = std::source_location::current()) {
+                                 emulation::SourceLine where = emulation::SourceLine::here()) {
     return static_cast<unsigned>(
         emulation::warp_collective({emulation::WarpOperation::bit_or, mask, value}, where));
 }
 inline unsigned __reduce_xor_sync(unsigned mask, unsigned value,
-                                  std::source_location where = std::source_location::current()) {
+                                  emulation::SourceLine where = emulation::SourceLine::here()) {
     return static_cast<unsigned>(
         emulation::warp_collective({emulation::WarpOperation::bit_xor, mask, value}, where));
 }
@@ -236,7 +235,7 @@ inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {
     emulation::yield_thread();
 }
-[[noreturn]] inline void __trap(std::source_location where = std::source_location::current()) {
+[[noreturn]] inline void __trap(emulation::SourceLine where = emulation::SourceLine::here()) {
     emulation::trap_thread("__trap()", where);
 }
 

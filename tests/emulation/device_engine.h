@@ -3,11 +3,22 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <source_location>
 
 namespace emulation {
 
 inline constexpr unsigned kWarpSize = 32;
+
+// A line of source. As std::source_location, which older compilers and the tools on them lack.
+struct SourceLine {
+    const char* file = "";
+    unsigned line = 0;
+
+    // As a default argument: the line of the call.
+    static constexpr SourceLine here(const char* file = __builtin_FILE(),
+                                     unsigned line = __builtin_LINE()) {
+        return {file, line};
+    }
+};
 
 // How a kernel of one parameter list is called, and how its arguments are copied.
 struct KernelSignature {
@@ -24,7 +35,7 @@ struct BarrierVotes {
     unsigned arrived;
     unsigned in_favor;
 };
-BarrierVotes block_barrier(bool predicate, std::source_location where);
+BarrierVotes block_barrier(bool predicate, SourceLine where);
 
 enum class WarpOperation {
     sync,
@@ -53,13 +64,13 @@ struct WarpCall {
     unsigned argument = 0;  // of shuffles: source lane, delta or xor mask
     unsigned width = kWarpSize;
 };
-std::uint64_t warp_collective(const WarpCall& call, std::source_location where);
+std::uint64_t warp_collective(const WarpCall& call, SourceLine where);
 
 unsigned lane_of_thread();
 // Lets other threads go on.
 void yield_thread();
 // Ends the kernel with an error.
-[[noreturn]] void trap_thread(const char* reason, std::source_location where);
+[[noreturn]] void trap_thread(const char* reason, SourceLine where);
 
 // The block's dynamic shared memory.
 void* dynamic_shared_memory();

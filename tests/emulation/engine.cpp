@@ -23,12 +23,11 @@ enum class Waiting : unsigned char { no, barrier, warp, turn };
 struct Thread {
     Fiber* fiber = nullptr;
     Waiting waiting = Waiting::no;
-    std::source_location where;
+    SourceLine where;
 };
 
-bool same_line(const std::source_location& a, const std::source_location& b) {
-    return a.line() == b.line() &&
-           (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+bool same_line(const SourceLine& a, const SourceLine& b) {
+    return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 // Shared memory of exactly the size asked for, so that AddressSanitizer sees what lies beyond.
@@ -59,10 +58,13 @@ class Engine {
     std::string run(const Kernel& kernel, Turns& turns);
     bool is_running() const { return kernel_ != nullptr; }
 
-    BarrierVotes wait_at_barrier(bool predicate, std::source_location where);
-    std::uint64_t wait_for_warp(const WarpCall& call, std::source_location where);
+    BarrierVotes wait_at_barrier(bool predicate, SourceLine where);
+    std::uint64_t wait_for_warp(const WarpCall& call, SourceLine where);
     void yield();
-    [[noreturn]] void fail(std::string reason);
+    // What the kernel dies of; then it stops. Apart, for stop() never returns and so nothing that
+    // its caller still holds would be freed.
+    void set_failure(const std::string& reason);
+    [[noreturn]] void stop();
     void* shared() const { return shared_->bytes(); }
     unsigned thread() const { return current_; }
     std::string describe(unsigned thread) const;
@@ -74,7 +76,7 @@ class Engine {
     void start_threads();
     void leave(unsigned thread);
     void release_barrier();
-    void wait(Waiting what, std::source_location where);
+    void wait(Waiting what, SourceLine where);
     void give_turn(Fiber& from);
     void make_ready(unsigned thread);
     bool take_unstarted_next();
@@ -103,7 +105,7 @@ class Engine {
     std::size_t ready_first_ = 0;
     unsigned at_barrier_ = 0;
     unsigned in_favor_ = 0;
-    std::source_location barrier_where_;
+    SourceLine barrier_where_;
     BarrierVotes votes_{};
 
     Fiber scheduler_;
@@ -266,7 +268,7 @@ void Engine::make_ready(unsigned thread) {
     ready_.push_back(thread);
 }
 
-void Engine::wait(Waiting what, std::source_location where) {
+void Engine::wait(Waiting what, SourceLine where) {
     const unsigned self = current_;
     threads_[self] = {running_, what, where};
     give_turn(*running_);
@@ -290,15 +292,15 @@ void Engine::release_barrier() {
     }
 }
 
-BarrierVotes Engine::wait_at_barrier(bool predicate, std::source_location where) {
+BarrierVotes Engine::wait_at_barrier(bool predicate, SourceLine where) {
     if (at_barrier_ == 0) {
         barrier_where_ = where;
     } else if (!same_line(barrier_where_, where)) {
-        fail(
-            fmt::format("{} is at the barrier of {}:{} while others of its block wait at that of "
-                        "{}:{}",
-                        describe(current_), where.file_name(), where.line(),
-                        barrier_where_.file_name(), barrier_where_.line()));
+        set_failure(fmt::format(
+            "{} is at the barrier of {}:{} while others of its block wait at that of "
+            "{}:{}",
+            describe(current_), where.file, where.line, barrier_where_.file, barrier_where_.line));
+        stop();
     }
     ++at_barrier_;
     if (predicate) ++in_favor_;
@@ -310,19 +312,21 @@ BarrierVotes Engine::wait_at_barrier(bool predicate, std::source_location where)
     return votes_;
 }
 
-std::uint64_t Engine::wait_for_warp(const WarpCall& call, std::source_location where) {
+std::uint64_t Engine::wait_for_warp(const WarpCall& call, SourceLine where) {
     const unsigned self = current_;
     const unsigned lane = self % kWarpSize;
     Warp& warp = warps_[self / kWarpSize];
     if (((call.mask >> lane) & 1u) == 0) {
-        fail(fmt::format("{} calls {} at {}:{} with a mask {:#010x} that does not name it",
-                         describe(self), name_of(call.operation), where.file_name(), where.line(),
-                         call.mask));
+        set_failure(fmt::format("{} calls {} at {}:{} with a mask {:#010x} that does not name it",
+                                describe(self), name_of(call.operation), where.file, where.line,
+                                call.mask));
+        stop();
     }
     if (!std::has_single_bit(call.width) || call.width > kWarpSize) {
-        fail(fmt::format("{} calls {} at {}:{} with the width {}, no power of two up to 32",
-                         describe(self), name_of(call.operation), where.file_name(), where.line(),
-                         static_cast<int>(call.width)));
+        set_failure(fmt::format("{} calls {} at {}:{} with the width {}, no power of two up to 32",
+                                describe(self), name_of(call.operation), where.file, where.line,
+                                static_cast<int>(call.width)));
+        stop();
     }
     // Lanes that the block does not have may be named: hardware ignores them.
     const unsigned mask = call.mask & warp.present;
@@ -335,7 +339,8 @@ std::uint64_t Engine::wait_for_warp(const WarpCall& call, std::source_location w
     }
     if (!agree(warp, mask)) {
         threads_[self] = {running_, Waiting::warp, where};
-        fail("the lanes of a warp wait in different operations" + list_waiting());
+        set_failure("the lanes of a warp wait in different operations" + list_waiting());
+        stop();
     }
     compute(warp, mask);
     warp.waiting &= ~mask;
@@ -353,9 +358,12 @@ std::uint64_t Engine::wait_for_warp(const WarpCall& call, std::source_location w
     return warp.results[lane];
 }
 
-// Gives the turn to the scheduler for good.
-void Engine::fail(std::string reason) {
+void Engine::set_failure(const std::string& reason) {
     failure_ = fmt::format("kernel {}: {}", kernel_->name, reason);
+}
+
+// Gives the turn to the scheduler for good.
+void Engine::stop() {
     give_turn(*running_);
     std::abort();  // nobody comes back
 }
@@ -371,7 +379,7 @@ std::string Engine::list_waiting() const {
     constexpr unsigned kShown = 4;
     std::string text;
     unsigned shown = 0;
-    const std::source_location* last = nullptr;
+    const SourceLine* last = nullptr;
     for (unsigned i = 0; i < size_ && shown < kShown; ++i) {
         const Thread& thread = threads_[i];
         if (thread.waiting == Waiting::no) continue;
@@ -380,8 +388,8 @@ std::string Engine::list_waiting() const {
         ++shown;
         const Warp& warp = warps_[i / kWarpSize];
         const WarpCall& call = warp.calls[i % kWarpSize];
-        text += fmt::format("\n  {} waits at {}:{}", describe(i), thread.where.file_name(),
-                            thread.where.line());
+        text +=
+            fmt::format("\n  {} waits at {}:{}", describe(i), thread.where.file, thread.where.line);
         if (thread.waiting == Waiting::barrier) {
             text += " at a block's barrier";
         } else {
@@ -412,11 +420,11 @@ bool is_executing() {
     return engine().is_running();
 }
 
-BarrierVotes block_barrier(bool predicate, std::source_location where) {
+BarrierVotes block_barrier(bool predicate, SourceLine where) {
     return engine().wait_at_barrier(predicate, where);
 }
 
-std::uint64_t warp_collective(const WarpCall& call, std::source_location where) {
+std::uint64_t warp_collective(const WarpCall& call, SourceLine where) {
     return engine().wait_for_warp(call, where);
 }
 
@@ -428,9 +436,10 @@ void yield_thread() {
     engine().yield();
 }
 
-void trap_thread(const char* reason, std::source_location where) {
-    engine().fail(fmt::format("{} called {} at {}:{}", engine().describe(engine().thread()), reason,
-                              where.file_name(), where.line()));
+void trap_thread(const char* reason, SourceLine where) {
+    engine().set_failure(fmt::format("{} called {} at {}:{}", engine().describe(engine().thread()),
+                                     reason, where.file, where.line));
+    engine().stop();
 }
 
 void* dynamic_shared_memory() {

@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstdint>
-#include <source_location>
 
 #include "device_engine.h"
 
