@@ -124,6 +124,8 @@ class OneThread {
     }
     OneThread(const OneThread&) = delete;
     OneThread& operator=(const OneThread&) = delete;
+    OneThread(OneThread&&) = delete;
+    OneThread& operator=(OneThread&&) = delete;
 
   private:
     int openmp_ = omp_get_max_threads();

@@ -20,11 +20,15 @@ std::vector<float> random_values(std::size_t size, unsigned seed) {
 
 class Cublas : public EmulationTest {
   protected:
-    Cublas() {
-        EXPECT_EQ(cublasCreate(&handle_), CUBLAS_STATUS_SUCCESS);
-        EXPECT_EQ(cublasSetStream(handle_, stream()), CUBLAS_STATUS_SUCCESS);
+    void SetUp() override {
+        EmulationTest::SetUp();
+        ASSERT_EQ(cublasCreate(&handle_), CUBLAS_STATUS_SUCCESS);
+        ASSERT_EQ(cublasSetStream(handle_, stream()), CUBLAS_STATUS_SUCCESS);
     }
-    ~Cublas() override { EXPECT_EQ(cublasDestroy(handle_), CUBLAS_STATUS_SUCCESS); }
+    void TearDown() override {
+        EXPECT_EQ(cublasDestroy(handle_), CUBLAS_STATUS_SUCCESS);
+        EmulationTest::TearDown();
+    }
 
     cublasHandle_t handle_ = nullptr;
 };

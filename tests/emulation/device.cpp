@@ -178,7 +178,6 @@ cudaError_t answer(T* out, const T& value) {
 
 using emulation::call;
 using emulation::Runtime;
-using emulation::WhenBroken;
 
 extern "C" {
 

@@ -27,6 +27,8 @@ class Buffer {
     ~Buffer() { (void)cudaFree(data_); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
+    Buffer(Buffer&&) = delete;
+    Buffer& operator=(Buffer&&) = delete;
 
     T* data() const { return data_; }
     std::size_t bytes() const { return size_ * sizeof(T); }
@@ -46,12 +48,12 @@ class Buffer {
 
 class EmulationTest : public testing::Test {
   protected:
-    EmulationTest() {
+    void SetUp() override {
         reset();
         vae::kernels::cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking),
                                  "cudaStreamCreateWithFlags");
     }
-    ~EmulationTest() override {
+    void TearDown() override {
         reset();
         EXPECT_EQ(cudaStreamDestroy(stream_), cudaSuccess);
         EXPECT_EQ(live(), Live{}) << "something was not freed";

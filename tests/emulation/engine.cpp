@@ -38,6 +38,8 @@ class SharedMemory {
     ~SharedMemory() { ::operator delete(bytes_, kAlignment); }
     SharedMemory(const SharedMemory&) = delete;
     SharedMemory& operator=(const SharedMemory&) = delete;
+    SharedMemory(SharedMemory&&) = delete;
+    SharedMemory& operator=(SharedMemory&&) = delete;
 
     void* bytes() const { return bytes_; }
     void poison() {

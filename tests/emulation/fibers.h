@@ -19,6 +19,8 @@ class Fiber {
     ~Fiber();
     Fiber(const Fiber&) = delete;
     Fiber& operator=(const Fiber&) = delete;
+    Fiber(Fiber&&) = delete;
+    Fiber& operator=(Fiber&&) = delete;
 
     // Stops executing `from`, which must be the running fiber, and goes on with `to`. Returns when
     // somebody switches back to `from`.
