@@ -25,7 +25,7 @@ class Builtins : public EmulationTest {
         const Buffer<T> out(static_cast<std::size_t>(threads));
         launch(kernel, 1, threads, 0, out.data());
         EXPECT_EQ(synchronize(), cudaSuccess);
-        const std::vector<T> result = out.download();
+        std::vector<T> result = out.download();
         for (const Order order : {Order::descending, Order::random}) {
             set_order(order, 17);
             launch(kernel, 1, threads, 0, out.data());

@@ -190,6 +190,7 @@ TEST_F(Engine, ExitedThreadsAreNotWaitedFor) {
 
 __global__ void two_barriers_kernel(int* out) {
     if (threadIdx.x < 16) {
+        out[threadIdx.x] = 0;
         __syncthreads();
     } else {
         __syncthreads();

@@ -10,7 +10,6 @@ namespace emulation {
 namespace {
 
 using testing::Contains;
-using testing::Each;
 using testing::ElementsAre;
 using testing::Pair;
 
