@@ -54,6 +54,12 @@ TEST_F(Bernoulli, LargeSizes) {
     }
 }
 
+TEST_F(Bernoulli, SeveralRowsAWarpInSeveralColumnsOfTiles) {
+    for (const Shape& shape : {kTwoRowsAWarp, kTwoRowsAWarpWide, kEightRowsAWarp}) {
+        check(kLaunchers, kReference, kLossRoundings, shape);
+    }
+}
+
 TEST_F(Bernoulli, UnalignedArrays) {
     check(kLaunchers, kReference, kLossRoundings, {33, 128}, 3);
 }

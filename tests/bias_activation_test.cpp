@@ -127,6 +127,45 @@ class BiasActivation : public KernelTest {
         expect_close(d_pre.download(), each(shape, term), "d_pre");
         expect_close(d_bias.download(), column_sums(shape, term), "d_bias");
     }
+
+    enum class Output { apart, in_d_h, in_product };
+
+    // d_pre, and d_bias behind it.
+    std::vector<float> backward(Activation f, const Inputs& in, Output where) {
+        auto product = upload(in.product);
+        auto bias = upload(in.bias);
+        auto d_h = upload(in.d_h);
+        auto apart = output(in.shape.size());
+        auto d_bias = output(in.shape.width());
+        auto& in_place = where == Output::in_d_h ? d_h : product;
+        auto& d_pre = where == Output::apart ? apart : in_place;
+        DeviceScratch scratch(stream(), in.shape.rows, in.shape.cols);
+        bias_activation_backward(f, product.data(), bias.data(), d_h.data(), in.shape.rows,
+                                 in.shape.cols, d_pre.data(), d_bias.data(), scratch.get(),
+                                 stream().get());
+        std::vector<float> results = d_pre.download();
+        const std::vector<float> sums = d_bias.download();
+        results.insert(results.end(), sums.begin(), sums.end());
+        return results;
+    }
+
+    void check_in_place(Activation f, const Shape& shape) {
+        SCOPED_TRACE(testing::Message() << "activation " << static_cast<int>(f) << ", " << shape);
+        const Inputs in(shape);
+        const std::vector<float> expected = backward(f, in, Output::apart);
+        expect_same_bits(backward(f, in, Output::in_d_h), expected, "d_pre in d_h");
+        expect_same_bits(backward(f, in, Output::in_product), expected, "d_pre in product");
+        auto product = upload(in.product);
+        auto bias = upload(in.bias);
+        auto h = output(shape.size());
+        const auto forward = [&](float* result) {
+            bias_activation_forward(f, product.data(), bias.data(), shape.rows, shape.cols, result,
+                                    stream().get());
+        };
+        forward(h.data());
+        forward(product.data());
+        expect_same_bits(product.download(), h.download(), "h in product");
+    }
 };
 
 TEST_F(BiasActivation, ForwardAtEveryRaggedSize) {
@@ -138,6 +177,13 @@ TEST_F(BiasActivation, ForwardAtEveryRaggedSize) {
 TEST_F(BiasActivation, BackwardAtEveryRaggedSize) {
     for (const Shape& shape : ragged_shapes()) {
         for (const Activation f : kAll) check_backward(f, shape);
+    }
+}
+
+TEST_F(BiasActivation, EveryActivationOnAHiddenLayer) {
+    for (const Activation f : kAll) {
+        check_forward(f, {128, 400});
+        check_backward(f, {128, 400});
     }
 }
 
@@ -153,31 +199,12 @@ TEST_F(BiasActivation, UnalignedArrays) {
     check_backward(Activation::gelu, {33, 128}, 1);
 }
 
+// h in product, d_pre in d_h and d_pre in product: the same bits as apart, sums too. With one
+// column a thread and with four.
 TEST_F(BiasActivation, InPlace) {
-    const Shape shape{33, 132};
-    const Inputs in(shape);
-    auto product = upload(in.product);
-    auto bias = upload(in.bias);
-    auto d_h = upload(in.d_h);
-    auto expected_h = output(shape.size());
-    auto expected_d = output(shape.size());
-    auto d_bias = output(shape.width());
-    DeviceScratch scratch(stream(), shape.rows, shape.cols);
-    const auto backward = [&](float* d_pre) {
-        bias_activation_backward(Activation::silu, product.data(), bias.data(), d_h.data(),
-                                 shape.rows, shape.cols, d_pre, d_bias.data(), scratch.get(),
-                                 stream().get());
-    };
-    const auto forward = [&](float* h) {
-        bias_activation_forward(Activation::silu, product.data(), bias.data(), shape.rows,
-                                shape.cols, h, stream().get());
-    };
-    backward(expected_d.data());
-    forward(expected_h.data());
-    backward(d_h.data());
-    expect_same_bits(d_h.download(), expected_d.download(), "d_pre in d_h");
-    forward(product.data());
-    expect_same_bits(product.download(), expected_h.download(), "h in product");
+    for (const Shape& shape : {Shape{33, 132}, Shape{33, 101}}) {
+        for (const Activation f : kAll) check_in_place(f, shape);
+    }
 }
 
 TEST_F(BiasActivation, RepeatsBitForBit) {

@@ -62,6 +62,10 @@ TEST_F(Gaussian, LargeSizes) {
     }
 }
 
+TEST_F(Gaussian, SeveralRowsAWarpInSeveralColumnsOfTiles) {
+    check(kLaunchers, kReference, kLossRoundings, kTwoRowsAWarp);
+}
+
 TEST_F(Gaussian, UnalignedArrays) {
     check(kLaunchers, kReference, kLossRoundings, {33, 128}, 1);
 }

@@ -43,10 +43,17 @@ inline std::vector<Shape> ragged_shapes() {
     return shapes;
 }
 
-// A hidden layer and an image, tall ones in which a warp has 2 and 8 rows, wide ones.
+// A hidden layer and an image, tall ones in which a warp has 2 and 8 rows, wide ones. Either rows
+// or columns are cut into tiles here, or a warp has one row.
 inline std::vector<Shape> large_shapes() {
     return {{128, 784}, {128, 400}, {16391, 5}, {66001, 4}, {3, 5000}, {2, 4099}};
 }
+
+// Several columns of tiles, and several rows a warp: what the last block of a row of tiles finishes
+// is more than a row for each of its warps. ScratchSize.ShapesReachEveryKindOfGrid says which.
+inline constexpr Shape kTwoRowsAWarp{8190, 33};
+inline constexpr Shape kTwoRowsAWarpWide{8190, 132};
+inline constexpr Shape kEightRowsAWarp{65, 16381};
 
 inline std::vector<float> random_normals(std::size_t size, std::uint32_t stream,
                                          float scale = 1.0f) {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "kernels/tile_grid.h"
+#include "tests/kernel_reference.h"
 
 namespace vae::test {
 namespace {
@@ -73,6 +74,40 @@ TEST(ScratchSize, TilesFillAGpu) {
     const TileGrid large = make_tile_grid(8192, 4096, kernels::kWideColumns);
     EXPECT_EQ(large.rows_per_warp, kernels::kMostRowsPerWarp);
     EXPECT_EQ(large.row_tiles * large.col_tiles, 4096u);
+}
+
+TileGrid grid_of(const Shape& shape) {
+    return make_tile_grid(shape.rows, shape.cols,
+                          shape.cols % 4 == 0 ? kernels::kWideColumns : kernels::kNarrowColumns);
+}
+
+// What the tests of the likelihoods count on: tall tiles with one and with several columns of them,
+// in the middle and at the ragged end of both.
+TEST(ScratchSize, ShapesReachEveryKindOfGrid) {
+    for (const Shape& shape : {kTwoRowsAWarp, kTwoRowsAWarpWide}) {
+        SCOPED_TRACE(testing::Message() << shape);
+        const TileGrid grid = grid_of(shape);
+        EXPECT_EQ(grid.rows_per_warp, 2u);
+        EXPECT_EQ(grid.col_tiles, 2u);
+        EXPECT_NE(grid.rows % (2 * kernels::kTileWarps), 0u);
+    }
+    EXPECT_NE(kTwoRowsAWarp.cols % 4, 0);
+    EXPECT_EQ(kTwoRowsAWarpWide.cols % 4, 0);
+    const TileGrid tall = grid_of(kEightRowsAWarp);
+    EXPECT_EQ(tall.rows_per_warp, kernels::kMostRowsPerWarp);
+    EXPECT_EQ(tall.row_tiles, 2u);
+    EXPECT_EQ(tall.col_tiles, 512u);
+
+    bool two_rows = false;
+    bool eight_rows = false;
+    bool columns_of_tiles = false;
+    for (const Shape& shape : large_shapes()) {
+        const TileGrid grid = grid_of(shape);
+        two_rows |= grid.rows_per_warp == 2;
+        eight_rows |= grid.rows_per_warp == kernels::kMostRowsPerWarp;
+        columns_of_tiles |= grid.col_tiles > 32;  // a lane of the last block adds several slots
+    }
+    EXPECT_TRUE(two_rows && eight_rows && columns_of_tiles);
 }
 
 }  // namespace
