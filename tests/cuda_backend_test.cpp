@@ -120,9 +120,9 @@ class CudaBackendTest : public testing::TestWithParam<Case> {
   protected:
     void SetUp() override {
         int devices = 0;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-            GTEST_SKIP() << "no CUDA device";
-        }
+        const cudaError_t status = cudaGetDeviceCount(&devices);
+        ASSERT_EQ(status, cudaSuccess) << cudaGetErrorString(status);
+        ASSERT_GT(devices, 0);
         cuda = std::make_unique<gpu::CudaBackend>(config, layout);
         cpu = make_cpu_double_backend(config, layout);
         for (Backend* backend : {cuda.get(), cpu.get()}) {
