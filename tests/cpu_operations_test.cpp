@@ -9,6 +9,7 @@
 #include "host/cpu/activation.h"
 #include "host/cpu/bernoulli.h"
 #include "host/cpu/chunks.h"
+#include "host/cpu/gather.h"
 #include "host/cpu/gaussian.h"
 #include "host/cpu/matmul.h"
 #include "host/noise.h"
@@ -187,11 +188,63 @@ TEST(CpuOperations, ExtremeInputsGiveTheLimitsAndNanStaysNan) {
             EXPECT_NEAR(slope[i], f == Activation::tanh || a < 0 ? 0.0F : 1.0F, 1e-11F) << a;
         }
         EXPECT_TRUE(std::isnan(h.back()));
-        // The slope of ReLU is a comparison; its NaN shows in h, and so in the loss.
-        if (f != Activation::relu) {
-            EXPECT_TRUE(std::isnan(slope.back()));
+        EXPECT_TRUE(std::isnan(slope.back()));
+        EXPECT_TRUE(std::isnan(d_bias.back()));
+    }
+}
+
+// Φ(−10) = 7.619853024160527e-24, which (1 + erf) / 2 would make 0. The argument's rounding is
+// multiplied by 10² and by the functions' few units in the last place.
+template <class T>
+void expect_gelu_keeps_its_tail(double tolerance) {
+    constexpr double kTail = 7.619853024160527e-24;
+    const std::vector<T> product(33, T(-10));
+    const std::vector<T> bias(33, T(0));
+    std::vector<T> h(33);
+    bias_activation_forward(Activation::gelu, product.data(), bias.data(), 1, 33, h.data());
+    for (const T value : h) {
+        EXPECT_NEAR(static_cast<double>(value) / (-10 * kTail), 1, tolerance);
+    }
+}
+
+TEST(CpuOperations, GeluKeepsItsTail) {
+    expect_gelu_keeps_its_tail<double>(1e-13);
+    expect_gelu_keeps_its_tail<float>(5e-5);
+}
+
+template <class T>
+void expect_gather_keeps_nan() {
+    Dataset data;
+    data.shape.width = 33;
+    data.size = 1;
+    std::vector<float> pixels(33, 1.0F);
+    pixels[5] = kNan;
+    pixels[6] = 0;
+    pixels[32] = kNan;
+    data.values = pixels;
+    const std::vector<std::uint32_t> rows = {0};
+    std::vector<float> uniforms(33);
+    for (const bool binary : {false, true}) {
+        std::vector<T> x(33);
+        if (binary) {
+            gather_binary(data, rows, {3, Purpose::dynamic_binarization, 0, 0, 0}, uniforms.data(),
+                          x.data());
+        } else {
+            gather(data, rows, x.data());
+        }
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            if (std::isnan(pixels[i])) {
+                EXPECT_TRUE(std::isnan(x[i])) << i;
+            } else {
+                EXPECT_EQ(x[i], static_cast<T>(pixels[i])) << i;
+            }
         }
     }
+}
+
+TEST(CpuOperations, GatherKeepsNan) {
+    expect_gather_keeps_nan<float>();
+    expect_gather_keeps_nan<double>();
 }
 
 TEST(CpuOperations, ReluHasNoSlopeAtZero) {

@@ -21,7 +21,7 @@ VAE_CPU_INLINE T activate(T a) {
 
 template <Activation f, class T>
 VAE_CPU_INLINE T derivative(T a) {
-    if constexpr (f == Activation::relu) return a <= 0 ? T(0) : T(1);
+    if constexpr (f == Activation::relu) return a > 0 ? T(1) : (a <= 0 ? T(0) : a);  // NaN passes
     if constexpr (f == Activation::tanh) {
         const T h = std::tanh(a);
         return 1 - h * h;

@@ -16,6 +16,12 @@ VAE_CPU_INLINE T pixel(float value) {
     return static_cast<T>(value);
 }
 
+// 1 with probability p; NaN stays NaN.
+template <class T>
+VAE_CPU_INLINE T draw(float u, float p) {
+    return u <= p ? T(1) : (u > p ? T(0) : static_cast<T>(p));
+}
+
 template <class T, class Value>
 VAE_CPU_INLINE void grey_row(const Value* data, std::size_t pixels, T* x) {
 #pragma omp simd
@@ -25,7 +31,7 @@ VAE_CPU_INLINE void grey_row(const Value* data, std::size_t pixels, T* x) {
 template <class T, class Value>
 VAE_CPU_INLINE void binary_row(const Value* data, const float* uniforms, std::size_t pixels, T* x) {
 #pragma omp simd
-    for (std::size_t c = 0; c < pixels; ++c) x[c] = uniforms[c] <= pixel<float>(data[c]) ? 1 : 0;
+    for (std::size_t c = 0; c < pixels; ++c) x[c] = draw<T>(uniforms[c], pixel<float>(data[c]));
 }
 
 template <class Value>

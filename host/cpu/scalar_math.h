@@ -27,10 +27,10 @@ VAE_CPU_INLINE T sigmoid(T a) {
     return (a < 0 ? t : T(1)) / (1 + t);
 }
 
-// Φ(a) of the standard normal.
+// Φ(a) of the standard normal. By erfc: 1 + erf would cancel for negative a.
 template <class T>
 VAE_CPU_INLINE T normal_cdf(T a) {
-    return (1 + std::erf(a / std::numbers::sqrt2_v<T>)) / 2;
+    return std::erfc(-a / std::numbers::sqrt2_v<T>) / 2;
 }
 
 }  // namespace vae::cpu
