@@ -64,6 +64,7 @@ unsigned blocks_for(std::size_t threads) {
 
 void adam(const AdamStep& step, const float* gradients, std::size_t size, float* parameters,
           float* m, float* v, cudaStream_t stream) {
+    require(step.epsilon > 0, "adam", "epsilon must be positive: 0 / 0 where there is no gradient");
     const Coefficients c{static_cast<float>(step.beta1),
                          static_cast<float>(1 - step.beta1),
                          static_cast<float>(step.beta2),

@@ -21,7 +21,8 @@ struct AdamStep {
 //           p −= step_size·m / (sqrt(v)·inverse_sqrt_correction2 + epsilon)
 // Shapes    all [size]; any size, 0 included
 // Writes    updates parameters, m and v in place; the four arrays must not overlap. Padding with
-//           zero gradient and zero moments stays as it is.
+//           zero gradient and zero moments stays as it is. Throws std::invalid_argument unless
+//           epsilon > 0, without which that would be 0/0.
 // Numerics  float, IEEE division and square root; each element on its own, so always the same bits
 // Cost      28 bytes and about 15 flops an element; bound by memory bandwidth
 // Launch    a thread for 4 elements in blocks of 256, if all arrays are aligned to 16 bytes; a

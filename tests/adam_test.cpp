@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <stdexcept>
 #include <vector>
 
 #include "tests/device_memory.h"
@@ -106,13 +107,28 @@ TEST_F(Adam, FirstStepIsTheLearningRate) {
     auto m = upload(std::vector<float>(4, 0.0f));
     auto v = upload(std::vector<float>(4, 0.0f));
     kernels::AdamStep step = step_at(1, 1e-3);
-    step.epsilon = 0;
+    step.epsilon = 1e-30f;  // lost beside every root
     kernels::adam(step, gradients.data(), 4, parameters.data(), m.data(), v.data(), stream().get());
     const std::vector<float> moved = parameters.download();
     EXPECT_NEAR(moved[0], -1e-3, 1e-3 * 16 * kEpsilon);
     EXPECT_NEAR(moved[1], 1e-3, 1e-3 * 16 * kEpsilon);
     EXPECT_NEAR(moved[2], -1e-3, 1e-3 * 16 * kEpsilon);
     EXPECT_TRUE(std::isnan(moved[3]));
+}
+
+// Without epsilon a parameter that never had a gradient, padding among them, would become 0/0.
+TEST_F(Adam, EpsilonMustBePositive) {
+    const std::vector<float> zeros(8, 0.0f);
+    auto array = upload(zeros);
+    kernels::AdamStep step = step_at(1, 1e-3);
+    for (const float epsilon : {0.0f, -1e-8f, kNan}) {
+        step.epsilon = epsilon;
+        EXPECT_THROW(kernels::adam(step, array.data(), 8, array.data(), array.data(), array.data(),
+                                   stream().get()),
+                     std::invalid_argument)
+            << epsilon;
+    }
+    EXPECT_EQ(array.download(), zeros);
 }
 
 }  // namespace
