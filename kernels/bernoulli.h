@@ -24,8 +24,8 @@ void bernoulli_forward(const float* product, const float* bias, const float* x, 
 //           overlap. recon is zero if cols is 0, d_bias is zero if rows is 0.
 // Numerics  as above; the sigmoid shares the loss's exponential. Column sums: float over the rows
 //           of a tile (at most 64), double across tiles.
-// Cost      12 bytes an element and about 75 instructions; bound by memory bandwidth on large
-// arrays Launch    as above
+// Cost      12 bytes an element and about 75 instructions; large arrays are bound by bandwidth
+// Launch    as above
 void bernoulli_forward_backward(const float* product, const float* bias, const float* x, int rows,
                                 int cols, float scale, float* recon, float* d_product,
                                 float* d_bias, const Scratch& scratch, cudaStream_t stream);

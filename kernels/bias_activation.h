@@ -18,7 +18,9 @@ enum class Activation { relu, tanh, softplus, gelu, silu };
 // Computes  h = f(product + bias)
 // Shapes    product[rows, cols], bias[cols], h[rows, cols]; any rows, cols >= 0
 // Writes    overwrites h, which may be product
-// Numerics  float, a few roundings; NaN in gives NaN out, relu too
+// Numerics  float. Relative error in roundings (2^-24 each), at most: relu 0, tanh 5, softplus and
+//           silu 10, gelu 12 + 4x² at x = product + bias rounded to float: far in its tail the
+//           rounding of Φ's argument counts x² times. NaN in gives NaN out, relu too.
 // Cost      8 bytes an element; bound by memory bandwidth
 // Launch    tiles, see kernels/tile.cuh
 void bias_activation_forward(Activation f, const float* product, const float* bias, int rows,
@@ -28,8 +30,10 @@ void bias_activation_forward(Activation f, const float* product, const float* bi
 // Shapes    product, d_h, d_pre [rows, cols]; bias, d_bias [cols]; any rows, cols >= 0
 // Writes    overwrites d_pre and d_bias; d_pre may be d_h or product, nothing else may overlap.
 //           d_bias is zero if rows is 0.
-// Numerics  float; f' is computed again from product rather than read. Column sums: float over the
-//           rows of a tile (at most 64), double across tiles, in a fixed order. NaN comes through.
+// Numerics  float; f' is computed again from product rather than read. Error of f' at most, in
+//           roundings: relu 0, tanh 12, softplus 8·s, silu 12·s·(1 + |x|), with s = sigmoid x, gelu
+//           (12 + 4x²)·Φ(x) + (10 + 2x²)·|x|·φ(x). Column sums: float over the rows of a tile (at
+//           most 64), double across tiles, in a fixed order. NaN comes through.
 // Cost      12 bytes an element; bound by memory bandwidth
 // Launch    tiles. Throws std::invalid_argument if scratch is too small.
 void bias_activation_backward(Activation f, const float* product, const float* bias,

@@ -50,8 +50,4 @@ void launch(const char* what, void (*kernel)(Parameters...), const LaunchShape& 
     cuda_check(cudaLaunchKernelEx(&config, kernel, args...), what);
 }
 
-constexpr int ceil_div(int a, int b) {
-    return (a + b - 1) / b;
-}
-
 }  // namespace vae::kernels
