@@ -6,7 +6,6 @@ namespace vae::bench {
 namespace {
 
 BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward)(benchmark::State& state) {
-    if (state.error_occurred()) return;
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
     const auto bias = random_buffer(extent.width());
@@ -21,7 +20,6 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward)(benchmark::State& state) {
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward)(benchmark::State& state) {
-    if (state.error_occurred()) return;
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
     const auto bias = random_buffer(extent.width());
@@ -40,7 +38,6 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward)(benchmark::State& state
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward_backward)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, bernoulli_mean)(benchmark::State& state) {
-    if (state.error_occurred()) return;
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
     const auto bias = random_buffer(extent.width());

@@ -5,7 +5,6 @@ namespace vae::bench {
 namespace {
 
 BENCHMARK_DEFINE_F(GpuBench, copy)(benchmark::State& state) {
-    if (state.error_occurred()) return;
     const Extent extent(state);
     const auto from = random_buffer(extent.size());
     const DeviceBuffer<float> to(extent.size());

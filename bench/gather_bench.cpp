@@ -10,7 +10,6 @@ using kernels::Pixels;
 class GatherBench : public GpuBench {
   protected:
     void run(benchmark::State& state, Pixels pixels) {
-        if (state.error_occurred()) return;
         const Extent extent(state);
         const DeviceBuffer<std::uint8_t> data(extent.size());
         const auto index = row_index(extent.height());

@@ -8,7 +8,6 @@ namespace {
 constexpr float kSigma = 0.5f;
 
 BENCHMARK_DEFINE_F(GpuBench, gaussian_forward)(benchmark::State& state) {
-    if (state.error_occurred()) return;
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
     const auto bias = random_buffer(extent.width());
@@ -23,7 +22,6 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_forward)(benchmark::State& state) {
 BENCHMARK_REGISTER_F(GpuBench, gaussian_forward)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward)(benchmark::State& state) {
-    if (state.error_occurred()) return;
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
     const auto bias = random_buffer(extent.width());
@@ -42,7 +40,6 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward)(benchmark::State& state)
 BENCHMARK_REGISTER_F(GpuBench, gaussian_forward_backward)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, gaussian_mean)(benchmark::State& state) {
-    if (state.error_occurred()) return;
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
     const auto bias = random_buffer(extent.width());
