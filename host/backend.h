@@ -31,7 +31,7 @@ struct LossTotals {
 
 // Consecutive training steps on the training split.
 struct TrainRequest {
-    std::uint64_t first_step = 0;         // of the run, from 0; addresses the noise of each step
+    std::uint64_t first_step = 0;         // of the run, from 0; addresses each step's noise
     std::span<const std::uint32_t> rows;  // training examples in order, steps laid end to end
     std::uint32_t batch = 0;              // rows a step; the last step may have fewer
     double beta = 1;
@@ -65,6 +65,7 @@ struct Posterior {
     std::vector<float> logvar;
 };
 
+// Calls that need data throw std::logic_error before set_data.
 class Backend {
   public:
     virtual ~Backend() = default;
@@ -77,7 +78,7 @@ class Backend {
     virtual bool is_double() const { return false; }
 
     // Copies or keeps a reference to the splits; they outlive the backend. Throws RunError when
-    // they do not fit.
+    // they do not fit, std::invalid_argument when their pixels are not the model's.
     virtual void set_data(const Splits& splits) = 0;
 
     // Arenas of layout.arena_size elements. Throws std::invalid_argument on another size.
@@ -87,7 +88,9 @@ class Backend {
     virtual std::vector<double> exact_parameters() = 0;
 
     // Runs the request's steps; may return before they are done. Their losses are added to the
-    // totals. Rows must be in the training split.
+    // totals. Throws std::invalid_argument, before anything is done, unless rows are in the
+    // training split, batch is at least 1 and first_step is the state's step: noise and Adam's bias
+    // corrections count the same steps.
     virtual void train(const TrainRequest& request) = 0;
     // Waits, returns the losses of all steps since the last call, and starts from zero again.
     virtual LossTotals take_totals() = 0;
@@ -104,7 +107,8 @@ class Backend {
     virtual std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) = 0;
 
     // The step that train would do on these rows: everything it computes, and no update.
-    // Differentiates loss = mean over rows of (recon + beta·kl).
+    // Differentiates loss = mean over rows of (recon + beta·kl). Any first_step will do; else as
+    // train, and std::invalid_argument unless there are 1 to batch rows.
     virtual Trace trace(const TrainRequest& one_step) = 0;
 };
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <list>
 #include <map>
 #include <span>
@@ -100,7 +102,10 @@ TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& r
     return out;
 }
 
-std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references) {
+namespace {
+
+std::vector<TensorComparison> compare_with(const Trace& values, const Trace& references,
+                                           const std::function<double(const TracedTensor&)>& gate) {
     std::map<std::string, const TracedTensor*> by_name;
     for (const TracedTensor& value : values) by_name[value.name] = &value;
     std::vector<TensorComparison> out;
@@ -110,11 +115,44 @@ std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& r
             out.push_back(missing(reference.name));
             continue;
         }
-        out.push_back(compare_tensor(*found->second, reference, gate_of(reference.name)));
+        out.push_back(compare_tensor(*found->second, reference, gate(reference)));
         by_name.erase(found);
     }
     for (const auto& [name, value] : by_name) out.push_back(missing(name));
     return out;
+}
+
+}  // namespace
+
+std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references) {
+    return compare_with(values, references,
+                        [](const TracedTensor& reference) { return gate_of(reference.name); });
+}
+
+Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t steps) {
+    Checkpoint nudged = start;
+    float to = std::numeric_limits<float>::infinity();
+    for (float& parameter : nudged.state.parameters) {
+        if (parameter == 0) continue;  // padding, and biases that start at zero, stay
+        parameter = std::nextafter(parameter, to);
+        to = -to;
+    }
+    reference.set_state(nudged.state);
+    train_steps(reference, nudged, steps);
+    return named_tensors("after.", reference.exact_parameters(), start.layout());
+}
+
+std::vector<TensorComparison> compare_after(const Trace& values, const Trace& references,
+                                            const Trace& nudged) {
+    constexpr double kMargin = 10;  // one direction of rounding stands for all
+    return compare_with(values, references, [&](const TracedTensor& reference) {
+        const auto same = std::find_if(nudged.begin(), nudged.end(), [&](const auto& tensor) {
+            return tensor.name == reference.name;
+        });
+        const double gate = gate_of(reference.name);
+        if (same == nudged.end()) return gate;
+        return std::max(gate, kMargin * compare_tensor(*same, reference, gate).relative_l2);
+    });
 }
 
 double gate_of(const std::string& tensor) {

@@ -40,6 +40,17 @@ TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& r
 // of no elements.
 std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references);
 
+// Training amplifies rounding: where a gradient is nearly zero, Adam's first steps follow its sign,
+// and a ReLU turns on or off. So parameters after many steps are held to what rounding does to the
+// reference itself: the parameters after the same steps of `reference` from parameters that are
+// each moved by one unit in the last place of a float, up and down in turn.
+Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t steps);
+
+// compare_traces of after.* tensors. The gate is gate_of, or ten times the distance of `nudged`
+// from the reference where that is more.
+std::vector<TensorComparison> compare_after(const Trace& values, const Trace& references,
+                                            const Trace& nudged);
+
 // Relative L2 that a float backend must keep against double: 1e-6 for the losses (recon, kl,
 // loss), whose errors average out, 1e-5 for all else.
 double gate_of(const std::string& tensor);

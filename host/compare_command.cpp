@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -84,7 +85,8 @@ int run_compare(const CompareOptions& options) {
         write_dump(options.dump, values, config, options.steps, *value.backend);
     }
     std::vector<TensorComparison> rows = compare_traces(values.first_step, references.first_step);
-    const auto after = compare_traces(values.after, references.after);
+    const auto after = compare_after(values.after, references.after,
+                                     nudged_after(*reference.backend, start, options.steps));
     rows.insert(rows.end(), after.begin(), after.end());
     if (options.json) {
         print_json(value, reference, options.steps, rows);
@@ -92,8 +94,16 @@ int run_compare(const CompareOptions& options) {
     }
     print_table(rows);
     const auto misses = std::count_if(rows.begin(), rows.end(), [](auto& r) { return !r.is_ok; });
-    fmt::print("{} tensors, {} outside their gates; after.* is after {} steps\n", rows.size(),
-               misses, options.steps);
+    fmt::print("{} tensors, {} outside their gates; after.* is after {} {}\n", rows.size(), misses,
+               options.steps, options.steps == 1 ? "step" : "steps");
+    const auto raised =
+        std::count_if(after.begin(), after.end(), [](auto& r) { return r.gate > gate_of(r.name); });
+    if (raised > 0) {
+        fmt::print(
+            "{} gates of after.* are ten times what one rounding of each initial parameter "
+            "does to the reference\n",
+            raised);
+    }
     return all_ok(rows) ? 0 : 1;
 }
 

@@ -79,7 +79,9 @@ const Module& loaded_module() {
 
 }  // namespace
 
-CudaStatus cuda_status() {
+namespace {
+
+CudaStatus ask_status() {
     CudaStatus status;
     try {
         const Module& module = loaded_module();
@@ -90,14 +92,20 @@ CudaStatus cuda_status() {
             if (status.devices.empty() && status.reason.empty()) status.reason = "no CUDA device";
         }
     } catch (const std::exception& error) {
-        status.devices.clear();
         status.reason = error.what();
     }
     return status;
 }
 
+}  // namespace
+
+const CudaStatus& cuda_status() {
+    static const CudaStatus status = ask_status();
+    return status;
+}
+
 std::unique_ptr<Backend> make_cuda_backend(const Config& config, const ParameterLayout& layout) {
-    const CudaStatus status = cuda_status();
+    const CudaStatus& status = cuda_status();
     if (!status.reason.empty()) throw RunError(status.reason);
     return std::unique_ptr<Backend>(loaded_module().backend(config, layout));
 }

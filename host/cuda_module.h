@@ -17,18 +17,18 @@ struct CudaDevice {
     int minor = 0;
     int multiprocessors = 0;
     std::size_t memory_bytes = 0;
-    std::size_t free_bytes = 0;
 };
 
 struct CudaStatus {
     std::vector<CudaDevice> devices;
     std::string driver;   // e.g. "13.0"; empty when there is none
     std::string runtime;  // CUDA runtime of the module; empty when the module is not there
-    std::string reason;   // why there is no usable device; empty when there is one
+    std::string reason;   // why the first device cannot be used; empty when it can
 };
 
-// Never throws for a missing module, driver or device: says so in reason.
-CudaStatus cuda_status();
+// Asked of the driver once. Never throws for a missing module, driver or device: says so in reason.
+// The device that would be used is the first; reason is about it.
+const CudaStatus& cuda_status();
 
 // Throws RunError with the reason when there is no usable device.
 std::unique_ptr<Backend> make_cuda_backend(const Config& config, const ParameterLayout& layout);

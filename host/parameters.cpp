@@ -15,6 +15,7 @@ namespace vae {
 namespace {
 
 constexpr std::size_t kAlignment = 64;  // elements: 256 bytes of float
+constexpr std::size_t kHeadRows = 8;    // of each head, a multiple of this
 constexpr std::size_t kLargest = std::numeric_limits<std::int32_t>::max();
 
 std::size_t aligned(std::size_t elements) {
@@ -57,7 +58,7 @@ class Arena {
     }
 
     Heads heads(std::size_t in, std::size_t latent) {
-        const std::size_t step = kAlignment / std::gcd(in, kAlignment);
+        const std::size_t step = std::lcm(kAlignment / std::gcd(in, kAlignment), kHeadRows);
         Heads heads{in, latent, (latent + step - 1) / step * step, {}, {}, {}, {}};
         heads.mu_weight = place("encoder.mu.weight", {latent, in}, heads.stride * in);
         heads.logvar_weight = place("encoder.logvar.weight", {latent, in}, heads.stride * in);

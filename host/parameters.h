@@ -29,7 +29,8 @@ struct DenseLayer {
 
 // The two heads of the encoder as one matrix product of 2·stride rows: rows [0, latent) are mu,
 // rows [stride, stride + latent) are logvar. The rows between are padding: zero, with zero
-// gradient. stride >= latent is the least that keeps both weights aligned to 256 bytes.
+// gradient. stride >= latent is the least multiple of 8 (tensor cores want it as a leading
+// dimension) that keeps both weights aligned to 256 bytes.
 struct Heads {
     std::size_t in = 0;
     std::size_t latent = 0;

@@ -218,7 +218,8 @@ void add_train_settings(std::vector<Setting>& all) {
         "train.adam_beta2", "decay of Adam's mean of squared gradients",
         "a number from 0 to below 1", decay, [](auto& c) -> auto& { return c.train.adam_beta2; }));
     all.push_back(number_setting(
-        "train.adam_epsilon", "keeps Adam's division finite", "a number above 0", positive,
+        "train.adam_epsilon", "keeps Adam's division finite", "a number of at least 1e-30",
+        [](double v) { return v >= 1e-30; },  // smaller ones are zero in float
         [](auto& c) -> auto& { return c.train.adam_epsilon; }));
     all.push_back(number_setting(
         "train.beta", "weight of the KL term in the loss", "a number of at least 0",

@@ -94,6 +94,39 @@ TEST(Compare, FloatAgreesWithDoubleAndAnotherSeedDoesNot) {
     }
 }
 
+TEST(Compare, GatesAfterTrainingFollowTheReferencesOwnSensitivity) {
+    const Trace reference = {tensor("after.a", {100, 0}), tensor("after.b", {100, 0})};
+    const Trace nudged = {tensor("after.a", {100, 0.01}), tensor("after.b", {100, 0})};
+    const Trace values = {tensor("after.a", {100, 0.05}), tensor("after.b", {100, 0.05})};
+    const auto rows = compare_after(values, reference, nudged);
+    EXPECT_NEAR(rows.at(0).gate, 1e-3, 1e-9);
+    EXPECT_TRUE(rows.at(0).is_ok);
+    EXPECT_EQ(rows.at(1).gate, 1e-5);
+    EXPECT_FALSE(rows.at(1).is_ok);
+    const double nan = std::nan("");
+    const Trace lost = {tensor("after.a", {nan, 0}), tensor("after.b", {nan, 0})};
+    EXPECT_FALSE(compare_after(values, reference, lost).at(0).is_ok);
+}
+
+TEST(Compare, AWrongLearningRateIsOutsideTheGatesAfterTraining) {
+    const Config config = small_config();
+    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Checkpoint start = initial_checkpoint(config, splits);
+    Checkpoint wrong = start;
+    wrong.config.train.learning_rate *= 1.01;
+    const auto doubles = make_cpu_double_backend(config, start.layout());
+    const auto floats = make_cpu_backend(config, start.layout());
+    doubles->set_data(splits);
+    floats->set_data(splits);
+    const Trace reference = record_steps(*doubles, start, 20).after;
+    const Trace nudged = nudged_after(*doubles, start, 20);
+    EXPECT_TRUE(all_ok(compare_after(record_steps(*floats, start, 20).after, reference, nudged)));
+    for (const auto& row :
+         compare_after(record_steps(*floats, wrong, 20).after, reference, nudged)) {
+        EXPECT_FALSE(row.is_ok) << row.name;
+    }
+}
+
 // Steps that cross from one epoch to the next: 6000 examples in batches of 2500 are 3 steps.
 TEST(Compare, StepsAreThoseOfARun) {
     Config config = small_config();

@@ -19,6 +19,7 @@
 #include "host/cpu/network.h"
 #include "host/cpu/sums.h"
 #include "host/noise.h"
+#include "host/request_checks.h"
 
 namespace vae {
 namespace cpu {
@@ -62,7 +63,10 @@ class CpuBackend final : public Backend {
 
     bool is_double() const override { return std::is_same_v<T, double>; }
 
-    void set_data(const Splits& splits) override { splits_ = &splits; }
+    void set_data(const Splits& splits) override {
+        check_data(splits, layout_);
+        splits_ = &splits;
+    }
 
     void set_state(const TrainingState& state) override;
     TrainingState state() override;
@@ -83,7 +87,7 @@ class CpuBackend final : public Backend {
   private:
     using Rows = std::span<const std::uint32_t>;
 
-    const Dataset& data_of(Split split, Rows rows) const;
+    const Dataset& data_of(Split split) const;
     void load(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
     void load_for_training(const Dataset& data, Rows rows, std::uint64_t step);
     void load_for_evaluation(const Dataset& data, Rows rows);
@@ -106,12 +110,7 @@ class CpuBackend final : public Backend {
 
 template <class T>
 void CpuBackend<T>::set_state(const TrainingState& state) {
-    for (const auto* arena : {&state.parameters, &state.adam_m, &state.adam_v}) {
-        if (arena->size() != layout_.arena_size) {
-            throw std::invalid_argument(fmt::format("set_state: an arena of {} elements, not {}",
-                                                    arena->size(), layout_.arena_size));
-        }
-    }
+    check_state(state, layout_);
     convert<float>(state.parameters, parameters_.data());
     convert<float>(state.adam_m, m_.data());
     convert<float>(state.adam_v, v_.data());
@@ -132,23 +131,10 @@ TrainingState CpuBackend<T>::state() {
     return state;
 }
 
-// The split, after checking that the rows are in it.
 template <class T>
-const Dataset& CpuBackend<T>::data_of(Split split, Rows rows) const {
+const Dataset& CpuBackend<T>::data_of(Split split) const {
     if (splits_ == nullptr) throw std::logic_error("CpuBackend: used before set_data");
-    const Dataset& data = splits_->of(split);
-    if (data.size > 0 && data.shape.pixels() != layout_.pixels) {
-        throw std::invalid_argument(fmt::format("{} examples have {} pixels, the model has {}",
-                                                name_of(split), data.shape.pixels(),
-                                                layout_.pixels));
-    }
-    const auto wrong =
-        std::find_if(rows.begin(), rows.end(), [&](std::uint32_t row) { return row >= data.size; });
-    if (wrong != rows.end()) {
-        throw std::invalid_argument(
-            fmt::format("row {} of the {} split, which has {}", *wrong, name_of(split), data.size));
-    }
-    return data;
+    return splits_->of(split);
 }
 
 template <class T>
@@ -215,16 +201,13 @@ LossTotals CpuBackend<T>::totals(std::size_t rows, double beta) const {
 
 template <class T>
 void CpuBackend<T>::train(const TrainRequest& request) {
-    const Dataset& data = data_of(Split::train, request.rows);
-    if (request.batch == 0 && !request.rows.empty()) {
-        throw std::invalid_argument("train: a batch of 0 rows");
-    }
-    std::uint64_t step = request.first_step;
-    for (std::size_t at = 0; at < request.rows.size(); at += request.batch, ++step) {
+    const Dataset& data = data_of(Split::train);
+    check_training(request, data.size, step_);
+    for (std::size_t at = 0; at < request.rows.size(); at += request.batch) {
         const Rows rows = request.rows.subspan(
             at, std::min<std::size_t>(request.batch, request.rows.size() - at));
-        load_for_training(data, rows, step);
-        draw_epsilon(data, rows, Purpose::epsilon, step);
+        load_for_training(data, rows, step_);
+        draw_epsilon(data, rows, Purpose::epsilon, step_);
         forward(rows.size());
         network_.backward(parameters_.data(), rows.size(), request.beta, gradients_.data());
         ++step_;
@@ -236,7 +219,7 @@ void CpuBackend<T>::train(const TrainRequest& request) {
 
 template <class T>
 LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
-    const Dataset& data = data_of(split, {});
+    const Dataset& data = data_of(split);
     std::array<std::uint32_t, kInferenceRows> indices{};
     LossTotals sums;
     for (std::size_t first = 0; first < data.size; first += kInferenceRows) {
@@ -253,11 +236,7 @@ LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
 
 template <class T>
 Posterior CpuBackend<T>::encode(std::span<const float> x) {
-    if (x.size() % layout_.pixels != 0) {
-        throw std::invalid_argument(
-            fmt::format("encode: {} values are not rows of {}", x.size(), layout_.pixels));
-    }
-    const std::size_t count = x.size() / layout_.pixels;
+    const std::size_t count = whole_rows(x.size(), layout_.pixels, "encode");
     const std::size_t latent = layout_.heads.latent;
     Posterior posterior{std::vector<float>(count * latent), std::vector<float>(count * latent)};
     for (std::size_t first = 0; first < count; first += kInferenceRows) {
@@ -277,11 +256,7 @@ Posterior CpuBackend<T>::encode(std::span<const float> x) {
 template <class T>
 std::vector<float> CpuBackend<T>::decode(std::span<const float> z) {
     const std::size_t latent = layout_.heads.latent;
-    if (z.size() % latent != 0) {
-        throw std::invalid_argument(
-            fmt::format("decode: {} values are not rows of {}", z.size(), latent));
-    }
-    const std::size_t count = z.size() / latent;
+    const std::size_t count = whole_rows(z.size(), latent, "decode");
     std::vector<float> means(count * layout_.pixels);
     for (std::size_t first = 0; first < count; first += kInferenceRows) {
         const std::size_t rows = std::min(kInferenceRows, count - first);
@@ -297,7 +272,8 @@ std::vector<float> CpuBackend<T>::decode(std::span<const float> z) {
 
 template <class T>
 std::vector<float> CpuBackend<T>::examples(Split split, Rows rows) {
-    const Dataset& data = data_of(split, rows);
+    const Dataset& data = data_of(split);
+    check_rows(rows, split, data.size);
     std::vector<float> values(rows.size() * layout_.pixels);
     for (std::size_t first = 0; first < rows.size(); first += kInferenceRows) {
         const Rows part = rows.subspan(first, std::min(kInferenceRows, rows.size() - first));
@@ -311,11 +287,8 @@ std::vector<float> CpuBackend<T>::examples(Split split, Rows rows) {
 template <class T>
 Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     const Rows rows = one_step.rows;
-    const Dataset& data = data_of(Split::train, rows);
-    if (rows.empty() || rows.size() > one_step.batch) {
-        throw std::invalid_argument(
-            fmt::format("trace: {} rows for one batch of {}", rows.size(), one_step.batch));
-    }
+    const Dataset& data = data_of(Split::train);
+    check_trace(one_step, data.size);
     const std::size_t batch = rows.size();
     const std::size_t latent = layout_.heads.latent;
     Trace trace;

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "host/request_checks.h"
 #include "kernels/adam.h"
 
 namespace vae::gpu {
@@ -77,21 +78,15 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
 }
 
 void CudaBackend::set_data(const Splits& splits) {
+    check_data(splits, layout_);
     for (const Split split : {Split::train, Split::validation, Split::test}) {
-        const Dataset& dataset = splits.of(split);
-        if (dataset.size > 0 && dataset.shape.pixels() != layout_.pixels) {
-            throw std::invalid_argument("the data do not have the model's number of pixels");
-        }
-        data_[static_cast<std::size_t>(split)] = ResidentData(dataset, stream_);
+        data_[static_cast<std::size_t>(split)] = ResidentData(splits.of(split), stream_);
     }
+    has_data_ = true;
 }
 
 void CudaBackend::set_state(const TrainingState& state) {
-    for (const auto* arena : {&state.parameters, &state.adam_m, &state.adam_v}) {
-        if (arena->size() != layout_.arena_size) {
-            throw std::invalid_argument("the state's arenas do not have the layout's size");
-        }
-    }
+    check_state(state, layout_);
     network_.parameters().upload(state.parameters, stream_);
     adam_m_.upload(state.adam_m, stream_);
     adam_v_.upload(state.adam_v, stream_);
@@ -117,6 +112,7 @@ std::vector<double> CudaBackend::exact_parameters() {
 }
 
 const ResidentData& CudaBackend::data(Split split) const {
+    if (!has_data_) throw std::logic_error("CudaBackend: used before set_data");
     return data_[static_cast<std::size_t>(split)];
 }
 
@@ -127,22 +123,11 @@ kernels::NoiseStream CudaBackend::noise(Purpose purpose, std::uint64_t step) con
             .sample = 0};
 }
 
-void CudaBackend::check_request(const TrainRequest& request) const {
-    if (request.batch == 0 || request.batch > static_cast<std::uint32_t>(network_.capacity())) {
+void CudaBackend::check_capacity(const TrainRequest& request) const {
+    if (request.batch > static_cast<std::uint32_t>(network_.capacity())) {
         throw std::invalid_argument(
-            fmt::format("a batch of {} rows; the backend was made for 1 to {}", request.batch,
+            fmt::format("a batch of {} rows; the backend was made for up to {}", request.batch,
                         network_.capacity()));
-    }
-    const std::uint64_t steps = (request.rows.size() + request.batch - 1) / request.batch;
-    if (request.first_step + steps > std::numeric_limits<std::uint32_t>::max()) {
-        throw std::invalid_argument("noise is addressed by a step of 32 bits");
-    }
-    const std::size_t examples = data(Split::train).size();
-    for (const std::uint32_t row : request.rows) {
-        if (row >= examples) {
-            throw std::invalid_argument(
-                fmt::format("row {} of a training split of {} examples", row, examples));
-        }
     }
 }
 
@@ -193,9 +178,9 @@ double CudaBackend::mean_loss(int rows, double beta) {
     return totals.take().loss / rows;
 }
 
-void CudaBackend::update(std::uint64_t step, double learning_rate) {
+void CudaBackend::update(double learning_rate) {
     const TrainConfig& train = config_.train;
-    const auto t = static_cast<double>(step + 1);
+    const auto t = static_cast<double>(++steps_done_);
     const double correction1 = 1 - std::pow(train.adam_beta1, t);
     const double correction2 = 1 - std::pow(train.adam_beta2, t);
     const kernels::AdamStep adam = {
@@ -209,21 +194,20 @@ void CudaBackend::update(std::uint64_t step, double learning_rate) {
 }
 
 void CudaBackend::train(const TrainRequest& request) {
-    check_request(request);
+    check_training(request, data(Split::train).size(), steps_done_);
+    check_capacity(request);
     const std::size_t batch = request.batch;
     const std::size_t chunk = index_.size() / batch * batch;  // whole steps
-    std::uint64_t step = request.first_step;
     for (std::size_t start = 0; start < request.rows.size(); start += chunk) {
         const auto rows = request.rows.subspan(start, std::min(chunk, request.rows.size() - start));
         upload_index(rows);
-        for (std::size_t first = 0; first < rows.size(); first += batch, ++step) {
+        for (std::size_t first = 0; first < rows.size(); first += batch) {
             const int count = static_cast<int>(std::min(batch, rows.size() - first));
-            forward_backward(index_.data() + first, count, step, request.beta, {});
+            forward_backward(index_.data() + first, count, steps_done_, request.beta, {});
             add_losses(count, request.beta, training_totals_);
-            update(step, request.learning_rate);
+            update(request.learning_rate);
         }
     }
-    steps_done_ = step;
 }
 
 LossTotals CudaBackend::take_totals() {
@@ -252,7 +236,7 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
 Posterior CudaBackend::encode(std::span<const float> x) {
     const std::size_t pixels = layout_.pixels;
     const std::size_t latent = layout_.heads.latent;
-    const std::size_t rows = x.size() / pixels;
+    const std::size_t rows = whole_rows(x.size(), pixels, "encode");
     const std::size_t capacity = std::min(rows, static_cast<std::size_t>(network_.capacity()));
     DeviceArray<float> mu(capacity * latent, "posterior means");
     DeviceArray<float> logvar(capacity * latent, "posterior log-variances");
@@ -280,7 +264,7 @@ Posterior CudaBackend::encode(std::span<const float> x) {
 std::vector<float> CudaBackend::decode(std::span<const float> z) {
     const std::size_t pixels = layout_.pixels;
     const std::size_t latent = layout_.heads.latent;
-    const std::size_t rows = z.size() / latent;
+    const std::size_t rows = whole_rows(z.size(), latent, "decode");
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     std::vector<float> means(rows * pixels);
     for (std::size_t start = 0; start < rows; start += capacity) {
@@ -295,16 +279,13 @@ std::vector<float> CudaBackend::decode(std::span<const float> z) {
 }
 
 std::vector<float> CudaBackend::examples(Split split, std::span<const std::uint32_t> rows) {
+    check_rows(rows, split, data(split).size());
     const std::size_t pixels = layout_.pixels;
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     std::vector<float> result(rows.size() * pixels);
     for (std::size_t start = 0; start < rows.size(); start += capacity) {
         const std::size_t count = std::min(capacity, rows.size() - start);
         const auto part = rows.subspan(start, count);
-        if (std::any_of(part.begin(), part.end(),
-                        [&](std::uint32_t row) { return row >= data(split).size(); })) {
-            throw std::invalid_argument("a row beyond the end of its split");
-        }
         upload_index(part);
         gather_evaluation(split, index_.data(), 0, static_cast<int>(count));
         network_.x().download(std::span(result).subspan(start * pixels, count * pixels), stream_);

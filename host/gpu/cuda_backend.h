@@ -51,8 +51,8 @@ class CudaBackend : public Backend {
     Trace trace(const TrainRequest& one_step) override;
 
   private:
-    // Checks a request against the data and the capacity; throws std::invalid_argument.
-    void check_request(const TrainRequest& request) const;
+    // Throws std::invalid_argument for a batch that is larger than the network's buffers.
+    void check_capacity(const TrainRequest& request) const;
     const ResidentData& data(Split split) const;
     kernels::NoiseStream noise(Purpose purpose, std::uint64_t step) const;
     // x of the network from training examples index[0 … rows), as training at `step` sees them.
@@ -63,8 +63,9 @@ class CudaBackend : public Backend {
     void forward_backward(const std::uint32_t* index, int rows, std::uint64_t step, double beta,
                           const PosteriorOutputs& outputs);
     void add_losses(int rows, double beta, TotalsOnDevice& totals);
-    void update(std::uint64_t step, double learning_rate);
-    // Copies rows to index_ without waiting for the device, in order with what is queued.
+    // The optimiser's step number steps_done_, which it counts.
+    void update(double learning_rate);
+    // Copies rows to index_, in order with what is queued. Waits for the last such copy alone.
     void upload_index(std::span<const std::uint32_t> rows);
     // Of recon() and kl() as they are now; the running totals of training stay as they are.
     double mean_loss(int rows, double beta);
@@ -79,6 +80,7 @@ class CudaBackend : public Backend {
     DeviceArray<float> adam_m_;
     DeviceArray<float> adam_v_;
     std::array<ResidentData, 3> data_;
+    bool has_data_ = false;
     DeviceArray<std::uint32_t> identity_;  // 0, 1, …, capacity − 1
     DeviceArray<std::uint32_t> index_;
     PinnedArray<std::uint32_t> staged_index_;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "host/gpu/cuda_backend.h"
+#include "kernels/device_code.h"
 
 namespace vae::gpu {
 namespace {
@@ -13,19 +14,27 @@ std::string version_text(int version) {
     return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
+// Properties alone: asking more would start a context on a device that will not be used.
 CudaDevice describe(int index) {
     cudaDeviceProp properties = {};
     kernels::cuda_check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-    CudaDevice device = {.name = properties.name,
-                         .major = properties.major,
-                         .minor = properties.minor,
-                         .multiprocessors = properties.multiProcessorCount,
-                         .memory_bytes = properties.totalGlobalMem,
-                         .free_bytes = 0};
-    std::size_t total = 0;
-    kernels::cuda_check(cudaSetDevice(index), "cudaSetDevice");
-    kernels::cuda_check(cudaMemGetInfo(&device.free_bytes, &total), "cudaMemGetInfo");
-    return device;
+    return {.name = properties.name,
+            .major = properties.major,
+            .minor = properties.minor,
+            .multiprocessors = properties.multiProcessorCount,
+            .memory_bytes = properties.totalGlobalMem};
+}
+
+// Why the device that the backend would use cannot run this build; empty if it can.
+std::string problem_of_first(const CudaDevice& device) {
+    kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
+    const cudaError_t status = kernels::code_for_current_device();
+    if (status == cudaSuccess) return {};
+    return fmt::format(
+        "{} (compute capability {}.{}) cannot run this build: {}; build with "
+        "-DVAE_CUDA_ARCHITECTURES={}{}, of at least 75",
+        device.name, device.major, device.minor, cudaGetErrorString(status), device.major,
+        device.minor);
 }
 
 void fill_status(CudaStatus& status) {
@@ -35,7 +44,6 @@ void fill_status(CudaStatus& status) {
     // 0 without a driver.
     kernels::cuda_check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
     if (version == 0) {
-        (void)cudaGetLastError();
         status.reason = "there is no NVIDIA driver";
         return;
     }
@@ -49,7 +57,7 @@ void fill_status(CudaStatus& status) {
         return;
     }
     for (int index = 0; index < count; ++index) status.devices.push_back(describe(index));
-    kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
+    status.reason = problem_of_first(status.devices.front());
 }
 
 }  // namespace
@@ -57,12 +65,11 @@ void fill_status(CudaStatus& status) {
 
 extern "C" {
 
-// CudaStatusFunction. A failure becomes the reason.
+// CudaStatusFunction. A failure becomes the reason; devices found before it stay.
 __attribute__((visibility("default"))) void vae_cuda_status(vae::CudaStatus& status) {
     try {
         vae::gpu::fill_status(status);
     } catch (const std::exception& error) {
-        status.devices.clear();
         status.reason = error.what();
     }
 }

@@ -1,9 +1,8 @@
 // One step of the CUDA backend, taken apart for comparison.
 #include <fmt/format.h>
 
-#include <stdexcept>
-
 #include "host/gpu/cuda_backend.h"
+#include "host/request_checks.h"
 
 namespace vae::gpu {
 namespace {
@@ -57,10 +56,8 @@ TracedTensor CudaBackend::trace_output(std::size_t rows) {
 }
 
 Trace CudaBackend::trace(const TrainRequest& one_step) {
-    check_request(one_step);
-    if (one_step.rows.empty() || one_step.rows.size() > one_step.batch) {
-        throw std::invalid_argument("a trace is of one step of at least one row");
-    }
+    check_trace(one_step, data(Split::train).size());
+    check_capacity(one_step);
     const std::size_t rows = one_step.rows.size();
     const int count = static_cast<int>(rows);
     const std::size_t latent = layout_.heads.latent;

@@ -10,7 +10,10 @@
 #include <vector>
 
 #include "emulation.h"
+#include "host/cuda_module.h"
 #include "host/gpu/cuda_backend.h"
+
+extern "C" void vae_cuda_status(vae::CudaStatus& status);
 
 namespace vae {
 namespace {
@@ -164,6 +167,29 @@ TEST_F(BackendConduct, AFullDeviceSaysWhatItIsFullOf) {
         EXPECT_NE(message.find("out of memory"), std::string::npos) << message;
         EXPECT_NE(message.find("train.batch"), std::string::npos) << message;
     }
+}
+
+TEST_F(BackendConduct, ADeviceThatCannotRunThisBuildIsNotUsable) {
+    CudaStatus usable;
+    vae_cuda_status(usable);
+    EXPECT_EQ(usable.reason, "");
+    ASSERT_EQ(usable.devices.size(), 1U);
+
+    emulation::fail_call("cudaFuncGetAttributes", 1, cudaErrorNoKernelImageForDevice);
+    CudaStatus status;
+    vae_cuda_status(status);
+    EXPECT_EQ(status.devices.size(), 1U);
+    EXPECT_NE(status.reason.find("cannot run this build"), std::string::npos) << status.reason;
+    EXPECT_NE(status.reason.find("9.0"), std::string::npos) << status.reason;
+}
+
+TEST_F(BackendConduct, NoDriverAndNoDeviceAreToldApart) {
+    CudaStatus status;
+    emulation::fail_call("cudaGetDeviceCount", 1, cudaErrorNoDevice);
+    vae_cuda_status(status);
+    EXPECT_TRUE(status.devices.empty());
+    EXPECT_FALSE(status.reason.empty());
+    EXPECT_FALSE(status.driver.empty());
 }
 
 }  // namespace

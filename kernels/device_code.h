@@ -1,0 +1,12 @@
+// Whether this build can run on a device at all.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace vae::kernels {
+
+// cudaSuccess if the kernels were compiled for the current device, as machine code or as PTX that
+// its driver can compile; else why not. Starts the device's context.
+cudaError_t code_for_current_device();
+
+}  // namespace vae::kernels
