@@ -6,14 +6,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <memory>
-#include <numeric>
 #include <ostream>
 #include <stdexcept>
 
-#include "host/noise.h"
+#include "tests/model_fixtures.h"
 
 namespace vae {
 namespace {
@@ -57,49 +54,16 @@ Config config_of(const Case& c) {
     return config;
 }
 
-Dataset make_dataset(std::size_t size, std::size_t pixels, bool bytes, std::uint32_t first_index) {
-    Dataset data;
-    data.shape.width = pixels;
-    data.size = size;
-    data.first_index = first_index;
-    std::vector<float> uniform(size * pixels);
-    fill_uniform({.seed = 5, .purpose = Purpose::synthetic_data, .example = first_index}, uniform);
-    if (bytes) {
-        std::vector<std::uint8_t> values;
-        for (const float u : uniform) values.push_back(static_cast<std::uint8_t>(u * 255));
-        data.values = std::move(values);
-    } else {
-        data.values = std::move(uniform);
-    }
-    return data;
-}
-
 Splits make_splits(const Case& c) {
+    const auto make = [&](std::size_t size, std::uint32_t first) {
+        return c.bytes ? test::random_bytes(size, c.pixels, first)
+                       : test::random_floats(size, c.pixels, first);
+    };
     Splits splits;
-    splits.train = make_dataset(101, c.pixels, c.bytes, 0);
-    splits.validation = make_dataset(13, c.pixels, c.bytes, 101);
-    splits.test = make_dataset(37, c.pixels, c.bytes, 114);
+    splits.train = make(101, 0);
+    splits.validation = make(13, 101);
+    splits.test = make(37, 114);
     return splits;
-}
-
-TrainingState initial_state(const Config& config, const ParameterLayout& layout) {
-    TrainingState state;
-    state.parameters = initial_parameters(layout, config.model.initialization, config.train.seed);
-    state.adam_m.resize(layout.arena_size);
-    state.adam_v.resize(layout.arena_size);
-    return state;
-}
-
-// ‖a − b‖ / ‖b‖, or ‖a − b‖ where b is zero. NaN when the sizes differ or there is nothing.
-double relative_l2(std::span<const double> a, std::span<const double> b) {
-    if (a.size() != b.size() || a.empty()) return std::numeric_limits<double>::quiet_NaN();
-    double difference = 0;
-    double norm = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) {
-        difference += (a[i] - b[i]) * (a[i] - b[i]);
-        norm += b[i] * b[i];
-    }
-    return std::sqrt(norm > 0 ? difference / norm : difference);
 }
 
 std::vector<double> widen(std::span<const float> values) {
@@ -127,7 +91,7 @@ class CudaBackendTest : public testing::TestWithParam<Case> {
         cpu = make_cpu_double_backend(config, layout);
         for (Backend* backend : {cuda.get(), cpu.get()}) {
             backend->set_data(splits);
-            backend->set_state(initial_state(config, layout));
+            backend->set_state(test::initial_state(layout, config));
         }
     }
 
@@ -156,7 +120,7 @@ TEST_P(CudaBackendTest, TraceMatchesTheReference) {
         SCOPED_TRACE(reference[i].name);
         ASSERT_EQ(ours[i].name, reference[i].name);
         EXPECT_EQ(ours[i].shape, reference[i].shape);
-        EXPECT_LE(relative_l2(ours[i].values, reference[i].values),
+        EXPECT_LE(test::relative_l2(ours[i].values, reference[i].values),
                   is_loss(ours[i].name) ? kLossGate : kGate);
     }
 }
@@ -169,15 +133,15 @@ TEST_P(CudaBackendTest, ParametersAfterTwentyStepsMatchTheReference) {
     const auto reference = cpu->exact_parameters();
     for (const Tensor& tensor : layout.tensors()) {
         SCOPED_TRACE(tensor.name);
-        EXPECT_LE(relative_l2(std::span(ours).subspan(tensor.offset, tensor.size),
-                              std::span(reference).subspan(tensor.offset, tensor.size)),
+        EXPECT_LE(test::relative_l2(std::span(ours).subspan(tensor.offset, tensor.size),
+                                    std::span(reference).subspan(tensor.offset, tensor.size)),
                   kGate);
     }
     const TrainingState our_state = cuda->state();
     const TrainingState reference_state = cpu->state();
     EXPECT_EQ(our_state.step, 20U);
-    EXPECT_LE(relative_l2(widen(our_state.adam_m), widen(reference_state.adam_m)), kGate);
-    EXPECT_LE(relative_l2(widen(our_state.adam_v), widen(reference_state.adam_v)), kGate);
+    EXPECT_LE(test::relative_l2(widen(our_state.adam_m), widen(reference_state.adam_m)), kGate);
+    EXPECT_LE(test::relative_l2(widen(our_state.adam_v), widen(reference_state.adam_v)), kGate);
     const LossTotals a = cuda->take_totals();
     const LossTotals b = cpu->take_totals();
     EXPECT_EQ(a.examples, rows.size());
@@ -202,7 +166,7 @@ TEST_P(CudaBackendTest, PaddingStaysZero) {
 TEST_P(CudaBackendTest, EvaluationMatchesTheReferenceAndLeavesTheTrainingTotals) {
     const auto rows = some_rows(GetParam().batch);
     cuda->train(request(rows));
-    cuda->set_state(initial_state(config, layout));
+    cuda->set_state(test::initial_state(layout, config));
     for (const Split split : {Split::train, Split::validation, Split::test}) {
         SCOPED_TRACE(name_of(split));
         const LossTotals a = cuda->evaluate(split, GetParam().beta);
@@ -223,11 +187,11 @@ TEST_P(CudaBackendTest, EncodingDecodingAndExamplesMatchTheReference) {
     EXPECT_EQ(x, cpu->examples(Split::train, rows));
     const Posterior a = cuda->encode(x);
     const Posterior b = cpu->encode(x);
-    EXPECT_LE(relative_l2(widen(a.mu), widen(b.mu)), kGate);
-    EXPECT_LE(relative_l2(widen(a.logvar), widen(b.logvar)), kGate);
+    EXPECT_LE(test::relative_l2(widen(a.mu), widen(b.mu)), kGate);
+    EXPECT_LE(test::relative_l2(widen(a.logvar), widen(b.logvar)), kGate);
     const auto mean = cuda->decode(a.mu);
     EXPECT_EQ(mean.size(), rows.size() * GetParam().pixels);
-    EXPECT_LE(relative_l2(widen(mean), widen(cpu->decode(a.mu))), kGate);
+    EXPECT_LE(test::relative_l2(widen(mean), widen(cpu->decode(a.mu))), kGate);
     EXPECT_TRUE(cuda->encode({}).mu.empty());
     EXPECT_TRUE(cuda->decode({}).empty());
 }
@@ -241,7 +205,7 @@ TEST_P(CudaBackendTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
 
     gpu::CudaBackend other(config, layout);
     other.set_data(splits);
-    other.set_state(initial_state(config, layout));
+    other.set_state(test::initial_state(layout, config));
     other.train(request(std::span(rows).first(2 * batch)));
     const TrainingState half = other.state();
     gpu::CudaBackend resumed(config, layout);
@@ -268,6 +232,13 @@ TEST_P(CudaBackendTest, RequestsThatDoNotFitAreRefused) {
     none.batch = 0;
     EXPECT_THROW(cuda->train(none), std::invalid_argument);
     EXPECT_THROW(cuda->set_state({}), std::invalid_argument);
+    const auto rows = some_rows(GetParam().batch);
+    EXPECT_THROW(cuda->train(request(rows, 1)), std::invalid_argument);  // the state is of step 0
+    if (GetParam().latent > 1) {
+        EXPECT_THROW((void)cuda->decode(std::vector<float>(1)), std::invalid_argument);
+    }
+    EXPECT_THROW((void)gpu::CudaBackend(config, layout).evaluate(Split::test, 1),
+                 std::logic_error);  // before set_data
     EXPECT_NO_THROW(cuda->train(request({})));
     EXPECT_EQ(cuda->take_totals().examples, 0U);
 }
