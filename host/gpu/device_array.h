@@ -24,6 +24,8 @@ class Stream {
     ~Stream() { (void)cudaStreamDestroy(stream_); }
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
+    Stream(Stream&&) = delete;
+    Stream& operator=(Stream&&) = delete;
 
     cudaStream_t get() const { return stream_; }
     void synchronize() const {
@@ -42,6 +44,8 @@ class Event {
     ~Event() { (void)cudaEventDestroy(event_); }
     Event(const Event&) = delete;
     Event& operator=(const Event&) = delete;
+    Event(Event&&) = delete;
+    Event& operator=(Event&&) = delete;
 
     void record(const Stream& stream) {
         cuda_check(cudaEventRecord(event_, stream.get()), "cudaEventRecord");
@@ -66,6 +70,8 @@ class DeviceArray {
         cuda_check(status, "cudaMalloc");
     }
     ~DeviceArray() { (void)cudaFree(data_); }
+    DeviceArray(const DeviceArray&) = delete;
+    DeviceArray& operator=(const DeviceArray&) = delete;
     DeviceArray(DeviceArray&& other) noexcept
         : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
     DeviceArray& operator=(DeviceArray&& other) noexcept {
@@ -122,30 +128,21 @@ class DeviceArray {
 template <class T>
 class PinnedArray {
   public:
-    PinnedArray() = default;
-    explicit PinnedArray(std::size_t size) : size_(size) {
-        if (size == 0) return;
+    explicit PinnedArray(std::size_t size) {
         cuda_check(
             cudaHostAlloc(reinterpret_cast<void**>(&data_), size * sizeof(T), cudaHostAllocDefault),
             "cudaHostAlloc");
     }
-    ~PinnedArray() {
-        if (data_ != nullptr) (void)cudaFreeHost(data_);
-    }
-    PinnedArray(PinnedArray&& other) noexcept
-        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-    PinnedArray& operator=(PinnedArray&& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        return *this;
-    }
+    ~PinnedArray() { (void)cudaFreeHost(data_); }
+    PinnedArray(const PinnedArray&) = delete;
+    PinnedArray& operator=(const PinnedArray&) = delete;
+    PinnedArray(PinnedArray&&) = delete;
+    PinnedArray& operator=(PinnedArray&&) = delete;
 
     T* data() { return data_; }
-    std::size_t size() const { return size_; }
 
   private:
     T* data_ = nullptr;
-    std::size_t size_ = 0;
 };
 
 }  // namespace vae::gpu

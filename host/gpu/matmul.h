@@ -8,13 +8,16 @@
 namespace vae::gpu {
 
 // A cuBLAS handle bound to one stream, with a workspace of its own (so that results do not depend
-// on what else runs). FP32 in, FP32 arithmetic, FP32 out. Throws RunError when cuBLAS fails.
+// on what else runs). FP32 in, FP32 arithmetic, FP32 out: the default math mode, which only
+// cuBLAS's own environment variables can relax. Throws RunError when cuBLAS fails.
 class Matmul {
   public:
     explicit Matmul(const Stream& stream);
     ~Matmul();
     Matmul(const Matmul&) = delete;
     Matmul& operator=(const Matmul&) = delete;
+    Matmul(Matmul&&) = delete;
+    Matmul& operator=(Matmul&&) = delete;
 
     // y[rows, out] = x[rows, in] · w[out, in]ᵀ
     void forward(const float* x, const float* w, int rows, int in, int out, float* y) const;

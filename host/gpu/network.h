@@ -31,8 +31,8 @@ struct PosteriorOutputs {
 
 class Network {
   public:
-    // Allocates everything for batches of up to `capacity` rows. Parameters, gradients and moments
-    // are zero. Throws RunError when the device is full.
+    // Allocates everything for batches of up to `capacity` rows. Parameters and gradients are zero.
+    // Throws RunError when the device is full.
     Network(const ModelConfig& model, const ParameterLayout& layout, int capacity,
             const Stream& stream);
 
