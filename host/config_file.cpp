@@ -5,6 +5,9 @@
 
 #include <toml++/toml.h>
 #include <algorithm>
+#include <charconv>
+#include <optional>
+#include <system_error>
 
 #include "host/error.h"
 #include "host/files.h"
@@ -79,6 +82,10 @@ void read_table(const toml::table& table, const std::string& prefix, const std::
     for (const auto& [name, node] : table) {
         const std::string key = prefix + std::string(name.str());
         const std::string place = fmt::format("{}:{}", origin, name.source().begin.line);
+        if (name.str().find('.') != std::string_view::npos) {
+            throw InputError(fmt::format("{}: unknown setting {}{}; a key with a dot has no quotes",
+                                         place, prefix, quote(name.str())));
+        }
         const auto& all = settings();
         const bool is_section = std::any_of(all.begin(), all.end(), [&](const Setting& s) {
             return s.key.compare(0, key.size() + 1, key + '.') == 0;
@@ -96,14 +103,72 @@ void read_table(const toml::table& table, const std::string& prefix, const std::
     }
 }
 
-// `text` as the command line gives it, as TOML of the setting's kind.
-std::string command_line_value(const Setting& setting, const std::string& text) {
-    const bool is_quoted = text.size() > 1 && (text[0] == '"' || text[0] == '\'');
-    if (setting.is_text && !is_quoted) return quote(text);
-    if (setting.is_list && (text.empty() || text[0] != '[')) {
-        return text == "none" ? "[]" : '[' + text + ']';
-    }
+// The number that `text` is as a whole.
+template <class Number>
+std::optional<Number> parse_number(std::string_view text) {
+    Number number = {};
+    const char* end = text.data() + text.size();
+    const auto [stopped, error] = std::from_chars(text.data(), end, number);
+    if (error != std::errc() || stopped != end) return std::nullopt;
+    return number;
+}
+
+// Decimal; 010 is refused because it is 8 to some.
+std::optional<std::int64_t> parse_integer(std::string_view text) {
+    const std::string_view digits = text.substr(text.starts_with('-') ? 1 : 0);
+    if (digits.size() > 1 && digits[0] == '0') return std::nullopt;
+    return parse_number<std::int64_t>(text);
+}
+
+SettingValue number_value(const std::string& text) {
+    if (const auto integer = parse_integer(text)) return {*integer, text};
+    if (const auto real = parse_number<double>(text)) return {*real, text};
+    return {{}, quote(text)};
+}
+
+std::string_view trimmed(std::string_view text) {
+    while (text.starts_with(' ')) text.remove_prefix(1);
+    while (text.ends_with(' ')) text.remove_suffix(1);
     return text;
+}
+
+// "400,200", "[400, 200]", "[]" or "none".
+SettingValue list_value(const std::string& text) {
+    std::string_view rest = trimmed(text);
+    if (rest.starts_with('[') && rest.ends_with(']')) {
+        rest = trimmed(rest.substr(1, rest.size() - 2));
+        if (rest.empty()) return {SettingValue::IntegerList(), text};
+    }
+    if (text == "none") return {SettingValue::IntegerList(), text};
+    SettingValue::IntegerList items;
+    for (bool is_last = false; !is_last;) {
+        const std::size_t comma = rest.find(',');
+        is_last = comma == std::string_view::npos;
+        const auto item = parse_integer(trimmed(rest.substr(0, comma)));
+        if (!item) return {{}, quote(text)};
+        items.push_back(*item);
+        if (!is_last) rest.remove_prefix(comma + 1);
+    }
+    return {std::move(items), text};
+}
+
+// Quotes may be left out, and are then part of nothing.
+SettingValue text_value(const std::string& text) {
+    const bool is_quoted = text.size() > 1 && (text[0] == '"' || text[0] == '\'');
+    if (!is_quoted) return {text, quote(text)};
+    try {
+        const toml::table table = toml::parse("value = " + text);
+        if (table.size() == 1) return value_of(*table.get("value"));
+    } catch (const toml::parse_error&) {
+        // Refused below.
+    }
+    return {{}, quote(text)};
+}
+
+// `text` as the command line gives it.
+SettingValue command_line_value(const Setting& setting, const std::string& text) {
+    if (setting.is_text) return text_value(text);
+    return setting.is_list ? list_value(text) : number_value(text);
 }
 
 std::string one_line(std::string_view text) {
@@ -136,18 +201,12 @@ void ConfigBuilder::set(const std::string& key, const std::string& text,
     if (setting == nullptr) {
         throw InputError(fmt::format("{}: unknown setting {}; {}", origin, key, advice(key)));
     }
-    const std::string value = command_line_value(*setting, text);
-    toml::table table;
-    try {
-        table = toml::parse("value = " + value);
-    } catch (const toml::parse_error&) {
-        table.clear();
-    }
-    const bool is_one_value = table.size() == 1 && table.contains("value");
-    read_value(*setting,
-               is_one_value ? value_of(*table.get("value")) : SettingValue{{}, quote(text)}, origin,
-               config_);
+    read_value(*setting, command_line_value(*setting, text), origin, config_);
     given_.insert(key);
+}
+
+void ConfigBuilder::forget(const std::string& key) {
+    given_.erase(key);
 }
 
 void ConfigBuilder::set_assignment(const std::string& assignment, const std::string& origin) {

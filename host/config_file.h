@@ -20,8 +20,11 @@ class ConfigBuilder {
 
     void read_file(const std::filesystem::path& path);
     void read_text(std::string_view toml, const std::string& origin);
-    // `text` is a TOML value; quotes and brackets may be left out, `none` is the empty list.
+    // `text` is a decimal number (.5 and 1. are two), a list of integers with or without brackets
+    // (`none` and [] are empty), or a text with or without the quotes of TOML.
     void set(const std::string& key, const std::string& text, const std::string& origin);
+    // Leaves a setting that can be derived to finish() again.
+    void forget(const std::string& key);
     // "key=value", as --set takes it.
     void set_assignment(const std::string& assignment, const std::string& origin);
 

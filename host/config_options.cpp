@@ -2,27 +2,30 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <charconv>
+#include <system_error>
 
 #include "host/settings.h"
 
 namespace vae {
 
-namespace {
-
-// "400,200" for the encoder is "200,400" for the decoder that mirrors it.
-std::string reversed_list(const std::string& text) {
-    std::vector<std::string> items = CLI::detail::split(text, ',');
-    std::reverse(items.begin(), items.end());
-    return CLI::detail::join(items, ",");
-}
-
-}  // namespace
-
 CLI::Validator one_of(const std::vector<std::string>& choices) {
     CLI::Validator validator = CLI::IsMember(choices);
     validator.description("");  // the option's help names them already
     return validator;
+}
+
+CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
+    const auto check = [least, most](const std::string& text) -> std::string {
+        std::uint64_t number = 0;
+        const char* end = text.data() + text.size();
+        const auto [stopped, error] = std::from_chars(text.data(), end, number);
+        const bool is_decimal = error == std::errc() && stopped == end &&
+                                (text.size() == 1 || text[0] != '0');  // 010 is 8 to some
+        if (is_decimal && number >= least && number <= most) return {};
+        return fmt::format("must be an integer from {} to {}, not {}", least, most, text);
+    };
+    return CLI::Validator(check, "");
 }
 
 ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
@@ -32,31 +35,30 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
         .add_option("--set", assignments_, "any setting, e.g. train.adam_beta1=0.95; repeatable")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
-    add("--data", {"data.source"}, "SPEC",
+    add("--data", "data.source", "SPEC",
         "fashion-mnist, mnist:DIR, a file, a folder or synthetic:NAME");
-    add("--binarize", {"data.binarize"}, "[KIND]", "none, dynamic or fixed; alone: dynamic",
+    add("--binarize", "data.binarize", "[KIND]", "none, dynamic or fixed; alone: dynamic",
         "dynamic");
-    add("--latent", {"model.latent"}, "N", "dimensions of the latent code");
-    add("--hidden", {"model.encoder_hidden", "model.decoder_hidden"}, "N,N,...",
-        "widths of the hidden layers, e.g. 400,200; the decoder mirrors them");
-    add("--activation", {"model.activation"}, "NAME", "relu, tanh, softplus, gelu or silu");
-    add("--likelihood", {"model.likelihood"}, "NAME", "bernoulli or gaussian");
-    add("--seed", {"train.seed"}, "N", "of all randomness");
-    add("--batch", {"train.batch"}, "N", "examples a step");
-    add("--beta", {"train.beta"}, "X", "weight of the KL term");
-    add("--learning-rate", {"train.learning_rate"}, "X", "Adam's step size");
+    add("--latent", "model.latent", "N", "dimensions of the latent code");
+    add("--hidden", "model.encoder_hidden", "N,N,...",
+        "widths of the hidden layers, e.g. 400,200, or none; the decoder mirrors them");
+    add("--activation", "model.activation", "NAME", "relu, tanh, softplus, gelu or silu");
+    add("--likelihood", "model.likelihood", "NAME", "bernoulli or gaussian");
+    add("--seed", "train.seed", "N", "of all randomness");
+    add("--batch", "train.batch", "N", "examples a step");
+    add("--beta", "train.beta", "X", "weight of the KL term");
+    add("--learning-rate", "train.learning_rate", "X", "Adam's step size");
 }
 
 void ConfigOptions::add_length() {
-    add("--epochs", {"train.epochs"}, "N", "passes over the training examples");
-    add("--steps", {"train.steps"}, "N", "optimiser steps in all, instead of epochs");
+    add("--epochs", "train.epochs", "N", "passes over the training examples");
+    add("--steps", "train.steps", "N", "optimiser steps in all, instead of epochs");
     command_.get_option("--epochs")->excludes("--steps");
 }
 
-void ConfigOptions::add(const std::string& option, const std::vector<std::string>& keys,
-                        const std::string& type, const std::string& help,
-                        const std::string& if_bare) {
-    shortcuts_.push_back(std::make_unique<Shortcut>(Shortcut{option, keys, if_bare, "", nullptr}));
+void ConfigOptions::add(const std::string& option, const std::string& key, const std::string& type,
+                        const std::string& help, const std::string& if_bare) {
+    shortcuts_.push_back(std::make_unique<Shortcut>(Shortcut{option, key, if_bare, "", nullptr}));
     Shortcut& shortcut = *shortcuts_.back();
     shortcut.handle = command_.add_option(option, shortcut.text, help)->type_name(type);
     if (!if_bare.empty()) shortcut.handle->expected(0, 1);
@@ -68,11 +70,9 @@ void ConfigOptions::apply(ConfigBuilder& builder) const {
     for (const auto& shortcut : shortcuts_) {
         if (shortcut->handle->count() == 0) continue;
         const std::string text = shortcut->text.empty() ? shortcut->if_bare : shortcut->text;
-        for (const std::string& key : shortcut->keys) {
-            const bool is_mirrored = key == "model.decoder_hidden";
-            builder.set(key, is_mirrored ? reversed_list(text) : text, shortcut->option);
-            if (key == "train.epochs") builder.set("train.steps", "0", shortcut->option);
-        }
+        builder.set(shortcut->key, text, shortcut->option);
+        if (shortcut->key == "model.encoder_hidden") builder.forget("model.decoder_hidden");
+        if (shortcut->key == "train.epochs") builder.set("train.steps", "0", shortcut->option);
     }
 }
 

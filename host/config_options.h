@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,15 +24,15 @@ class ConfigOptions {
 
   private:
     struct Shortcut {
-        std::string option;             // "--hidden"
-        std::vector<std::string> keys;  // "model.encoder_hidden", "model.decoder_hidden"
-        std::string if_bare;            // the value of the option without one; empty: it needs one
+        std::string option;   // "--hidden"
+        std::string key;      // "model.encoder_hidden"
+        std::string if_bare;  // the value of the option without one; empty: it needs one
         std::string text;
         CLI::Option* handle = nullptr;
     };
 
-    void add(const std::string& option, const std::vector<std::string>& keys,
-             const std::string& type, const std::string& help, const std::string& if_bare = "");
+    void add(const std::string& option, const std::string& key, const std::string& type,
+             const std::string& help, const std::string& if_bare = "");
 
     CLI::App& command_;
     std::string file_;
@@ -41,6 +42,9 @@ class ConfigOptions {
 
 // Accepts these words only; without CLI11's own list of them in the help.
 CLI::Validator one_of(const std::vector<std::string>& choices);
+
+// Accepts decimal integers from `least` to `most` only. CLI11's own conversion takes 010 for 8.
+CLI::Validator whole_number(std::uint64_t least, std::uint64_t most);
 
 // The table of all settings for the end of a help text.
 std::string settings_help();

@@ -1,12 +1,16 @@
 // info and devices: what a run is, and what this machine can run on.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
-#include <thread>
+#include <string>
+#include <system_error>
+#include <vector>
 
 #include "host/commands.h"
 #include "host/config_file.h"
 #include "host/cuda_module.h"
+#include "host/error.h"
 #include "host/loaded_run.h"
 #include "host/metrics.h"
 #include "host/run_folder.h"
@@ -16,8 +20,20 @@ namespace vae {
 
 namespace {
 
+std::string size_text(double bytes) {
+    if (bytes >= 1e6) return fmt::format("{:.1f} MB", bytes / 1e6);
+    if (bytes >= 1e3) return fmt::format("{:.1f} kB", bytes / 1e3);
+    return fmt::format("{} bytes", bytes);
+}
+
+// The rest of the run can be told all the same when they cannot be read.
 void print_last_metrics(const RunFolder& folder, std::uint64_t step) {
-    const auto lines = metrics_lines_until(folder.metrics(), step);
+    std::vector<std::string> lines;
+    try {
+        lines = metrics_lines_until(folder.metrics(), step);
+    } catch (const InputError& error) {
+        fmt::print("\nno metrics: {}\n", error.what());
+    }
     if (lines.empty()) return;
     fmt::print("\nlast metrics:\n");
     for (std::size_t i = lines.size() - std::min<std::size_t>(lines.size(), 2); i < lines.size();
@@ -30,9 +46,9 @@ int run_info(const std::string& run) {
     const std::filesystem::path path = find_checkpoint(run);
     const Checkpoint checkpoint = load_checkpoint(path);
     const ParameterLayout layout = checkpoint.layout();
-    fmt::print("{}: step {}, examples of {}, written by vae {}, {:.1f} MB\n\n", path.string(),
+    fmt::print("{}: step {}, examples of {}, written by vae {}, {}\n\n", path.string(),
                checkpoint.state.step, to_text(checkpoint.shape), checkpoint.program_version,
-               static_cast<double>(std::filesystem::file_size(path)) / 1e6);
+               size_text(static_cast<double>(std::filesystem::file_size(path))));
     fmt::print("{}\n{:<24}{:<16}{:>12}\n", to_toml(checkpoint.config), "parameters", "shape",
                "count");
     std::size_t total = 0;
@@ -52,18 +68,15 @@ int run_devices() {
     const Config config;
     const auto cpu = make_cpu_backend(config, ParameterLayout(config.model, 1));
     fmt::print("cpu   {}\n", cpu->device());
-    const CudaStatus status = cuda_status();
+    const CudaStatus& status = cuda_status();
     for (std::size_t i = 0; i < status.devices.size(); ++i) {
         const CudaDevice& device = status.devices[i];
         constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-        fmt::print(
-            "cuda  {}: {}, compute capability {}.{}, {} multiprocessors, "
-            "{:.1f} of {:.1f} GiB free\n",
-            i, device.name, device.major, device.minor, device.multiprocessors,
-            static_cast<double>(device.free_bytes) / kGiB,
-            static_cast<double>(device.memory_bytes) / kGiB);
+        fmt::print("cuda  {}: {}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB\n", i,
+                   device.name, device.major, device.minor, device.multiprocessors,
+                   static_cast<double>(device.memory_bytes) / kGiB);
     }
-    if (!status.reason.empty()) fmt::print("cuda  none: {}\n", status.reason);
+    if (!status.reason.empty()) fmt::print("cuda  not usable: {}\n", status.reason);
     if (!status.runtime.empty()) {
         fmt::print("CUDA driver {}, runtime {}\n", status.driver.empty() ? "none" : status.driver,
                    status.runtime);

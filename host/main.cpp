@@ -1,11 +1,15 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <string>
-#include <system_error>
+#include <string_view>
 #include <vector>
 
 #include "host/commands.h"
@@ -18,12 +22,33 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kWrongInput = 2;
 
-// An error is one line, whatever its message holds.
+// An error is one line, whatever its message holds. That nobody may be able to read it changes
+// nothing.
 int report(std::string message, int status) {
-    std::replace(message.begin(), message.end(), '\n', ' ');
+    const auto is_control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
+    std::replace_if(message.begin(), message.end(), is_control, ' ');
     std::fflush(stdout);
-    fmt::print(stderr, "vae: error: {}\n", message);
+    std::fputs(("vae: error: " + message + '\n').c_str(), stderr);
     return status;
+}
+
+// A standard stream that is closed is as if it were /dev/null. Otherwise the next file opened would
+// take its number, and what is printed would end up in that file.
+void open_closed_streams() {
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+        if (fcntl(stream, F_GETFD) != -1 || errno != EBADF) continue;
+        // The lowest free number, which is this one.
+        const int opened = open("/dev/null", O_RDWR);
+        if (opened != stream) throw vae::RunError("a standard stream is closed, and no /dev/null");
+    }
+}
+
+// Throws RunError when what was printed did not get out.
+void finish_output() {
+    std::cout.flush();
+    if (!std::cout || std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+        throw vae::RunError("standard output cannot be written; is the disk full?");
+    }
 }
 
 std::vector<vae::Command> add_commands(CLI::App& program) {
@@ -32,6 +57,23 @@ std::vector<vae::Command> add_commands(CLI::App& program) {
             vae::add_encode_command(program),  vae::add_decode_command(program),
             vae::add_compare_command(program), vae::add_info_command(program),
             vae::add_devices_command(program)};
+}
+
+// Throws InputError for an empty value, of whatever option: most often it is a variable of the
+// shell that is not set, and it must not count as an option that is not given.
+void check_no_value_is_empty(int count, char** arguments) {
+    for (int i = 1; i < count; ++i) {
+        const std::string_view argument = arguments[i];
+        const bool is_assigned =
+            argument.starts_with("--") && argument.find('=') + 1 == argument.size();
+        if (!argument.empty() && !is_assigned) continue;
+        const std::string_view before = arguments[i - 1];
+        const std::string name = is_assigned ? std::string(argument.substr(0, argument.size() - 1))
+                                 : i > 1 && before.starts_with("-") ? std::string(before)
+                                                                    : fmt::format("argument {}", i);
+        throw vae::InputError(
+            fmt::format("{}: the value is empty; give one or leave it out altogether", name));
+    }
 }
 
 // Throws InputError when the first argument is meant as a command and is none.
@@ -79,27 +121,29 @@ int run(int count, char** arguments) {
     program.get_formatter()->column_width(34);
     program.footer("`vae COMMAND --help` tells more. A first run: vae train");
     const std::vector<vae::Command> commands = add_commands(program);
+    check_no_value_is_empty(count, arguments);
     check_command_name(commands, count, arguments);
     try {
         program.parse(count, arguments);
     } catch (const CLI::Success& success) {  // --help, --version
-        return program.exit(success);
+        const int status = program.exit(success);
+        finish_output();
+        return status;
     } catch (const CLI::ParseError& error) {
         const std::string name = arguments[1][0] == '-' ? "" : arguments[1];
         const CLI::App* command = name.empty() ? nullptr : program.get_subcommand(name);
         const bool is_extra =
             error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError);
-        return report(fmt::format("{}; see vae {}{}--help",
-                                  is_extra ? explain_extras(program, command) : error.what(), name,
-                                  name.empty() ? "" : " "),
-                      kWrongInput);
+        const std::string what = is_extra ? explain_extras(program, command) : error.what();
+        return report(
+            fmt::format("{}{} vae {}{}--help", what, what.ends_with('?') ? " See" : "; see", name,
+                        name.empty() ? "" : " "),
+            kWrongInput);
     }
     for (const auto& command : commands) {
         if (!command.options->parsed()) continue;
         const int status = command.run();
-        if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-            throw vae::RunError("standard output cannot be written; is the disk full?");
-        }
+        finish_output();
         return status;
     }
     return kWrongInput;
@@ -109,6 +153,7 @@ int run(int count, char** arguments) {
 
 int main(int count, char** arguments) {
     try {
+        open_closed_streams();
         return run(count, arguments);
     } catch (const vae::InputError& error) {
         return report(error.what(), kWrongInput);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace vae {
 
@@ -33,22 +34,47 @@ std::string rate_text(double per_second) {
     return fmt::format("{:.0f}", per_second);
 }
 
+std::string status_text(const Progress::Status& status, std::size_t columns) {
+    const LossMeans mean = means(status.totals);
+    const std::string fields[] = {
+        fmt::format("epoch {}/{}", status.epoch, status.epochs),
+        fmt::format("-elbo {:.2f}", -mean.elbo),
+        fmt::format("{} examples/s", rate_text(status.examples_per_second)),
+        fmt::format("{} left", duration_text(status.seconds_left)),
+        fmt::format("recon {:.2f}", mean.recon),
+        fmt::format("kl {:.2f}", mean.kl),
+        fmt::format("step {}/{}", status.step, status.steps),
+    };
+    std::string text;
+    for (const std::string& field : fields) {
+        const std::string longer = text.empty() ? field : text + "  " + field;
+        if (longer.size() > columns) break;
+        text = longer;
+    }
+    return text;
+}
+
 Progress::Progress(std::FILE* out, bool is_terminal)
     : out_(out), is_terminal_(is_terminal), shown_(Clock::now()) {}
+
+Progress::~Progress() {
+    clear();
+    if (out_ != nullptr) std::fflush(out_);
+}
 
 Progress Progress::standard() {
     return {stdout, isatty(STDOUT_FILENO) != 0};
 }
 
 void Progress::clear() {
-    if (has_status_) fmt::print(out_, "\r\033[K");
+    if (has_status_) std::fputs("\r\033[K", out_);
     has_status_ = false;
 }
 
 void Progress::line(const std::string& text) {
     if (out_ == nullptr) return;
     clear();
-    fmt::print(out_, "{}\n", text);
+    std::fputs((text + '\n').c_str(), out_);
     std::fflush(out_);
     shown_ = Clock::now();
 }
@@ -59,16 +85,13 @@ void Progress::update(const Status& status) {
     const auto now = Clock::now();
     if (now - shown_ < interval) return;
     shown_ = now;
-    const LossMeans mean = means(status.totals);
-    const std::string text = fmt::format(
-        "epoch {}/{}  step {}/{}  -elbo {:.2f} (recon {:.2f}, kl {:.2f})  {} examples/s  {} left",
-        status.epoch, status.epochs, status.step, status.steps, -mean.elbo, mean.recon, mean.kl,
-        rate_text(status.examples_per_second), duration_text(status.seconds_left));
     if (is_terminal_) {
-        fmt::print(out_, "\r{}\033[K", text.substr(0, columns_of(out_) - 1));
+        const std::string text = status_text(status, columns_of(out_) - 1);
+        std::fputs(fmt::format("\r{}\033[K", text).c_str(), out_);
         has_status_ = true;
     } else {
-        fmt::print(out_, "{}\n", text);
+        const std::string text = status_text(status, std::numeric_limits<std::size_t>::max());
+        std::fputs((text + '\n').c_str(), out_);
     }
     std::fflush(out_);
 }

@@ -14,20 +14,25 @@ namespace vae {
 // "3 h 05 min", "2 min 07 s", "12 s".
 std::string duration_text(double seconds);
 
-// "12 345", "1.23 M": examples a second.
+// "9876", "12.3 k", "1.23 M": examples a second.
 std::string rate_text(double per_second);
 
 class Progress {
   public:
-    // A null stream shows nothing.
+    // A null stream shows nothing. A stream that cannot be written stops no run; std::ferror tells.
     Progress(std::FILE* out, bool is_terminal);
+    // Takes the status line off the terminal, so that an error starts a line of its own.
+    ~Progress();
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
     // On standard output.
     static Progress standard();
 
     // A line that stays.
     void line(const std::string& text);
 
-    // Where the running epoch is. Shown at once on a terminal, and elsewhere every ten seconds.
+    // Where the running epoch is. Shown at most every tenth of a second on a terminal, and
+    // elsewhere at most every ten seconds.
     struct Status {
         std::uint32_t epoch = 0;  // from 1
         std::uint32_t epochs = 0;
@@ -49,5 +54,8 @@ class Progress {
     bool has_status_ = false;  // a status line is on the terminal
     Clock::time_point shown_;
 };
+
+// What update() shows: the most important fields first, and of them as many as fit.
+std::string status_text(const Progress::Status& status, std::size_t columns);
 
 }  // namespace vae

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace vae {
 
@@ -16,8 +18,23 @@ struct RunFolder {
     std::filesystem::path reconstructions() const { return root / "reconstructions.png"; }
 };
 
-// Creates a folder for a new run and removes it again, with what was written into it, unless
-// keep() is called: a run that cannot start leaves nothing behind.
+// While it lives no other process trains in the folder. It leaves no file, and ends with the
+// process however that ends.
+class RunLock {
+  public:
+    // Throws InputError when another process holds the lock or the folder cannot be opened. Where
+    // the file system has no locks there is none.
+    explicit RunLock(const std::filesystem::path& folder);
+    ~RunLock();
+    RunLock(const RunLock&) = delete;
+    RunLock& operator=(const RunLock&) = delete;
+
+  private:
+    int descriptor_;
+};
+
+// Creates and locks a folder for a new run. Unless keep() is called, removes again the run's files
+// and the folders that were not there before: a run that cannot start leaves nothing behind.
 class NewRunFolder {
   public:
     // An empty `out` stands for runs/<name of the data>-<first free number>. Throws InputError when
@@ -28,11 +45,16 @@ class NewRunFolder {
     NewRunFolder& operator=(const NewRunFolder&) = delete;
 
     const RunFolder& folder() const { return folder_; }
-    void keep() { first_created_.clear(); }
+    void keep() { is_kept_ = true; }
 
   private:
+    void create(const std::filesystem::path& target);
+    void remove_folders() const;
+
     RunFolder folder_;
-    std::filesystem::path first_created_;  // the outermost folder that was not there before
+    std::vector<std::filesystem::path> created_;  // folders that were not there before
+    std::optional<RunLock> lock_;
+    bool is_kept_ = false;
 };
 
 // Throws InputError unless a new run may be put at `out` (empty: always), before any work is done.

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <array>
 #include <csignal>
 
 namespace vae {
 
-// While it lives, the first SIGINT or SIGTERM only raises a flag, so that a run can finish its
-// chunk and save; a second one ends the program as usual. At most one at a time.
+// While it lives, the first SIGINT, SIGTERM or SIGHUP only raises a flag, so that a run can finish
+// its chunk and save; a second one of the same kind ends the program as usual. A signal that was
+// ignored, as nohup does, stays ignored. At most one object at a time.
 class StopSignal {
   public:
     StopSignal();
@@ -16,8 +18,9 @@ class StopSignal {
     bool was_raised() const;
 
   private:
-    struct sigaction old_interrupt_ = {};
-    struct sigaction old_terminate_ = {};
+    static constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGHUP};
+
+    std::array<struct sigaction, kSignals.size()> old_ = {};
 };
 
 }  // namespace vae

@@ -1,7 +1,6 @@
 #include "host/train.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -113,6 +112,13 @@ const std::vector<std::uint32_t>& Trainer::rows_of(std::uint32_t epoch) {
     return rows_;
 }
 
+void Trainer::refuse_loss(const std::string& what) const {
+    throw RunError(fmt::format(
+        "{}; the last good checkpoint is kept in {}; look at train.learning_rate ({}), train.beta "
+        "({}) and the range of the data",
+        what, folder_.checkpoint().string(), config_.train.learning_rate, config_.train.beta));
+}
+
 void Trainer::train_chunk(std::uint64_t end) {
     const auto epoch = static_cast<std::uint32_t>(step_ / steps_per_epoch_);
     const std::uint64_t within = step_ % steps_per_epoch_;
@@ -133,10 +139,8 @@ void Trainer::train_chunk(std::uint64_t end) {
     const LossTotals totals = backend_.take_totals();
     epoch_seconds_ += seconds_since(start);
     if (!is_finite(totals)) {
-        throw RunError(fmt::format(
-            "the loss is not finite in steps {} to {}; the last good checkpoint is kept in {}; "
-            "try a smaller train.learning_rate",
-            step_ + 1, step_ + steps, folder_.checkpoint().string()));
+        refuse_loss(
+            fmt::format("the loss is not finite in steps {} to {}", step_ + 1, step_ + steps));
     }
     epoch_totals_ += totals;
     step_ += steps;
@@ -169,17 +173,15 @@ void Trainer::save() {
 }
 
 // Rows of metrics, a line for people and a checkpoint, at the end of an epoch or of the run.
-LossTotals Trainer::finish_epoch() {
+void Trainer::finish_epoch() {
     const auto epoch = static_cast<std::uint32_t>((step_ - 1) / steps_per_epoch_ + 1);
     const Split split = splits_.held_out();
     const auto start = Clock::now();
     const LossTotals evaluation = backend_.evaluate(split, config_.train.beta);
     const double evaluation_seconds = seconds_since(start);
     if (!is_finite(evaluation)) {
-        throw RunError(fmt::format(
-            "the loss of the {} split is not finite after step {}; the last good checkpoint is "
-            "kept in {}; try a smaller train.learning_rate",
-            name_of(split), step_, folder_.checkpoint().string()));
+        refuse_loss(fmt::format("the loss of the {} split is not finite after step {}",
+                                name_of(split), step_));
     }
     const MetricsRow trained{step_,         epoch, Split::train, epoch_totals_, config_.train.beta,
                              epoch_seconds_};
@@ -201,7 +203,6 @@ LossTotals Trainer::finish_epoch() {
         epoch_seconds_ = 0;
     }
     save();
-    return evaluation;
 }
 
 TrainResult Trainer::run(const Checkpoint& start, const std::function<bool()>& should_stop) {
@@ -212,7 +213,7 @@ TrainResult Trainer::run(const Checkpoint& start, const std::function<bool()>& s
         const std::uint64_t end = std::min(epoch_end, total_steps_);
         train_chunk(end);
         if (step_ == end) {
-            result.evaluation = finish_epoch();
+            finish_epoch();
         } else {
             show();
         }

@@ -1,10 +1,12 @@
 // The training loop: which rows when, evaluation, metrics, checkpoints, and going on with a run.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <future>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "host/backend.h"
@@ -28,7 +30,6 @@ void check_resumable(const Checkpoint& checkpoint, const Config& config, const S
 struct TrainResult {
     bool was_stopped = false;  // by should_stop, before the last step
     std::uint64_t step = 0;
-    LossTotals evaluation;  // of the held-out split, at the end; nothing if stopped
 };
 
 class Trainer {
@@ -47,8 +48,9 @@ class Trainer {
   private:
     void start_from(const Checkpoint& start);
     void train_chunk(std::uint64_t end_of_epoch_or_run);
-    LossTotals finish_epoch();
+    void finish_epoch();
     void save();
+    [[noreturn]] void refuse_loss(const std::string& what) const;
     void show();
     const std::vector<std::uint32_t>& rows_of(std::uint32_t epoch);
 

@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
+#include <string>
+#include <system_error>
 
 #include "host/backend_choice.h"
 #include "host/commands.h"
@@ -31,109 +34,158 @@ struct TrainOptions {
     bool resume = false;
 };
 
-// Everything that can be wrong is found before this: what is made here is a run.
-RunFolder start_run(const TrainOptions& options, const Checkpoint& start) {
-    NewRunFolder made(options.out, start.config.data.source);
-    write_file_atomically(made.folder().config(), to_toml(start.config));
-    save_checkpoint(made.folder().checkpoint(), start);
-    made.keep();
-    return made.folder();
+std::string counted(std::uint64_t count, const std::string& what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
-RunFolder continue_run(const TrainOptions& options, const Checkpoint& start) {
-    const RunFolder folder{options.out};
-    write_file_atomically(folder.config(), to_toml(start.config));
-    std::string kept;
-    for (const std::string& line : metrics_lines_until(folder.metrics(), start.state.step)) {
-        kept += line + '\n';
-    }
-    write_file_atomically(folder.metrics(), kept);
-    return folder;
-}
-
-void write_pictures(const RunFolder& folder, Backend& backend, const Config& config,
-                    const Splits& splits) {
-    const ImageShape& shape = splits.train.shape;
-    if (!is_drawable(shape)) return;
+void write_samples(const RunFolder& folder, Backend& backend, const Config& config,
+                   const ImageShape& shape) {
     write_png_grid(folder.samples(),
                    prior_samples(backend, config.model.latent, config.train.seed, kSamples), shape,
                    kSampleColumns);
+}
+
+void write_reconstructions(const RunFolder& folder, Backend& backend, const Splits& splits) {
     const Split split = splits.held_out();
     const std::size_t count = std::min(kReconstructions, splits.of(split).size);
-    write_reconstruction_grid(folder.reconstructions(), reconstruct(backend, split, count), shape);
+    write_reconstruction_grid(folder.reconstructions(), reconstruct(backend, split, count),
+                              splits.train.shape);
 }
 
-// The configuration wanted, and where the run starts when it is a new one or a resumed one.
+// The configuration of a run, its data, and where it starts or goes on.
 struct Plan {
+    Plan(const Config& wanted, const Checkpoint* resumed)
+        : config(wanted),
+          splits(load_splits(config.data, config.model.likelihood)),
+          total(total_steps(config.train, splits.train.size)) {
+        config.data.source = absolute_source(config.data.source);
+        if (resumed != nullptr) check_resumable(*resumed, config, splits);
+        start = resumed != nullptr ? *resumed : initial_checkpoint(config, splits);
+        start.config = config;
+    }
+
     Config config;
-    std::optional<Checkpoint> resumed;
+    Splits splits;
+    std::uint64_t total;
+    Checkpoint start;
 };
 
-Plan make_plan(const TrainOptions& options) {
-    Plan plan;
-    ConfigBuilder builder;
-    if (options.resume) {
-        if (options.out.empty()) {
-            throw InputError("--resume: say which run to go on with: --resume --out FOLDER");
-        }
-        plan.resumed = load_checkpoint(find_checkpoint(options.out));
-        builder = ConfigBuilder(plan.resumed->config);
-    } else {
-        check_new_run_folder(options.out);
-    }
-    options.config.apply(builder);
-    plan.config = builder.finish();
-    return plan;
+ChosenBackend backend_for(const Plan& plan, const TrainOptions& options, Progress& progress) {
+    ChosenBackend chosen = choose_backend(options.backend, plan.config, plan.start.layout());
+    chosen.backend->set_data(plan.splits);
+    progress.line("backend: " + chosen.note);
+    return chosen;
 }
 
-void say_what_next(Progress& progress, const RunFolder& folder) {
+void announce(const Plan& plan, const RunFolder& folder, Progress& progress) {
+    const Config& config = plan.config;
+    for (const auto& warning : data_warnings(plan.splits, config.data, config.model.likelihood)) {
+        progress.line("warning: " + warning);
+    }
+    const Dataset& train = plan.splits.train;
+    progress.line(fmt::format("{} of {} from {}; {}; run folder {}",
+                              counted(train.size, "training example"), to_text(train.shape),
+                              config.data.source, counted(plan.total, "step"),
+                              folder.root.string()));
+    progress.line("elbo, recon and kl are means in nats per example");
+}
+
+void train_to_the_end(const Plan& plan, Backend& backend, const RunFolder& folder,
+                      Progress& progress) {
+    const StopSignal stop;
+    Trainer trainer(plan.config, plan.splits, backend, folder, progress);
+    const TrainResult result = trainer.run(plan.start, [&] { return stop.was_raised(); });
     const std::string run = folder.root.string();
+    if (result.was_stopped) {
+        throw RunError(
+            fmt::format("stopped by a signal after step {} of {}; all is saved; go on "
+                        "with: vae train --resume --out {}",
+                        result.step, plan.total, run));
+    }
+    if (is_drawable(plan.splits.train.shape)) {
+        write_samples(folder, backend, plan.config, plan.splits.train.shape);
+        write_reconstructions(folder, backend, plan.splits);
+    }
     progress.line(fmt::format("done: the run is in {}", run));
     progress.line(fmt::format("next: vae evaluate {}", run));
     progress.line(fmt::format("      vae sample {} --count 64 --out samples.png", run));
 }
 
+void start_run(const TrainOptions& options, Progress& progress) {
+    check_new_run_folder(options.out);
+    ConfigBuilder builder;
+    options.config.apply(builder);
+    const Plan plan(builder.finish(), nullptr);
+    const ChosenBackend chosen = backend_for(plan, options, progress);
+    // Everything that can be wrong was found before this: what is made here is a run.
+    NewRunFolder made(options.out, plan.config.data.source);
+    write_file_atomically(made.folder().config(), to_toml(plan.config));
+    save_checkpoint(made.folder().checkpoint(), plan.start);
+    made.keep();
+    announce(plan, made.folder(), progress);
+    train_to_the_end(plan, *chosen.backend, made.folder(), progress);
+}
+
+// A run that ended after its last checkpoint may have no pictures, or those of an earlier end.
+void complete_pictures(const Plan& plan, const TrainOptions& options, const RunFolder& folder,
+                       Progress& progress) {
+    const auto is_stale = [&folder](const std::filesystem::path& picture) {
+        std::error_code error;
+        const auto written = std::filesystem::last_write_time(picture, error);
+        return error || written < std::filesystem::last_write_time(folder.checkpoint());
+    };
+    const bool no_samples = is_stale(folder.samples());
+    const bool no_reconstructions = is_stale(folder.reconstructions());
+    const ImageShape& shape = plan.splits.train.shape;
+    if (!is_drawable(shape) || !(no_samples || no_reconstructions)) return;
+    const ChosenBackend chosen = backend_for(plan, options, progress);
+    chosen.backend->set_state(plan.start.state);
+    if (no_samples) write_samples(folder, *chosen.backend, plan.config, shape);
+    if (no_reconstructions) write_reconstructions(folder, *chosen.backend, plan.splits);
+    progress.line("wrote the pictures that the run lacked");
+}
+
+void resume_run(const TrainOptions& options, Progress& progress) {
+    if (options.out.empty()) {
+        throw InputError("--resume: say which run to go on with: --resume --out FOLDER");
+    }
+    const RunFolder folder{options.out};
+    const std::filesystem::path checkpoint = find_checkpoint(options.out);
+    if (checkpoint == folder.root) {
+        throw InputError(fmt::format("--out {}: is a file; name the run's folder", options.out));
+    }
+    const RunLock lock(folder.root);
+    const Checkpoint resumed = load_checkpoint(checkpoint);
+    ConfigBuilder builder(resumed.config);
+    options.config.apply(builder);
+    const Plan plan(builder.finish(), &resumed);
+    const std::uint64_t step = plan.start.state.step;
+    if (step >= plan.total) {
+        complete_pictures(plan, options, folder, progress);
+        progress.line(
+            fmt::format("{}: nothing left to do: {} of {} done; --epochs or --steps asks "
+                        "for more",
+                        options.out, step, counted(plan.total, "step")));
+        return;
+    }
+    const ChosenBackend chosen = backend_for(plan, options, progress);
+    std::string kept;
+    for (const std::string& line : metrics_lines_until(folder.metrics(), step)) kept += line + '\n';
+    // Nothing is written before all that has to be read was read.
+    write_file_atomically(folder.metrics(), kept);
+    write_file_atomically(folder.config(), to_toml(plan.config));
+    announce(plan, folder, progress);
+    progress.line(fmt::format("going on after step {}", step));
+    train_to_the_end(plan, *chosen.backend, folder, progress);
+}
+
 int run_train(const TrainOptions& options) {
     Progress progress = Progress::standard();
-    const Plan plan = make_plan(options);
-    const Config& config = plan.config;
-    const Splits splits = load_splits(config.data, config.model.likelihood);
-    const std::uint64_t total = total_steps(config.train, splits.train.size);
-    if (plan.resumed) check_resumable(*plan.resumed, config, splits);
-    Checkpoint start = plan.resumed ? *plan.resumed : initial_checkpoint(config, splits);
-    start.config = config;
-    if (plan.resumed && start.state.step >= total) {
-        progress.line(
-            fmt::format("{}: nothing left to do: {} of {} steps are done; "
-                        "--epochs or --steps asks for more",
-                        options.out, start.state.step, total));
-        return 0;
+    if (options.resume) {
+        resume_run(options, progress);
+    } else {
+        start_run(options, progress);
     }
-    const ChosenBackend chosen = choose_backend(options.backend, config, start.layout());
-    chosen.backend->set_data(splits);
-    progress.line("backend: " + chosen.note);
-    for (const auto& warning : data_warnings(splits, config.data, config.model.likelihood)) {
-        progress.line("warning: " + warning);
-    }
-
-    const RunFolder folder =
-        plan.resumed ? continue_run(options, start) : start_run(options, start);
-    progress.line(fmt::format("{} training examples of {} from {}; {} steps; run folder {}",
-                              splits.train.size, to_text(splits.train.shape), config.data.source,
-                              total, folder.root.string()));
-    progress.line("elbo, recon and kl are means in nats per example");
-    if (plan.resumed) progress.line(fmt::format("going on after step {}", start.state.step));
-    const StopSignal stop;
-    Trainer trainer(config, splits, *chosen.backend, folder, progress);
-    const TrainResult result = trainer.run(start, [&] { return stop.was_raised(); });
-    if (result.was_stopped) {
-        throw RunError(
-            fmt::format("stopped by a signal after step {} of {}; all is saved; go on "
-                        "with: vae train --resume --out {}",
-                        result.step, total, folder.root.string()));
-    }
-    write_pictures(folder, *chosen.backend, config, splits);
-    say_what_next(progress, folder);
     return 0;
 }
 

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -15,6 +17,7 @@
 #include "host/checkpoint.h"
 #include "host/files.h"
 #include "host/npy.h"
+#include "host/run_folder.h"
 #include "tests/error_message.h"
 #include "tests/run_program.h"
 #include "tests/temporary_folder.h"
@@ -49,6 +52,15 @@ class CliTest : public ::testing::Test {
 
     ProgramResult vae(const std::string& arguments) const {
         return testing::run_program(work(), words(arguments));
+    }
+
+    // The exit status of `vae COMMAND` in a shell, which can close streams.
+    int shell(const std::string& command) const {
+        const std::string script =
+            "cd '" + work().string() +
+            "' && exec env OMP_NUM_THREADS=1 VAE_CUDA_MODULE=/nowhere " VAE_PROGRAM " " + command;
+        const int status = std::system(script.c_str());
+        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     }
 
     // A small run in work()/run.
@@ -91,8 +103,9 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"trian", 2, "did you mean train?"},
         {"--nonsense", 2, "--nonsense"},
         {"train --lernrate 3", 2, "unknown option --lernrate"},
-        {"train --epoch 3", 2, "did you mean --epochs?"},
-        {"train surplus", 2, "surplus"},
+        {"train --epoch 3", 2, "did you mean --epochs? See vae train --help"},
+        {"train --out=", 2, "--out: the value is empty"},
+        {"train surplus", 2, "argument surplus was not expected"},
         {"train --epochs 1 --steps 1", 2, "excludes"},
         {"train --epochs", 2, "--epochs"},
         {"train --latent 0", 2, "--latent: model.latent must be an integer from 1"},
@@ -112,9 +125,10 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"train --backend cpu-double", 2, "cpu-double"},
         {"train --resume", 2, "--out"},
         {"train --config nothing.toml", 2, "nothing.toml"},
-        {"train --config .", 2, "."},
+        {"train --config .", 2, "cannot read .: Is a directory"},
+        {"train --seed 010", 2, "train.seed must be an integer of at least 0, not 010"},
         {"compare --steps 0", 2, "--steps"},
-        {"compare --backend auto", 2, "auto"},
+        {"compare --backend auto", 2, "auto not in {cuda,cpu,cpu-double}"},
         {"evaluate", 2, "RUN is required"},
         {"info", 2, "RUN is required"},
     });
@@ -134,15 +148,25 @@ TEST_F(CliTest, WrongDataAreRefused) {
     std::vector<BadRequest> requests = {
         {"train --config config.toml", 2, "config.toml:5: unknown setting model.latnet"},
         {"train --config broken.toml", 2, "broken.toml:1: "},
-        {"train --data large.npy", 2, "2"},
-        {"train --data synthetic:bars --set data.validation=6000", 2, "6000"},
+        {"train --data large.npy", 2, "example 0, position 1: the value 2 is outside [0,1]"},
+        {"train --data synthetic:bars --set data.validation=6000", 2, "data.validation"},
         {"train --data synthetic:bars --batch 1 --set train.epochs=1000000", 2, "too many"},
-        {"train --data synthetic:bars --hidden 1000000,1000000", 2, ""},
+        {"train --data synthetic:bars --hidden 1000000,1000000", 2, "too large"},
     };
-    for (const char* data : {"nothing.npy", "empty", "text", "cut.idx", "cut.npy", "folder",
-                             "mnist:folder", "mnist:nowhere", "synthetic:nonsense"}) {
-        requests.push_back({std::string("train --out new --data ") + data, 2, ""});
-        requests.push_back({std::string("compare --data ") + data, 2, ""});
+    const std::map<std::string, std::string> messages = {
+        {"nothing.npy", "no data 'nothing.npy'"},
+        {"empty", "empty: the file is empty"},
+        {"text", "text: it is neither an IDX nor an .npy file"},
+        {"cut.idx", "error: cut.idx: "},
+        {"cut.npy", "error: cut.npy: "},
+        {"folder", "folder: the folder has no .png, .jpg or .jpeg file"},
+        {"mnist:folder", "folder: no train-images-idx3-ubyte there"},
+        {"mnist:nowhere", "nowhere: no train-images-idx3-ubyte there"},
+        {"synthetic:nonsense", "no synthetic data set 'nonsense'"},
+    };
+    for (const auto& [data, message] : messages) {
+        requests.push_back({"train --out new --data " + data, 2, message});
+        requests.push_back({"compare --data " + data, 2, message});
     }
     expect_refused(requests);
 }
@@ -184,13 +208,14 @@ TEST_F(CliTest, WrongRunsAreRefused) {
 
     std::vector<BadRequest> requests = {
         {"train --data synthetic:bars --out run", 2, "--resume"},
-        {"train --resume --out nowhere", 2, "nowhere"},
-        {"train --resume --out folder", 2, "folder"},
+        {"train --resume --out nowhere", 2, "nowhere: there is no such run folder"},
+        {"train --resume --out folder", 2, "folder: the folder holds no checkpoint"},
+        {"train --resume --out run/checkpoint.safetensors", 2, "name the run's folder"},
         {"train --resume --out run --latent 3", 2, "model.latent = 2, not 3"},
-        {"train --resume --out run --data synthetic:linear-gaussian", 2, ""},
+        {"train --resume --out run --data synthetic:linear-gaussian", 2, "outside [0,1]"},
         {"evaluate run --split tset", 2, "tset"},
         {"evaluate run --split validation", 2, "validation"},
-        {"evaluate run --data synthetic:linear-gaussian", 2, ""},
+        {"evaluate run --data synthetic:linear-gaussian", 2, "outside [0,1]"},
         {"evaluate run --backend cuda", 1, "--backend cuda: "},
         {"sample run --count 0 --out s.png", 2, "--count"},
         {"sample run --count 4 --out s.jpg", 2, ".png or .npy"},
@@ -215,6 +240,109 @@ TEST_F(CliTest, AFullDiskUnderStandardOutputIsAnError) {
     const ProgramResult result = testing::run_program(work(), {"devices"}, "/dev/full");
     EXPECT_EQ(result.status, 1);
     EXPECT_EQ(result.err.rfind("vae: error: ", 0), 0U) << result.err;
+}
+
+TEST_F(CliTest, StandardStreamsMayBeFullOrClosed) {
+    struct Case {
+        const char* command;
+        int status;
+    };
+    for (const auto& [command, status] : {Case{"nonsense 2>/dev/full", 2},
+                                          {"nonsense 2>&-", 2},
+                                          {"nonsense <&- >&- 2>&-", 2},
+                                          {"--help >/dev/full 2>&1", 1},
+                                          {"--version >/dev/full 2>&1", 1},
+                                          {"train --help >/dev/full 2>&1", 1},
+                                          {"--help >&-", 0}}) {
+        EXPECT_EQ(shell(command), status) << command;
+    }
+    const std::string train = "train --data synthetic:bars --hidden 8 --latent 2 --steps 1 --out ";
+    for (const std::string closed : {">&-", ">/dev/null 2>&-", ">/dev/null <&-"}) {
+        std::filesystem::remove_all(work() / "run");
+        EXPECT_EQ(shell(train + "run " + closed), 0) << closed;
+        std::istringstream metrics(testing::text_of(work() / "run" / "metrics.jsonl"));
+        std::size_t rows = 0;
+        for (std::string line; std::getline(metrics, line); ++rows) {
+            EXPECT_TRUE(nlohmann::json::accept(line)) << closed << ": " << line;
+        }
+        EXPECT_EQ(rows, 2U) << closed;
+    }
+}
+
+TEST_F(CliTest, EmptyValuesAreRefused) {
+    train_small_run();
+    const auto before = snapshot();
+    for (const Arguments& arguments : {Arguments{"train", "--out", ""},
+                                       {"train", "--config", ""},
+                                       {"train", "--data", ""},
+                                       {"train", "--hidden", ""},
+                                       {"train", "--binarize", ""},
+                                       {"evaluate", "run", "--data", ""},
+                                       {"evaluate", "run", "--split="},
+                                       {"sample", "run", "--out", ""},
+                                       {"info", ""},
+                                       {""}}) {
+        const ProgramResult result = testing::run_program(work(), arguments);
+        EXPECT_EQ(result.status, 2) << arguments.front();
+        EXPECT_TRUE(contains(result.err, "the value is empty")) << result.err;
+    }
+    EXPECT_EQ(snapshot(), before);
+}
+
+TEST_F(CliTest, AnErrorHasNoControlCharacters) {
+    const ProgramResult result = testing::run_program(work(), {"info", "a\x1b[31m\r\n\tb"});
+    EXPECT_TRUE(contains(result.err, "a [31m   b")) << result.err;
+}
+
+TEST_F(CliTest, HiddenMirrorsWhateverWasGivenBefore) {
+    put_file(work() / "config.toml", "model.decoder_hidden = [5]\n");
+    const std::string train = "train --config config.toml --data synthetic:bars --steps 1 ";
+    for (const char* hidden : {"8,4", "[8,4]"}) {
+        std::filesystem::remove_all(work() / "run");
+        ASSERT_EQ(vae(train + "--out run --hidden " + hidden).status, 0) << hidden;
+        const std::string config = testing::text_of(work() / "run" / "config.toml");
+        EXPECT_TRUE(contains(config, "encoder_hidden = [8, 4]")) << config;
+        EXPECT_TRUE(contains(config, "decoder_hidden = [4, 8]")) << config;
+    }
+    for (const char* hidden : {"none", "[]"}) {
+        std::filesystem::remove_all(work() / "run");
+        ASSERT_EQ(vae(train + "--out run --beta .5 --hidden " + hidden).status, 0) << hidden;
+        EXPECT_TRUE(
+            contains(testing::text_of(work() / "run" / "config.toml"), "decoder_hidden = []"));
+    }
+}
+
+TEST_F(CliTest, ResumingAFinishedRunWritesThePicturesItLacks) {
+    train_small_run();
+    const auto whole = snapshot();
+    const std::filesystem::path run = work() / "run";
+    std::filesystem::remove(run / "samples.png");
+    put_file(run / "reconstructions.png", "of an earlier end");
+    std::filesystem::last_write_time(
+        run / "reconstructions.png",
+        std::filesystem::last_write_time(run / "checkpoint.safetensors") - std::chrono::hours(1));
+    const ProgramResult completed = vae("train --resume --out run");
+    EXPECT_EQ(completed.status, 0) << completed.err;
+    EXPECT_TRUE(contains(completed.out, "nothing left to do")) << completed.out;
+    EXPECT_EQ(snapshot(), whole);
+    EXPECT_FALSE(contains(vae("train --resume --out run").out, "pictures"));
+}
+
+TEST_F(CliTest, AResumeThatFailsChangesNothing) {
+    train_small_run();
+    std::filesystem::remove(work() / "run" / "metrics.jsonl");
+    std::filesystem::create_directory(work() / "run" / "metrics.jsonl");
+    expect_refused({{"train --resume --out run --steps 9", 2, "metrics.jsonl: Is a directory"}});
+    const ProgramResult info = vae("info run");
+    EXPECT_EQ(info.status, 0) << info.err;
+    EXPECT_TRUE(contains(info.out, "no metrics: cannot read run/metrics.jsonl")) << info.out;
+    EXPECT_TRUE(contains(info.out, " kB\n")) << info.out;
+}
+
+TEST_F(CliTest, ARunThatIsStillTrainingIsNotResumed) {
+    train_small_run();
+    const RunLock lock(work() / "run");
+    expect_refused({{"train --resume --out run --steps 9", 2, "run: the folder is in use"}});
 }
 
 TEST_F(CliTest, ARunHasItsFilesAndEveryCommandReadsIt) {
@@ -309,7 +437,7 @@ TEST_F(CliTest, HelpAndVersionAreFine) {
     EXPECT_TRUE(contains(vae("--help").out, "reconstruct"));
     EXPECT_TRUE(contains(vae("--version").out, "vae 0."));
     EXPECT_TRUE(contains(vae("train --help").out, "model.logvar_min = -10.0"));
-    EXPECT_TRUE(contains(vae("devices").out, "cuda  none: "));
+    EXPECT_TRUE(contains(vae("devices").out, "cuda  not usable: "));
 }
 
 }  // namespace

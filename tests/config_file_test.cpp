@@ -5,6 +5,7 @@
 #include <limits>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "host/error.h"
 #include "host/settings.h"
@@ -36,7 +37,7 @@ Config unusual_config() {
     config.train.learning_rate = 1.0 / 3;
     config.train.adam_beta1 = 0;
     config.train.adam_beta2 = 0.75;
-    config.train.adam_epsilon = 1e-300;
+    config.train.adam_epsilon = 1e-30;
     config.train.beta = 4;
     return config;
 }
@@ -92,6 +93,41 @@ TEST(ConfigFile, OverridesNeedNoQuotesAndNoBrackets) {
     EXPECT_EQ(config.train.beta, 2.0);
 }
 
+TEST(ConfigFile, NumbersAndListsOfTheCommandLineAreDecimal) {
+    const auto with = [](const std::string& assignment) {
+        ConfigBuilder builder;
+        builder.set_assignment(assignment, "--set");
+        return builder.finish();
+    };
+    EXPECT_EQ(with("train.beta=.5").train.beta, 0.5);
+    EXPECT_EQ(with("train.beta=1.").train.beta, 1.0);
+    EXPECT_EQ(with("train.learning_rate=1e-4").train.learning_rate, 1e-4);
+    EXPECT_EQ(with("train.seed=0").train.seed, 0U);
+    const std::vector<std::uint32_t> two = {8, 4};
+    for (const char* list : {"8,4", "[8,4]", "[ 8, 4 ]", "8, 4"}) {
+        EXPECT_EQ(with(std::string("model.encoder_hidden=") + list).model.encoder_hidden, two);
+    }
+    for (const char* list : {"none", "[]", "[ ]"}) {
+        const ModelConfig model = with(std::string("model.encoder_hidden=") + list).model;
+        EXPECT_TRUE(model.encoder_hidden.empty() && model.decoder_hidden.empty()) << list;
+    }
+}
+
+TEST(ConfigFile, AForgottenDecoderMirrorsTheEncoderAgain) {
+    ConfigBuilder builder(unusual_config());
+    builder.set("model.encoder_hidden", "8,4", "--hidden");
+    EXPECT_EQ(builder.finish().model.decoder_hidden, unusual_config().model.decoder_hidden);
+    builder.forget("model.decoder_hidden");
+    EXPECT_EQ(builder.finish().model.decoder_hidden, (std::vector<std::uint32_t>{4, 8}));
+}
+
+TEST(ConfigFile, AQuotedKeyWithADotIsNoSetting) {
+    EXPECT_TRUE(contains(error_of("\n\"model.latent\" = 3"),
+                         "config.toml:2: unknown setting \"model.latent\"; "));
+    EXPECT_EQ(from_toml("model.latent = 3", "config.toml").model.latent, 3U);
+    EXPECT_EQ(from_toml("\"model\".latent = 3", "config.toml").model.latent, 3U);
+}
+
 TEST(ConfigFile, ErrorsNameTheLineAndTheRemedy) {
     EXPECT_EQ(error_of("[model]\n\nlatnet = 5"),
               "config.toml:3: unknown setting model.latnet; did you mean model.latent?");
@@ -115,6 +151,18 @@ TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
                                    "model.latent=",
                                    "model.latent=true",
                                    "model.latent=99999999999999999999",
+                                   "model.latent=010",
+                                   "model.latent=0x10",
+                                   "model.latent=1_0",
+                                   "model.latent= 5",
+                                   "model.encoder_hidden=",
+                                   "model.encoder_hidden=[8",
+                                   "model.encoder_hidden=[[8]]",
+                                   "model.encoder_hidden=8,",
+                                   "model.encoder_hidden=010",
+                                   "train.beta=1e999",
+                                   "train.beta=0x1",
+                                   "data.source=\"a",
                                    "model.encoder_hidden=0",
                                    "model.encoder_hidden=4,x",
                                    "model.encoder_hidden=4,,5",

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <csignal>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -10,6 +12,7 @@
 #include "host/data_source.h"
 #include "host/error.h"
 #include "host/files.h"
+#include "host/stop_signal.h"
 #include "tests/error_message.h"
 #include "tests/temporary_folder.h"
 
@@ -157,6 +160,9 @@ TEST_F(TrainTest, ALossThatIsNotFiniteStopsTheRunAndKeepsTheCheckpoint) {
     config.train.learning_rate = 1e38;
     const std::string message = message_of<RunError>([&] { train_in(other_, config, splits_); });
     EXPECT_TRUE(contains(message, "not finite in steps 19 to 24")) << message;
+    for (const char* suspect : {"train.learning_rate (1e+38)", "train.beta (1", "the data"}) {
+        EXPECT_TRUE(contains(message, suspect)) << message;
+    }
     EXPECT_EQ(read_file(other_.checkpoint()), before);
     EXPECT_EQ(metrics_of(other_).size(), 6U);
 }
@@ -202,6 +208,71 @@ TEST(Metrics, OnlyWholeRowsUpToAStepAreKept) {
     testing::put_file(path, "{\"step\":1}\n{\"step\":2}\nnoise\n{\"step\":3}\n{\"step\":2,\"ep");
     EXPECT_EQ(metrics_lines_until(path, 2),
               (std::vector<std::string>{"{\"step\":1}", "{\"step\":2}"}));
+}
+
+class RunFolderTest : public ::testing::Test {
+  protected:
+    TemporaryFolder folder_;
+    std::filesystem::path out_ = folder_ / "a" / "b";
+};
+
+TEST_F(RunFolderTest, ARunThatCannotStartLeavesNothing) {
+    {
+        const NewRunFolder made(out_ / "", "synthetic:bars");
+        write_file_atomically(made.folder().config(), "x");
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "a"));
+    std::filesystem::create_directories(out_);
+    {
+        const NewRunFolder made(out_, "synthetic:bars");
+        write_file_atomically(made.folder().config(), "x");
+        write_file_atomically(made.folder().checkpoint(), "x");
+    }
+    EXPECT_TRUE(std::filesystem::is_directory(out_));
+    EXPECT_TRUE(std::filesystem::is_empty(out_));
+    {
+        NewRunFolder made(out_, "synthetic:bars");
+        write_file_atomically(made.folder().config(), "x");
+        made.keep();
+    }
+    EXPECT_TRUE(std::filesystem::exists(out_ / "config.toml"));
+}
+
+TEST_F(RunFolderTest, IsLockedOnce) {
+    const auto lock_again = [this] { const RunLock lock(out_); };
+    std::filesystem::create_directories(out_);
+    {
+        const NewRunFolder made(out_, "synthetic:bars");
+        EXPECT_TRUE(contains(message_of<InputError>(lock_again), "in use"));
+    }
+    lock_again();
+    EXPECT_TRUE(std::filesystem::is_empty(out_));
+}
+
+// A folder that may not be entered fails in the same way; root may enter all.
+TEST_F(RunFolderTest, AFailureToLookIsNotAMissingRun) {
+    std::filesystem::create_symlink("loop", folder_ / "loop");
+    const std::string message =
+        message_of<InputError>([this] { find_checkpoint(folder_ / "loop"); });
+    EXPECT_TRUE(contains(message, "symbolic links")) << message;
+    EXPECT_TRUE(contains(message_of<InputError>([this] { find_checkpoint(out_); }),
+                         "there is no such run folder"));
+}
+
+TEST(StopSignal, CatchesEachSignalOnceAndLeavesIgnoredOnesAlone) {
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+        const StopSignal stop;
+        EXPECT_FALSE(stop.was_raised());
+        raise(signal);
+        EXPECT_TRUE(stop.was_raised()) << signal;
+    }
+    const auto old = std::signal(SIGHUP, SIG_IGN);
+    {
+        const StopSignal stop;
+        raise(SIGHUP);
+        EXPECT_FALSE(stop.was_raised());
+    }
+    EXPECT_EQ(std::signal(SIGHUP, old), SIG_IGN);
 }
 
 }  // namespace
