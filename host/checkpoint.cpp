@@ -1,7 +1,6 @@
 #include "host/checkpoint.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <charconv>
 #include <map>
@@ -117,14 +116,6 @@ void load_state(const SafetensorsFile& file, const std::string& name, const Para
 }
 
 }  // namespace
-
-std::string to_text(const ImageShape& shape) {
-    return fmt::format("{}x{}x{}", shape.height, shape.width, shape.channels);
-}
-
-std::string to_text(std::span<const std::size_t> shape) {
-    return fmt::format("[{}]", fmt::join(shape, ", "));
-}
 
 void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
     const ParameterLayout layout = checkpoint.layout();

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "host/config.h"
 #include "host/dataset.h"
 #include "host/parameters.h"
+#include "host/shape.h"
 
 namespace vae {
 
@@ -37,9 +37,5 @@ void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkp
 // Throws InputError, naming the file and what is wrong with it: not a checkpoint, another format
 // version, a tensor that is missing, left over or of another shape than the settings imply.
 Checkpoint load_checkpoint(const std::filesystem::path& path);
-
-// "28x28x1".
-std::string to_text(const ImageShape& shape);
-std::string to_text(std::span<const std::size_t> shape);
 
 }  // namespace vae

@@ -46,23 +46,30 @@ std::string position(const ImageShape& shape, std::size_t at) {
     return fmt::format("row {}, column {}{}", pixel / shape.width, pixel % shape.width, channel);
 }
 
+const char* outside_remedy(bool is_binarized) {
+    return is_binarized
+               ? "outside [0,1], which --binarize needs: scale the values, or save bytes as uint8"
+               : "outside [0,1], which the Bernoulli likelihood needs: scale the values, save "
+                 "bytes as uint8, or use the Gaussian one";
+}
+
 }  // namespace
 
-void check_support(const Dataset& data, Likelihood likelihood, const std::string& source) {
+void check_support(const Dataset& data, Likelihood likelihood, Binarize binarize,
+                   const std::string& source) {
     const auto* values = std::get_if<std::vector<float>>(&data.values);
     if (values == nullptr) return;  // every byte stands for a number in [0,1]
-    const bool bernoulli = likelihood == Likelihood::bernoulli;
+    const bool is_binarized = binarize != Binarize::none;
+    const bool is_bounded = is_binarized || likelihood == Likelihood::bernoulli;
     for (std::size_t i = 0; i < values->size(); ++i) {
         const float value = (*values)[i];
-        const bool inside = bernoulli ? value >= 0.0f && value <= 1.0f : std::isfinite(value);
+        const bool inside = is_bounded ? value >= 0.0f && value <= 1.0f : std::isfinite(value);
         if (inside) continue;
         const std::size_t pixels = data.shape.pixels();
-        throw InputError(fmt::format(
-            "{}: example {}, {}: the value {} is {}", source, i / pixels,
-            position(data.shape, i % pixels), value,
-            !std::isfinite(value) ? "not finite: remove or replace it"
-                                  : "outside [0,1], which the Bernoulli likelihood needs: scale "
-                                    "the values, save bytes as uint8, or use the Gaussian one"));
+        throw InputError(fmt::format("{}: example {}, {}: the value {} is {}", source, i / pixels,
+                                     position(data.shape, i % pixels), value,
+                                     !std::isfinite(value) ? "not finite: remove or replace it"
+                                                           : outside_remedy(is_binarized)));
     }
 }
 

@@ -20,6 +20,7 @@
 #include "host/idx.h"
 #include "host/image_folder.h"
 #include "host/npy.h"
+#include "host/shape.h"
 #include "host/synthetic.h"
 
 namespace vae {
@@ -39,9 +40,13 @@ struct Source {
     std::optional<Dataset> test;  // the source's own
 };
 
+// Throws InputError when the system does not say, as in a folder that may not be entered.
 bool is_there(const fs::path& path) {
-    std::error_code ignored;
-    return fs::exists(path, ignored);
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    if (status.type() == fs::file_type::not_found) return false;
+    if (!error) return true;
+    throw InputError(fmt::format("cannot read {}: {}", path.string(), error.message()));
 }
 
 // A file of MNIST's, by the part of its name that tells it: "train-images" or "t10k-images".
@@ -68,8 +73,8 @@ Source load_mnist(const fs::path& folder) {
     Source source{load_idx(*train), load_idx(*test)};
     if (source.train.shape != source.test->shape) {
         throw InputError(fmt::format("{}: its images are {}, and those of {} are {}",
-                                     test->string(), describe(source.test->shape),
-                                     train->filename().string(), describe(source.train.shape)));
+                                     test->string(), to_text(source.test->shape),
+                                     train->filename().string(), to_text(source.train.shape)));
     }
     return source;
 }
@@ -124,15 +129,22 @@ Source load_source(const std::string& spec) {
         SyntheticSet set = synthetic_set(*name);
         return {std::move(set.train), std::move(set.test)};
     }
-    std::error_code ignored;
-    if (fs::is_directory(spec, ignored)) return {load_image_folder(spec), std::nullopt};
     if (!is_there(spec)) {
         throw InputError(
             fmt::format("no data '{}': it is no file or folder, and none of "
                         "fashion-mnist, mnist:DIR, synthetic:NAME",
                         spec));
     }
+    std::error_code ignored;
+    if (fs::is_directory(spec, ignored)) return {load_image_folder(spec), std::nullopt};
     return {load_file(spec), std::nullopt};
+}
+
+// The path made absolute and plain; as it is when the system cannot follow it.
+std::string absolute_path(const std::string& path) {
+    std::error_code error;
+    const fs::path absolute = fs::weakly_canonical(fs::absolute(path, error), error);
+    return error || !fs::exists(absolute, error) ? path : absolute.string();
 }
 
 Dataset split_off_test(Dataset& all) {
@@ -146,8 +158,10 @@ Dataset split_off_test(Dataset& all) {
 
 Splits load_splits(const DataConfig& data, Likelihood likelihood) {
     Source source = load_source(data.source);
-    check_support(source.train, likelihood, data.source);
-    if (source.test) check_support(*source.test, likelihood, data.source + " (test set)");
+    check_support(source.train, likelihood, data.binarize, data.source);
+    if (source.test) {
+        check_support(*source.test, likelihood, data.binarize, data.source + " (test set)");
+    }
 
     Splits splits;
     splits.test = source.test ? std::move(*source.test) : split_off_test(source.train);
@@ -171,9 +185,18 @@ Splits load_splits(const DataConfig& data, Likelihood likelihood) {
 
 Dataset load_examples(const std::string& spec) {
     Source source = load_source(spec);
-    Dataset examples = source.test ? std::move(*source.test) : std::move(source.train);
-    examples.first_index = 0;
-    return examples;
+    if (!source.test) return std::move(source.train);
+    source.test->first_index = static_cast<std::uint32_t>(source.train.size);
+    return std::move(*source.test);
+}
+
+bool is_one_set(const std::string& spec) {
+    return spec != "fashion-mnist" && !after(spec, "mnist:") && !after(spec, "synthetic:");
+}
+
+std::string absolute_source(const std::string& spec) {
+    if (const auto folder = after(spec, "mnist:")) return "mnist:" + absolute_path(*folder);
+    return is_one_set(spec) ? absolute_path(spec) : spec;
 }
 
 }  // namespace vae

@@ -27,13 +27,21 @@ namespace vae {
 // check_support. Every problem with the source is an InputError of one line.
 Splits load_splits(const DataConfig& data, Likelihood likelihood);
 
-// The test set of a source that has one of its own, all examples of any other; first_index is 0.
-// Values are not checked.
+// The test set of a source that has one of its own, all examples of any other. first_index is what
+// load_splits counts for them, so that they are binarized alike. Values are not checked.
 Dataset load_examples(const std::string& spec);
 
+// Whether the SPEC is a FILE or a FOLDER, and so has no test set of its own.
+bool is_one_set(const std::string& spec);
+
+// The SPEC with the path of a FILE, a FOLDER or mnist:DIR absolute and without symbolic links, so
+// that it names the same data from anywhere. Unchanged when there is no such file.
+std::string absolute_source(const std::string& spec);
+
 // Throws an InputError that names the source, the example, the position and the value of the first
-// value that the likelihood has no density for: outside [0,1] for Bernoulli, not finite for either.
-void check_support(const Dataset& data, Likelihood likelihood, const std::string& source);
+// value that is not finite, or, for a Bernoulli likelihood or binarized pixels, outside [0,1].
+void check_support(const Dataset& data, Likelihood likelihood, Binarize binarize,
+                   const std::string& source);
 
 // The least possible −log p(x|z) of a Bernoulli likelihood, whatever the model, when pixels x in
 // [0,1] are not binarized: Σ_pixels −x ln x − (1−x) ln(1−x), mean over examples, in nats. 0 when

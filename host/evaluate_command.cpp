@@ -2,12 +2,9 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "host/commands.h"
 #include "host/config_options.h"
-#include "host/data_source.h"
-#include "host/error.h"
 #include "host/loaded_run.h"
 #include "host/metrics.h"
 
@@ -22,27 +19,14 @@ struct EvaluateOptions {
     bool json = false;
 };
 
-Split chosen_split(const std::string& name, const Splits& splits, const std::string& source) {
-    if (name.empty()) return splits.held_out();
-    for (const Split split : {Split::train, Split::validation, Split::test}) {
-        if (name != name_of(split)) continue;
-        if (splits.of(split).size == 0) {
-            throw InputError(fmt::format("--split {}: {} has no such examples", name, source));
-        }
-        return split;
-    }
-    throw InputError(
-        fmt::format("--split {}: there is no such split; use train, validation or test", name));
-}
-
-void print_json(const EvaluateOptions& options, const LoadedRun& run, const std::string& source,
-                Split split, const LossTotals& totals) {
+void print_json(const EvaluateOptions& options, const LoadedRun& run, const RunData& data,
+                const LossTotals& totals) {
     const LossMeans mean = means(totals);
     nlohmann::ordered_json line;
     line["run"] = options.run.run;
     line["step"] = run.checkpoint.state.step;
-    line["data"] = source;
-    line["split"] = name_of(split);
+    line["data"] = data.source;
+    line["split"] = data.split_name();
     line["examples"] = totals.examples;
     line["recon"] = mean.recon;
     line["kl"] = mean.kl;
@@ -50,32 +34,31 @@ void print_json(const EvaluateOptions& options, const LoadedRun& run, const std:
     line["loss"] = mean.loss;
     line["beta"] = run.checkpoint.config.train.beta;
     line["backend"] = run.backend->name();
-    fmt::print("{}\n", line.dump());
+    // Paths may be any bytes; JSON is UTF-8.
+    fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-void print_text(const LoadedRun& run, const std::string& source, Split split,
-                const LossTotals& totals) {
+void print_text(const LoadedRun& run, const RunData& data, const LossTotals& totals) {
     const LossMeans mean = means(totals);
+    const std::string what =
+        data.is_all ? fmt::format("all {} examples of {}", totals.examples, data.source)
+                    : fmt::format("{}, {} split, {} examples", data.source, data.split_name(),
+                                  totals.examples);
     fmt::print("backend: {}\n", run.note);
-    fmt::print("{}, {} split, {} examples, after step {}; means in nats per example\n", source,
-               name_of(split), totals.examples, run.checkpoint.state.step);
+    fmt::print("{}, after step {}; means in nats per example\n", what, run.checkpoint.state.step);
     fmt::print("recon  {:.4f}\nkl     {:.4f}\nelbo   {:.4f}\nloss   {:.4f}\nbeta   {}\n",
                mean.recon, mean.kl, mean.elbo, mean.loss, run.checkpoint.config.train.beta);
 }
 
 int run_evaluate(const EvaluateOptions& options) {
     const LoadedRun run = load_run(options.run.run, options.run.backend);
-    DataConfig data = run.checkpoint.config.data;
-    if (!options.data.empty()) data.source = options.data;
-    const Splits splits = load_splits(data, run.checkpoint.config.model.likelihood);
-    const Split split = chosen_split(options.split, splits, data.source);
-    check_fits(splits.of(split), data.source, run.checkpoint);
-    run.backend->set_data(splits);
-    const LossTotals totals = run.backend->evaluate(split, run.checkpoint.config.train.beta);
+    const RunData data = load_run_data(run.checkpoint, options.data, options.split);
+    run.backend->set_data(data.splits);
+    const LossTotals totals = run.backend->evaluate(data.split, run.checkpoint.config.train.beta);
     if (options.json) {
-        print_json(options, run, data.source, split, totals);
+        print_json(options, run, data, totals);
     } else {
-        print_text(run, data.source, split, totals);
+        print_text(run, data, totals);
     }
     return 0;
 }
@@ -99,7 +82,8 @@ Command add_evaluate_command(CLI::App& program) {
     command->add_option("--data", options->data, "other data than the run's")->type_name("SPEC");
     command
         ->add_option("--split", options->split,
-                     "train, validation or test; else validation where there is one, else test")
+                     "train, validation or test; else validation where there is one, else test, "
+                     "or all of a file or folder given by --data")
         ->type_name("NAME");
     command->add_flag("--json", options->json, "one JSON object instead of text");
     return {command, [options] { return run_evaluate(*options); }};

@@ -18,12 +18,12 @@ Dataset make_dataset(std::span<const std::size_t> shape,
         throw InputError(
             fmt::format("{}: its shape is {}, and examples have the shape (N,D), "
                         "(N,H,W) or (N,H,W,C)",
-                        name, format_shape(shape)));
+                        name, to_text(shape)));
     }
     if (shape[0] == 0) throw InputError(fmt::format("{}: it holds no examples", name));
     if (element_count(shape) == 0) {
-        throw InputError(fmt::format("{}: its examples have no pixels: its shape is {}", name,
-                                     format_shape(shape)));
+        throw InputError(
+            fmt::format("{}: its examples have no pixels: its shape is {}", name, to_text(shape)));
     }
     if (shape[0] > std::numeric_limits<std::uint32_t>::max()) {
         throw InputError(
@@ -37,14 +37,10 @@ Dataset make_dataset(std::span<const std::size_t> shape,
     const std::size_t present = std::visit([](const auto& v) { return v.size(); }, values);
     if (element_count(shape) != present) {
         throw std::invalid_argument(
-            fmt::format("make_dataset: shape {} and {} values", format_shape(shape), present));
+            fmt::format("make_dataset: shape {} and {} values", to_text(shape), present));
     }
     data.values = std::move(values);
     return data;
-}
-
-std::string describe(const ImageShape& shape) {
-    return fmt::format("{} x {} x {}", shape.height, shape.width, shape.channels);
 }
 
 Dataset copy_examples(const Dataset& data, std::size_t begin, std::size_t end) {

@@ -19,9 +19,6 @@ Dataset make_dataset(std::span<const std::size_t> shape,
                      std::variant<std::vector<std::uint8_t>, std::vector<float>> values,
                      const std::string& name);
 
-// "28 x 28 x 1"
-std::string describe(const ImageShape& shape);
-
 // Examples [begin, end) as a data set of their own; first_index counts on.
 Dataset copy_examples(const Dataset& data, std::size_t begin, std::size_t end);
 

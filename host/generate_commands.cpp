@@ -4,22 +4,23 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
-#include <numeric>
+#include <new>
 #include <optional>
+#include <system_error>
 
 #include "host/commands.h"
-#include "host/data_source.h"
+#include "host/config_options.h"
 #include "host/error.h"
 #include "host/loaded_run.h"
 #include "host/npy.h"
 #include "host/pictures.h"
+#include "host/row_blocks.h"
 
 namespace vae {
 
 namespace {
 
-constexpr std::size_t kRowsAtOnce = 1024;  // bounds a backend's memory
-constexpr std::size_t kMostSamples = std::size_t{1} << 24;
+constexpr std::size_t kMostSamples = 1'000'000;
 
 struct GenerateOptions {
     RunOptions run;
@@ -40,8 +41,14 @@ std::shared_ptr<GenerateOptions> add_common(CLI::App& command, const std::string
 
 CLI::Option* add_count(CLI::App& command, GenerateOptions& options, const std::string& help) {
     return command.add_option("--count", options.count, help)
-        ->check(CLI::Range(std::size_t{1}, kMostSamples).description(""))
+        ->check(whole_number(1, kMostSamples))
         ->type_name("N");
+}
+
+LoadedRun load_and_announce(const RunOptions& options) {
+    LoadedRun run = load_run(options.run, options.backend);
+    fmt::print("backend: {}\n", run.note);
+    return run;
 }
 
 void say_written(std::size_t count, const std::string& what, const std::string& file) {
@@ -49,49 +56,42 @@ void say_written(std::size_t count, const std::string& what, const std::string& 
 }
 
 int run_sample(const GenerateOptions& options) {
-    const LoadedRun run = load_run(options.run.run, options.run.backend);
+    const LoadedRun run = load_and_announce(options.run);
     const Config& config = run.checkpoint.config;
     output_kind(options.out, run.checkpoint.shape);
-    write_images(options.out,
-                 prior_samples(*run.backend, config.model.latent,
-                               options.seed.value_or(config.train.seed), options.count),
-                 run.checkpoint.shape);
+    check_writable(options.out);
+    try {
+        write_images(options.out,
+                     prior_samples(*run.backend, config.model.latent,
+                                   options.seed.value_or(config.train.seed), options.count),
+                     run.checkpoint.shape);
+    } catch (const std::bad_alloc&) {
+        throw RunError(fmt::format(
+            "--count {}: too many samples for the memory there is; ask for fewer", options.count));
+    }
     say_written(options.count, "samples", options.out);
     return 0;
 }
 
 int run_reconstruct(const GenerateOptions& options) {
-    const LoadedRun run = load_run(options.run.run, options.run.backend);
+    const LoadedRun run = load_and_announce(options.run);
     const Checkpoint& checkpoint = run.checkpoint;
     const OutputKind kind = output_kind(options.out, checkpoint.shape);
-    DataConfig data = checkpoint.config.data;
-    if (!options.data.empty()) data.source = options.data;
-    const Splits splits = load_splits(data, checkpoint.config.model.likelihood);
-    const Split split = splits.held_out();
-    check_fits(splits.of(split), data.source, checkpoint);
-    run.backend->set_data(splits);
-    const std::size_t count = std::min(options.count, splits.of(split).size);
-    const Reconstructions pairs = reconstruct(*run.backend, split, count);
+    check_writable(options.out);
+    const RunData data = load_run_data(checkpoint, options.data);
+    run.backend->set_data(data.splits);
+    const std::size_t count = std::min(options.count, data.examples().size);
+    const Reconstructions pairs = reconstruct(*run.backend, data.split, count);
     if (kind == OutputKind::png) {
         write_reconstruction_grid(options.out, pairs, checkpoint.shape);
     } else {
         write_images(options.out, pairs.means, checkpoint.shape);
     }
-    say_written(count, fmt::format("reconstructions of {} examples", name_of(split)), options.out);
+    say_written(count,
+                data.is_all ? fmt::format("reconstructions of examples of {}", data.source)
+                            : fmt::format("reconstructions of {} examples", data.split_name()),
+                options.out);
     return 0;
-}
-
-// The posterior of every example, in order.
-Posterior encode_all(Backend& backend, std::size_t count) {
-    Posterior all;
-    for (std::size_t begin = 0; begin < count; begin += kRowsAtOnce) {
-        std::vector<std::uint32_t> rows(std::min(kRowsAtOnce, count - begin));
-        std::iota(rows.begin(), rows.end(), static_cast<std::uint32_t>(begin));
-        const Posterior some = backend.encode(backend.examples(Split::test, rows));
-        all.mu.insert(all.mu.end(), some.mu.begin(), some.mu.end());
-        all.logvar.insert(all.logvar.end(), some.logvar.begin(), some.logvar.end());
-    }
-    return all;
 }
 
 void check_npy(const std::string& option, const std::string& file) {
@@ -99,20 +99,33 @@ void check_npy(const std::string& option, const std::string& file) {
     throw InputError(fmt::format("{} {}: must end in .npy", option, file));
 }
 
-int run_encode(const GenerateOptions& options) {
+bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
+    namespace fs = std::filesystem;
+    std::error_code error;  // what cannot be resolved cannot be written either
+    return fs::weakly_canonical(fs::absolute(a, error), error) ==
+           fs::weakly_canonical(fs::absolute(b, error), error);
+}
+
+void check_encode_outputs(const GenerateOptions& options) {
     check_npy("--out", options.out);
-    if (!options.logvar.empty()) check_npy("--logvar", options.logvar);
-    const LoadedRun run = load_run(options.run.run, options.run.backend);
-    const Checkpoint& checkpoint = run.checkpoint;
-    Splits splits;
-    splits.test = load_examples(options.data);
-    check_fits(splits.test, options.data, checkpoint);
-    check_support(splits.test, checkpoint.config.model.likelihood, options.data);
-    splits.train.shape = splits.validation.shape = splits.test.shape;
-    run.backend->set_data(splits);
-    const std::size_t count = splits.test.size;
-    const Posterior posterior = encode_all(*run.backend, count);
-    const std::size_t shape[] = {count, checkpoint.config.model.latent};
+    if (options.logvar.empty()) return;
+    check_npy("--logvar", options.logvar);
+    if (same_file(options.out, options.logvar)) {
+        throw InputError(fmt::format("--logvar {}: it is the same file as --out {}; choose another",
+                                     options.logvar, options.out));
+    }
+}
+
+int run_encode(const GenerateOptions& options) {
+    check_encode_outputs(options);
+    const LoadedRun run = load_and_announce(options.run);
+    check_writable(options.out);
+    if (!options.logvar.empty()) check_writable(options.logvar);
+    const RunData data = load_run_examples(run.checkpoint, options.data);
+    run.backend->set_data(data.splits);
+    const std::size_t count = data.examples().size;
+    const Posterior posterior = encode_examples(*run.backend, data.split, count);
+    const std::size_t shape[] = {count, run.checkpoint.config.model.latent};
     write_npy(options.out, posterior.mu, shape);
     if (!options.logvar.empty()) write_npy(options.logvar, posterior.logvar, shape);
     say_written(count, "posterior means", options.out);
@@ -140,17 +153,12 @@ std::vector<float> read_latents(const std::string& file, std::size_t latent) {
 }
 
 int run_decode(const GenerateOptions& options) {
-    const LoadedRun run = load_run(options.run.run, options.run.backend);
+    const LoadedRun run = load_and_announce(options.run);
     const std::size_t latent = run.checkpoint.config.model.latent;
     output_kind(options.out, run.checkpoint.shape);
+    check_writable(options.out);
     const std::vector<float> z = read_latents(options.latents, latent);
-    std::vector<float> images;
-    for (std::size_t begin = 0; begin < z.size(); begin += kRowsAtOnce * latent) {
-        const std::size_t size = std::min(kRowsAtOnce * latent, z.size() - begin);
-        const std::vector<float> some = run.backend->decode(std::span(z).subspan(begin, size));
-        images.insert(images.end(), some.begin(), some.end());
-    }
-    write_images(options.out, images, run.checkpoint.shape);
+    write_images(options.out, decode_codes(*run.backend, z, latent), run.checkpoint.shape);
     say_written(z.size() / latent, "decoded examples", options.out);
     return 0;
 }
@@ -163,6 +171,7 @@ Command add_sample_command(CLI::App& program) {
     add_count(*command, *options, "how many; the first ones do not depend on it")
         ->capture_default_str();
     command->add_option("--seed", options->seed, "of the latent codes; the run's if not given")
+        ->check(whole_number(0, std::numeric_limits<std::uint64_t>::max()))
         ->type_name("N");
     return {command, [options] { return run_sample(*options); }};
 }

@@ -57,11 +57,11 @@ Dataset parse_idx(std::vector<std::uint8_t> file, const std::string& name) {
         throw InputError(
             fmt::format("{}: the file is too short for its shape {}: it holds {} "
                         "bytes of data; get it again",
-                        name, format_shape(extents), present));
+                        name, to_text(extents), present));
     }
     if (*count < present) {
         throw InputError(fmt::format("{}: {} bytes follow the images of shape {}: get it again",
-                                     name, present - *count, format_shape(extents)));
+                                     name, present - *count, to_text(extents)));
     }
     file.erase(file.begin(), file.begin() + static_cast<std::ptrdiff_t>(header));
     return make_dataset(extents, std::move(file), name);

@@ -20,6 +20,7 @@
 #include "host/examples.h"
 #include "host/files.h"
 #include "host/jpeg_check.h"
+#include "host/png_check.h"
 
 namespace vae {
 namespace {
@@ -58,9 +59,10 @@ std::vector<fs::path> pictures_in(const fs::path& folder) {
     return paths;
 }
 
+// stb_image has not always a reason.
 [[noreturn]] void cannot_decode(const fs::path& path, const char* reason) {
-    throw InputError(
-        fmt::format("{}: it is not a whole PNG or JPEG image ({})", path.string(), reason));
+    throw InputError(fmt::format("{}: it is not a whole PNG or JPEG image ({})", path.string(),
+                                 reason == nullptr ? "damaged" : reason));
 }
 
 // An encoded picture and what its header says.
@@ -79,6 +81,9 @@ Picture open_picture(const fs::path& path) {
         reinterpret_cast<const std::uint8_t*>(picture.file.data()), picture.file.size());
     if (!bytes.empty() && bytes[0] == 0xff && !jpeg_tables_fit(bytes)) {  // only JPEG starts so
         cannot_decode(path, "damaged Huffman tables");
+    }
+    if (is_png(bytes)) {
+        if (const char* const damage = png_damage(bytes)) cannot_decode(path, damage);
     }
     int width = 0;
     int height = 0;

@@ -1,7 +1,12 @@
 #include "host/loaded_run.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <system_error>
+
+#include "host/data_source.h"
 #include "host/error.h"
 #include "host/image.h"
 #include "host/npy.h"
@@ -9,6 +14,30 @@
 #include "host/run_folder.h"
 
 namespace vae {
+
+namespace {
+
+void check_fits(const RunData& data, const Checkpoint& checkpoint) {
+    const ImageShape& shape = data.examples().shape;
+    if (shape.pixels() == checkpoint.shape.pixels()) return;
+    throw InputError(fmt::format("{}: examples are {}, but the run was trained on {}", data.source,
+                                 to_text(shape), to_text(checkpoint.shape)));
+}
+
+Split chosen_split(const std::string& name, const Splits& splits, const std::string& source) {
+    if (name.empty()) return splits.held_out();
+    for (const Split split : {Split::train, Split::validation, Split::test}) {
+        if (name != name_of(split)) continue;
+        if (splits.of(split).size == 0) {
+            throw InputError(fmt::format("--split {}: {} has no such examples", name, source));
+        }
+        return split;
+    }
+    throw InputError(
+        fmt::format("--split {}: there is no such split; use train, validation or test", name));
+}
+
+}  // namespace
 
 LoadedRun load_run(const std::filesystem::path& run, const std::string& backend) {
     LoadedRun loaded;
@@ -21,10 +50,48 @@ LoadedRun load_run(const std::filesystem::path& run, const std::string& backend)
     return loaded;
 }
 
-void check_fits(const Dataset& data, const std::string& source, const Checkpoint& checkpoint) {
-    if (data.shape.pixels() == checkpoint.shape.pixels()) return;
-    throw InputError(fmt::format("{}: examples are {}, but the run was trained on {}", source,
-                                 to_text(data.shape), to_text(checkpoint.shape)));
+RunData load_run_examples(const Checkpoint& checkpoint, const std::string& data) {
+    const Config& config = checkpoint.config;
+    RunData loaded;
+    loaded.source = data;
+    loaded.splits.test = load_examples(data);
+    loaded.is_all = is_one_set(data);
+    check_fits(loaded, checkpoint);
+    check_support(loaded.splits.test, config.model.likelihood, config.data.binarize, data);
+    loaded.splits.train.shape = loaded.splits.validation.shape = loaded.splits.test.shape;
+    return loaded;
+}
+
+RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
+                      const std::string& split) {
+    DataConfig config = checkpoint.config.data;
+    const bool is_other = !data.empty() && absolute_source(data) != absolute_source(config.source);
+    if (is_other && split.empty() && is_one_set(data)) return load_run_examples(checkpoint, data);
+    if (is_other) {
+        config.source = data;
+        config.validation = 0;  // was for the run's own data
+    }
+    RunData loaded;
+    loaded.source = config.source;
+    loaded.splits = load_splits(config, checkpoint.config.model.likelihood);
+    loaded.split = chosen_split(split, loaded.splits, loaded.source);
+    check_fits(loaded, checkpoint);
+    return loaded;
+}
+
+void check_writable(const std::filesystem::path& out) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    const auto fail = [&out](const std::string& reason) {
+        throw RunError(fmt::format("cannot write {}: {}", out.string(), reason));
+    };
+    const fs::path target = fs::is_symlink(out, error) ? fs::weakly_canonical(out, error) : out;
+    if (fs::is_directory(target, error)) fail("it exists and is a folder");
+    const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+        fail(std::generic_category().message(errno));
+    }
+    if (!fs::is_directory(folder, error)) fail(std::generic_category().message(ENOTDIR));
 }
 
 OutputKind output_kind(const std::filesystem::path& out, const ImageShape& shape) {

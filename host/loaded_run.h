@@ -19,8 +19,30 @@ struct LoadedRun {
 // RUN is a run's folder or a checkpoint file; `backend` as in choose_backend.
 LoadedRun load_run(const std::filesystem::path& run, const std::string& backend);
 
-// Throws InputError when the examples have another number of values than the run's.
-void check_fits(const Dataset& data, const std::string& source, const Checkpoint& checkpoint);
+// The examples that a command reads for a run: values are checked, and are as many as the run's.
+struct RunData {
+    std::string source;
+    Splits splits;
+    Split split = Split::test;  // where they are
+    bool is_all = false;        // they are all that the source has
+
+    const Dataset& examples() const { return splits.of(split); }
+    // "train", "validation", "test" or "all".
+    std::string split_name() const { return is_all ? "all" : name_of(split); }
+};
+
+// From the run's own data when `data`, the SPEC of --data, is empty or names them; else from the
+// SPEC, of which no validation split is held out. `split` names the split; if empty it is the
+// held-out one, or all examples of a FILE or FOLDER other than the run's. Throws InputError.
+RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
+                      const std::string& split = "");
+
+// As load_examples: all of a FILE or FOLDER, the run's too; else the test set. Throws InputError.
+RunData load_run_examples(const Checkpoint& checkpoint, const std::string& data);
+
+// Throws RunError when `out` can be no file: its folder is missing or may not be written, or it is
+// a folder. To be called before the work that a failed write would waste.
+void check_writable(const std::filesystem::path& out);
 
 // What --out names, told by its ending.
 enum class OutputKind { png, npy };

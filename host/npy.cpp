@@ -159,12 +159,12 @@ std::vector<T> copy_values(std::span<const std::uint8_t> data, const Header& hea
         throw InputError(
             fmt::format("{}: the file is too short for its shape {}: it holds {} bytes of data; "
                         "save or copy it again",
-                        name, format_shape(header.shape), data.size()));
+                        name, to_text(header.shape), data.size()));
     }
     if (bytes < data.size()) {
         throw InputError(
             fmt::format("{}: {} bytes follow the array of shape {}: save or copy the file again",
-                        name, data.size() - bytes, format_shape(header.shape)));
+                        name, data.size() - bytes, to_text(header.shape)));
     }
     std::vector<T> values(*count);
     if (bytes != 0) std::memcpy(values.data(), data.data(), bytes);
@@ -177,7 +177,7 @@ void write_npy(const std::filesystem::path& path, std::span<const float> values,
                std::span<const std::size_t> shape) {
     if (element_count(shape) != values.size()) {
         throw std::invalid_argument(
-            fmt::format("write_npy: shape {} and {} values", format_shape(shape), values.size()));
+            fmt::format("write_npy: shape {} and {} values", to_text(shape), values.size()));
     }
     std::string extents;
     for (const std::size_t extent : shape) extents += fmt::format("{}, ", extent);

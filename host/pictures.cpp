@@ -2,16 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "host/image.h"
 #include "host/noise.h"
+#include "host/row_blocks.h"
 
 namespace vae {
 
 namespace {
 
-constexpr std::size_t kRowsAtOnce = 1024;  // bounds a backend's memory
 constexpr std::size_t kPairColumns = 8;
 
 void append(std::vector<float>& to, std::span<const float> from) {
@@ -26,30 +25,19 @@ bool is_drawable(const ImageShape& shape) {
 
 std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
                                  std::size_t count) {
-    std::vector<float> samples;
+    std::vector<float> z(count * latent);
     NoiseAddress address{.seed = seed, .purpose = Purpose::prior_sample};
-    for (std::size_t begin = 0; begin < count; begin += kRowsAtOnce) {
-        const std::size_t rows = std::min(kRowsAtOnce, count - begin);
-        std::vector<float> z(rows * latent);
-        for (std::size_t row = 0; row < rows; ++row) {
-            address.example = static_cast<std::uint32_t>(begin + row);
-            fill_normal(address, std::span<float>(z).subspan(row * latent, latent));
-        }
-        append(samples, backend.decode(z));
+    for (std::size_t row = 0; row < count; ++row) {
+        address.example = static_cast<std::uint32_t>(row);
+        fill_normal(address, std::span(z).subspan(row * latent, latent));
     }
-    return samples;
+    return decode_codes(backend, z, latent);
 }
 
 Reconstructions reconstruct(Backend& backend, Split split, std::size_t count) {
-    Reconstructions pairs;
-    for (std::size_t begin = 0; begin < count; begin += kRowsAtOnce) {
-        std::vector<std::uint32_t> rows(std::min(kRowsAtOnce, count - begin));
-        std::iota(rows.begin(), rows.end(), static_cast<std::uint32_t>(begin));
-        const std::vector<float> x = backend.examples(split, rows);
-        append(pairs.originals, x);
-        append(pairs.means, backend.decode(backend.encode(x).mu));
-    }
-    return pairs;
+    if (count == 0) return {};
+    const std::vector<float> mu = encode_examples(backend, split, count).mu;
+    return {first_examples(backend, split, count), decode_codes(backend, mu, mu.size() / count)};
 }
 
 void write_reconstruction_grid(const std::filesystem::path& path, const Reconstructions& pairs,

@@ -15,7 +15,8 @@ namespace vae {
 bool is_drawable(const ImageShape& shape);
 
 // The likelihood's means for `count` codes z from the prior, [count, pixels]. Code i is addressed
-// by (seed, prior_sample, 0, i), so the first samples do not depend on how many are asked for.
+// by (seed, prior_sample, 0, i) and decoded in blocks of one size, so the first samples do not
+// depend on how many are asked for, to the bit.
 std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
                                  std::size_t count);
 

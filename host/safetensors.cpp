@@ -63,7 +63,7 @@ std::vector<const SafeTensor*> ordered(const std::vector<SafeTensor>& tensors) {
         if (element_count(tensor.shape) != value_count(tensor)) {
             throw std::invalid_argument(
                 fmt::format("write_safetensors: {} has shape {} and {} values", tensor.name,
-                            format_shape(tensor.shape), value_count(tensor)));
+                            to_text(tensor.shape), value_count(tensor)));
         }
         order.push_back(&tensor);
     }

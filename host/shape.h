@@ -1,12 +1,15 @@
-// Shapes as files state them: numbers not to be trusted.
+// Shapes as files state them (numbers not to be trusted), and as people read them.
 #pragma once
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cstddef>
 #include <optional>
 #include <span>
 #include <string>
 
-#include <fmt/format.h>
+#include "host/dataset.h"
 
 namespace vae {
 
@@ -22,13 +25,14 @@ inline std::optional<std::size_t> element_count(std::span<const std::size_t> sha
     return count;
 }
 
-// "(2, 3)"
-inline std::string format_shape(std::span<const std::size_t> shape) {
-    std::string text;
-    for (const std::size_t extent : shape) {
-        text += fmt::format("{}{}", text.empty() ? "" : ", ", extent);
-    }
-    return "(" + text + ")";
+// "[2, 3]"
+inline std::string to_text(std::span<const std::size_t> shape) {
+    return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+// "28x28x1": height, width, channels
+inline std::string to_text(const ImageShape& shape) {
+    return fmt::format("{}x{}x{}", shape.height, shape.width, shape.channels);
 }
 
 }  // namespace vae

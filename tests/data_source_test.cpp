@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cerrno>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "host/error.h"
@@ -153,8 +155,8 @@ TEST(DataSource, MnistFolderInBothSpellings) {
         EXPECT_TRUE(contains(refusal(source), "no t10k-images"));
         put_file(folder / ("t10k-images" + ending), idx({1, 2, 1}, "xy"));
         const std::string message = refusal(source);
-        EXPECT_TRUE(contains(message, "2 x 1 x 1")) << message;
-        EXPECT_TRUE(contains(message, "1 x 2 x 1")) << message;
+        EXPECT_TRUE(contains(message, "2x1x1")) << message;
+        EXPECT_TRUE(contains(message, "1x2x1")) << message;
         put_file(folder / ("t10k-images" + ending), idx({1, 1, 2}, "xy"));
         const Splits splits = splits_of(source, 1);
         EXPECT_EQ(splits.train.size, 2u);
@@ -294,6 +296,54 @@ TEST(DataSource, ValuesOutsideTheSupportAreNamed) {
     EXPECT_TRUE(contains(refusal(path), "example 0, position 3: the value 1.5 is outside [0,1]"));
     write_npy(path, std::array{0.5f, 0.5f, 0.5f, 1.5f}, std::array<std::size_t, 4>{1, 2, 1, 2});
     EXPECT_TRUE(contains(refusal(path), "row 1, column 0, channel 1"));
+}
+
+TEST(DataSource, WhatIsBinarizedMustLieBetweenZeroAndOne) {
+    const TemporaryFolder folder;
+    const std::string path = (folder / "file.npy").string();
+    write_npy(path, std::array{0.5f, 1.5f}, std::array<std::size_t, 2>{2, 1});
+    for (const auto binarize : {Binarize::dynamic, Binarize::fixed}) {
+        DataConfig data;
+        data.source = path;
+        data.binarize = binarize;
+        const auto load = [&] { load_splits(data, kGaussian); };
+        EXPECT_TRUE(contains(message_of<InputError>(load), "[0,1], which --binarize needs"));
+    }
+    EXPECT_EQ(refusal(path, 0, kGaussian), "");
+}
+
+TEST(DataSource, ExamplesAreNumberedAsInTheSplits) {
+    const TemporaryFolder folder;
+    put_file(folder / "train-images-idx3-ubyte", idx({3, 1, 1}, "abc"));
+    put_file(folder / "t10k-images-idx3-ubyte", idx({2, 1, 1}, "de"));
+    const std::string mnist = "mnist:" + folder.path().string();
+    EXPECT_EQ(load_examples(mnist).first_index, 3u);
+    EXPECT_EQ(splits_of(mnist, 1).test.first_index, 3u);
+    EXPECT_EQ(load_examples((folder / "train-images-idx3-ubyte").string()).first_index, 0u);
+}
+
+TEST(DataSource, TheAbsoluteSourceNamesTheSameData) {
+    const TemporaryFolder folder;
+    const std::string root = fs::canonical(folder.path()).string();
+    fs::create_directory(folder / "images");
+    put_file(folder / "file", "");
+    EXPECT_EQ(absolute_source(root + "/images/"), absolute_source(root + "/images"));
+    EXPECT_EQ(absolute_source(root + "/images/../file"), root + "/file");
+    EXPECT_EQ(absolute_source("mnist:" + root + "/./images"), "mnist:" + root + "/images");
+    const std::string relative = fs::relative(root).string();
+    EXPECT_EQ(absolute_source(relative + "/file"), root + "/file");
+    for (const char* const name : {"fashion-mnist", "synthetic:bars", "no-such-file", ""}) {
+        EXPECT_EQ(absolute_source(name), name);
+    }
+}
+
+TEST(DataSource, TheSystemsReasonIsNamed) {
+    const TemporaryFolder folder;
+    fs::create_symlink("loop", folder / "loop");
+    const std::string path = (folder / "loop").string();
+    const std::string reason = std::generic_category().message(ELOOP);
+    EXPECT_TRUE(contains(refusal(path), "cannot read " + path + ": " + reason));
+    EXPECT_TRUE(contains(refusal("mnist:" + path), reason)) << refusal("mnist:" + path);
 }
 
 TEST(DataSource, TheTestSplitOfAFileIsCheckedToo) {

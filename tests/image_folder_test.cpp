@@ -103,6 +103,29 @@ TEST(ImageFolder, AJpegTableOfTooManySymbolsIsRefused) {
     EXPECT_TRUE(contains(refusal(folder.path()), "damaged Huffman tables"));
 }
 
+TEST(ImageFolder, ADamagedPngIsRefused) {
+    const TemporaryFolder folder;
+    const std::string whole = png(3, 3, 1, {1, 2, 3, 4, 5, 6, 7, 8, 9});
+    const auto refusal_of = [&folder](const std::string& file) {
+        put_file(folder / "a.png", file);
+        return refusal(folder.path());
+    };
+    EXPECT_EQ(refusal_of(whole), "");
+    // Every byte after the signature is in a chunk's length, type, data or checksum.
+    for (std::size_t at = 8; at < whole.size(); ++at) {
+        std::string damaged = whole;
+        damaged[at] = static_cast<char>(damaged[at] ^ 1);
+        EXPECT_TRUE(contains(refusal_of(damaged), "a.png: it is not a whole PNG or JPEG")) << at;
+    }
+    std::string checksum = whole;
+    checksum[whole.size() - 13] ^= 1;  // the last byte of IDAT's; IEND has 12
+    EXPECT_TRUE(contains(refusal_of(checksum), "a checksum is wrong"));
+    for (std::size_t size = 8; size < whole.size(); ++size) {
+        const std::string message = refusal_of(whole.substr(0, size));
+        EXPECT_TRUE(contains(message, "the file ends too early")) << size << message;
+    }
+}
+
 // The decoder is third-party code; this holds it to no crash on the formats that are let through.
 TEST(ImageFolder, DamagedImagesNeverCrash) {
     std::mt19937 random(11);

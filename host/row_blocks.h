@@ -1,0 +1,23 @@
+// Any number of rows through a backend, in blocks of one size. The last block is filled up with
+// zeros and the surplus dropped: a matrix product may round differently for another number of
+// rows, and this way a row's result is the same, to the bit, however many rows are asked for.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "host/backend.h"
+
+namespace vae {
+
+// Examples [0, count) of a split as the model sees them, [count, pixels].
+std::vector<float> first_examples(Backend& backend, Split split, std::size_t count);
+
+// The posteriors of examples [0, count) of a split.
+Posterior encode_examples(Backend& backend, Split split, std::size_t count);
+
+// The likelihood's mean of each row of z[rows, latent], [rows, pixels].
+std::vector<float> decode_codes(Backend& backend, std::span<const float> z, std::size_t latent);
+
+}  // namespace vae

@@ -1,0 +1,253 @@
+// The commands that use a trained run, as a user runs them: which examples they take, what they
+// write, and what they say.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "host/npy.h"
+#include "tests/error_message.h"
+#include "tests/run_program.h"
+#include "tests/temporary_folder.h"
+
+namespace vae {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::contains;
+using testing::ProgramResult;
+using testing::put_file;
+using testing::TemporaryFolder;
+
+using Arguments = std::vector<std::string>;
+
+constexpr std::uint32_t kSide = 4;
+
+// An IDX file of grey images.
+std::string grey_images(std::uint32_t count, std::uint32_t seed) {
+    std::string file = {'\0', '\0', '\x08', '\x03'};
+    for (const std::uint32_t extent : {count, kSide, kSide}) {
+        for (int shift = 24; shift >= 0; shift -= 8) file += static_cast<char>(extent >> shift);
+    }
+    std::mt19937 random(seed);
+    for (std::uint32_t i = 0; i < count * kSide * kSide; ++i) file += static_cast<char>(random());
+    return file;
+}
+
+class GenerateTest : public ::testing::Test {
+  protected:
+    GenerateTest() {
+        fs::create_directory(work());
+        put_mnist("grey", 40, 10);
+        put_file(work() / "grey.idx", grey_images(20, 3));
+    }
+
+    fs::path work() const { return folder_ / "work"; }
+
+    void put_mnist(const std::string& name, std::uint32_t train, std::uint32_t test) const {
+        fs::create_directory(work() / name);
+        put_file(work() / name / "train-images-idx3-ubyte", grey_images(train, 1));
+        put_file(work() / name / "t10k-images-idx3-ubyte", grey_images(test, 2));
+    }
+
+    // In work(), or in a folder in it.
+    ProgramResult vae(const Arguments& arguments, const std::string& in = ".") const {
+        return testing::run_program((work() / in).lexically_normal(), arguments);
+    }
+
+    // The program's output; the test fails unless it exits with 0.
+    std::string good(const Arguments& arguments, const std::string& in = ".") const {
+        const ProgramResult result = vae(arguments, in);
+        EXPECT_EQ(result.status, 0) << result.err;
+        return result.out;
+    }
+
+    nlohmann::json evaluation(Arguments arguments) const {
+        arguments.insert(arguments.begin(), {"evaluate", "run"});
+        arguments.emplace_back("--json");
+        return nlohmann::json::parse(good(arguments));
+    }
+
+    void expect_refused(const Arguments& arguments, int status, const std::string& part) const {
+        const ProgramResult result = vae(arguments);
+        EXPECT_EQ(result.status, status) << arguments.front() << ": " << result.err;
+        EXPECT_TRUE(contains(result.err, part)) << result.err;
+    }
+
+    // A small run in work()/run.
+    void train(const std::string& source, const Arguments& more = {}) const {
+        Arguments arguments = {"train",  "--data", source,    "--out", "run",      "--hidden", "8",
+                               "--seed", "5",      "--steps", "3",     "--latent", "2"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        good(arguments);
+    }
+
+    std::vector<float> values(const std::string& name) const {
+        return std::get<std::vector<float>>(read_npy(work() / name).values);
+    }
+
+    TemporaryFolder folder_;
+};
+
+// The posterior means of the examples are what reconstruct decodes, to the bit: the same examples,
+// binarized with the same noise, in blocks of one size.
+TEST_F(GenerateTest, EncodeAndDecodeAreReconstruct) {
+    train("mnist:grey", {"--binarize", "fixed"});
+    good({"encode", "run", "--data", "mnist:grey", "--out", "z.npy"});
+    good({"decode", "run", "--latents", "z.npy", "--out", "d.npy"});
+    good({"reconstruct", "run", "--count", "7", "--out", "r.npy"});
+    std::vector<float> decoded = values("d.npy");
+    const std::vector<float> reconstructed = values("r.npy");
+    ASSERT_EQ(decoded.size(), 10U * kSide * kSide);
+    ASSERT_EQ(reconstructed.size(), 7U * kSide * kSide);
+    decoded.resize(reconstructed.size());
+    EXPECT_EQ(decoded, reconstructed);
+
+    // A file of the user's own, whole, in both commands.
+    good({"encode", "run", "--data", "grey.idx", "--out", "z.npy"});
+    good({"decode", "run", "--latents", "z.npy", "--out", "d.npy"});
+    good({"reconstruct", "run", "--data", "grey.idx", "--count", "20", "--out", "r.npy"});
+    EXPECT_EQ(values("d.npy").size(), 20U * kSide * kSide);
+    EXPECT_EQ(values("d.npy"), values("r.npy"));
+}
+
+TEST_F(GenerateTest, WhatIsBinarizedMustBeProbabilities) {
+    train("mnist:grey", {"--binarize", "--likelihood", "gaussian"});
+    std::vector<float> pixels(20 * kSide * kSide, 0.5F);
+    pixels[17] = 1.5F;
+    const std::size_t shape[] = {20, kSide * kSide};
+    write_npy(work() / "large.npy", pixels, shape);
+    const std::string message =
+        "example 1, position 1: the value 1.5 is outside [0,1], which --bin";
+    expect_refused({"evaluate", "run", "--data", "large.npy"}, 2, message);
+    expect_refused({"encode", "run", "--data", "large.npy", "--out", "z.npy"}, 2, message);
+    expect_refused({"reconstruct", "run", "--data", "large.npy", "--out", "z.npy"}, 2, message);
+    EXPECT_FALSE(fs::exists(work() / "z.npy"));
+}
+
+TEST_F(GenerateTest, OtherDataHaveNoValidationSplit) {
+    put_mnist("small", 5, 4);
+    train("mnist:grey", {"--set", "data.validation=30"});
+    EXPECT_EQ(evaluation({})["split"], "validation");
+    EXPECT_EQ(evaluation({"--data", "mnist:grey"})["split"], "validation");  // the run's own
+    const auto line = evaluation({"--data", "mnist:small"});
+    EXPECT_EQ(line["split"], "test");
+    EXPECT_EQ(line["examples"], 4);
+    EXPECT_TRUE(contains(good({"reconstruct", "run", "--data", "mnist:small", "--out", "r.png"}),
+                         "wrote 4 reconstructions of test examples"));
+}
+
+TEST_F(GenerateTest, AFileOfOtherDataIsTakenWhole) {
+    train("mnist:grey");
+    const auto line = evaluation({"--data", "grey.idx"});
+    EXPECT_EQ(line["split"], "all");
+    EXPECT_EQ(line["examples"], 20);
+    EXPECT_TRUE(contains(good({"evaluate", "run", "--data", "grey.idx"}),
+                         "all 20 examples of grey.idx, after step 3"));
+    EXPECT_TRUE(contains(good({"reconstruct", "run", "--data", "grey.idx", "--out", "r.png"}),
+                         "wrote 20 reconstructions of examples of grey.idx"));
+    const auto tenth = evaluation({"--data", "grey.idx", "--split", "test"});
+    EXPECT_EQ(tenth["split"], "test");
+    EXPECT_EQ(tenth["examples"], 2);
+}
+
+TEST_F(GenerateTest, TheRunsOwnFileKeepsItsSplits) {
+    train("grey.idx");
+    for (const Arguments& data : {Arguments{}, {"--data", "grey.idx"}, {"--data", "./grey.idx"}}) {
+        const auto line = evaluation(data);
+        EXPECT_EQ(line["split"], "test");
+        EXPECT_EQ(line["examples"], 2);
+    }
+}
+
+TEST_F(GenerateTest, EncodeWritesBothFilesOrNone) {
+    train("mnist:grey");
+    const Arguments encode = {"encode", "run", "--data", "mnist:grey", "--out", "a.npy"};
+    const auto with_logvar = [&encode](const std::string& file) {
+        Arguments all = encode;
+        all.insert(all.end(), {"--logvar", file});
+        return all;
+    };
+    fs::create_directory(work() / "folder.npy");
+    expect_refused(with_logvar("nowhere/b.npy"), 1, "cannot write nowhere/b.npy: No such file");
+    expect_refused(with_logvar("folder.npy"), 1, "cannot write folder.npy: it exists and is a");
+    expect_refused(with_logvar("a.npy"), 2, "--logvar a.npy: it is the same file as --out");
+    expect_refused(with_logvar("run/../a.npy"), 2, "it is the same file as --out");
+    EXPECT_FALSE(fs::exists(work() / "a.npy"));
+    good(with_logvar("b.npy"));
+    EXPECT_EQ(values("a.npy").size(), 20U);
+    EXPECT_EQ(values("b.npy").size(), 20U);
+    EXPECT_NE(values("a.npy"), values("b.npy"));
+}
+
+TEST_F(GenerateTest, JsonOfAPathThatIsNoUtf8) {
+    train("mnist:grey");
+    fs::rename(work() / "run", work() / "r\xff");
+    const auto line = nlohmann::json::parse(good({"evaluate", "r\xff", "--json"}));
+    EXPECT_EQ(line["run"], "r\xef\xbf\xbd");  // U+FFFD
+}
+
+TEST_F(GenerateTest, ARelativeSourceIsFoundFromAnotherFolder) {
+    fs::create_directory(work() / "else");
+    for (const std::string source : {"grey.idx", "mnist:grey"}) {
+        train(source);
+        EXPECT_TRUE(contains(good({"evaluate", "../run"}, "else"), "examples, after step 3"));
+        const Arguments resume = {"train", "--resume", "--steps", "4", "--out"};
+        Arguments same = resume;
+        same.insert(same.end(), {"run", "--data", source});
+        good(same);
+        Arguments from_else = resume;
+        from_else.insert(from_else.end(), {"../run", "--steps", "5"});
+        from_else.erase(from_else.begin() + 2, from_else.begin() + 4);
+        good(from_else, "else");
+        fs::remove_all(work() / "run");
+    }
+}
+
+TEST_F(GenerateTest, EachSaysWhichBackendItTook) {
+    train("mnist:grey");
+    for (const Arguments& arguments : {Arguments{"sample", "run", "--out", "s.npy"},
+                                       {"reconstruct", "run", "--out", "r.npy"},
+                                       {"encode", "run", "--data", "mnist:grey", "--out", "z.npy"},
+                                       {"decode", "run", "--latents", "z.npy", "--out", "d.npy"}}) {
+        const std::string out = good(arguments);
+        EXPECT_EQ(out.rfind("backend: cpu on ", 0), 0U) << out;
+        EXPECT_TRUE(contains(out, "\nwrote ")) << out;
+    }
+}
+
+TEST_F(GenerateTest, NumbersAreDecimal) {
+    train("mnist:grey");
+    const auto sample = [](const std::string& option, const std::string& value) {
+        return Arguments{"sample", "run", "--out", "s.npy", option + "=" + value};
+    };
+    for (const char* const value : {"-1", "010", "0x10", "1.5", "+3", "", "1e3", "0", "1000001"}) {
+        expect_refused(sample("--count", value), 2, "--count");
+    }
+    for (const char* const value : {"-1", "010", "0x10", "18446744073709551616"}) {
+        expect_refused(sample("--seed", value), 2, "--seed");
+    }
+    EXPECT_FALSE(fs::exists(work() / "s.npy"));
+    good(sample("--seed", "18446744073709551615"));
+}
+
+TEST_F(GenerateTest, MoreSamplesLeaveTheFirstOnesAsTheyAre) {
+    train("mnist:grey");
+    good({"sample", "run", "--count", "600", "--out", "many.npy"});
+    const std::vector<float> many = values("many.npy");
+    ASSERT_EQ(many.size(), 600U * kSide * kSide);
+    for (const std::size_t count : {1U, 3U, 64U, 257U}) {
+        good({"sample", "run", "--count", std::to_string(count), "--out", "few.npy"});
+        const std::vector<float> few = values("few.npy");
+        ASSERT_EQ(few.size(), count * kSide * kSide);
+        EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin())) << count;
+    }
+}
+
+}  // namespace
+}  // namespace vae
