@@ -47,7 +47,8 @@ std::string status_text(const Progress::Status& status, std::size_t columns) {
     };
     std::string text;
     for (const std::string& field : fields) {
-        const std::string longer = text.empty() ? field : text + "  " + field;
+        const char* gap = text.empty() ? "" : "  ";
+        const std::string longer = fmt::format("{}{}{}", text, gap, field);
         if (longer.size() > columns) break;
         text = longer;
     }
@@ -58,8 +59,10 @@ Progress::Progress(std::FILE* out, bool is_terminal)
     : out_(out), is_terminal_(is_terminal), shown_(Clock::now()) {}
 
 Progress::~Progress() {
+    if (out_ == nullptr) return;
+    has_status_ = is_terminal_;  // the terminal's ^C takes room like one
     clear();
-    if (out_ != nullptr) std::fflush(out_);
+    std::fflush(out_);
 }
 
 Progress Progress::standard() {

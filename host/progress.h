@@ -21,10 +21,12 @@ class Progress {
   public:
     // A null stream shows nothing. A stream that cannot be written stops no run; std::ferror tells.
     Progress(std::FILE* out, bool is_terminal);
-    // Takes the status line off the terminal, so that an error starts a line of its own.
+    // Takes the status line and an echoed ^C off the terminal: an error starts a line of its own.
     ~Progress();
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
+    Progress(Progress&&) = delete;
+    Progress& operator=(Progress&&) = delete;
     // On standard output.
     static Progress standard();
 

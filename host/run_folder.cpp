@@ -129,7 +129,7 @@ fs::path find_checkpoint(const fs::path& run) {
     }
     std::error_code error;
     if (!fs::is_directory(run, error)) return run;
-    const fs::path checkpoint = RunFolder{run}.checkpoint();
+    fs::path checkpoint = RunFolder{run}.checkpoint();
     if (!exists(checkpoint)) {
         throw InputError(
             fmt::format("{}: the folder holds no checkpoint.safetensors; "

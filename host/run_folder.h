@@ -28,6 +28,8 @@ class RunLock {
     ~RunLock();
     RunLock(const RunLock&) = delete;
     RunLock& operator=(const RunLock&) = delete;
+    RunLock(RunLock&&) = delete;
+    RunLock& operator=(RunLock&&) = delete;
 
   private:
     int descriptor_;
@@ -43,6 +45,8 @@ class NewRunFolder {
     ~NewRunFolder();
     NewRunFolder(const NewRunFolder&) = delete;
     NewRunFolder& operator=(const NewRunFolder&) = delete;
+    NewRunFolder(NewRunFolder&&) = delete;
+    NewRunFolder& operator=(NewRunFolder&&) = delete;
 
     const RunFolder& folder() const { return folder_; }
     void keep() { is_kept_ = true; }

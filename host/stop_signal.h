@@ -14,6 +14,8 @@ class StopSignal {
     ~StopSignal();
     StopSignal(const StopSignal&) = delete;
     StopSignal& operator=(const StopSignal&) = delete;
+    StopSignal(StopSignal&&) = delete;
+    StopSignal& operator=(StopSignal&&) = delete;
 
     bool was_raised() const;
 

@@ -91,6 +91,11 @@ TEST_F(ProgressTest, ATerminalsStatusLineIsTakenOffBeforeAnotherLineAndAtTheEnd)
     EXPECT_EQ(printed(), fmt::format("{0}\r\033[Ka line\n{0}\r\033[K", status));
 }
 
+TEST_F(ProgressTest, ATerminalsLineIsClearedAtTheEndEvenWithoutAStatus) {
+    { Progress(out(), true).line("a line"); }
+    EXPECT_EQ(printed(), "a line\n\r\033[K");
+}
+
 TEST_F(ProgressTest, AFileHasPlainLines) {
     {
         Progress progress(out(), false);
