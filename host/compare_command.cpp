@@ -122,7 +122,7 @@ Command add_compare_command(CLI::App& program) {
         ->capture_default_str()
         ->type_name("NAME");
     command->add_option("--steps", options->steps, "steps before parameters are compared")
-        ->check(CLI::Range(std::uint64_t{1}, kMostSteps).description(""))
+        ->check(whole_number(1, kMostSteps))
         ->capture_default_str()
         ->type_name("N");
     command->add_option("--dump", options->dump, "--backend's first step as safetensors")

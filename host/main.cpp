@@ -14,6 +14,7 @@
 
 #include "host/commands.h"
 #include "host/error.h"
+#include "host/openmp_spin.h"
 #include "host/spelling.h"
 #include "host/version.h"
 
@@ -152,6 +153,7 @@ int run(int count, char** arguments) {
 }  // namespace
 
 int main(int count, char** arguments) {
+    vae::bound_openmp_spinning(arguments);
     try {
         open_closed_streams();
         return run(count, arguments);
