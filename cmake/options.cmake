@@ -7,6 +7,8 @@ target_compile_options(vae_options INTERFACE
 if(VAE_SANITIZE)
     target_compile_options(vae_options INTERFACE
         $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${VAE_SANITIZE} -fno-omit-frame-pointer
-                                  -fno-sanitize-recover=all>)
+                                  -fno-sanitize-recover=all
+                                  # g++ warns of impossible paths in code that it has instrumented.
+                                  -Wno-stringop-overflow -Wno-maybe-uninitialized>)
     target_link_options(vae_options INTERFACE -fsanitize=${VAE_SANITIZE})
 endif()
