@@ -80,6 +80,11 @@ TEST_F(Adam, EveryRaggedSize) {
     }
 }
 
+// The arena of 784-400-20, and around it.
+TEST_F(Adam, LargeSizes) {
+    for (const std::size_t size : {652863, 652864, 652865}) check(size);
+}
+
 TEST_F(Adam, UnalignedArrays) {
     check(131, 1);
 }

@@ -28,7 +28,7 @@ double normal_density(double x) {
 
 // f(x) with what float arithmetic may lose: CUDA's functions are good to 1 to 4 units in the last
 // place, each operation adds half a unit. In roundings (half units) of the value. The argument of
-// erfc carries two roundings, which its condition number, about x², multiplies.
+// erfc carries two roundings, which its condition number, about x² where it is small, multiplies.
 Bound value_of(Activation f, double x) {
     const auto relative = [](double value, double roundings) {
         return Bound{value, roundings * kEpsilon * std::abs(value)};
@@ -41,7 +41,7 @@ Bound value_of(Activation f, double x) {
         case Activation::softplus:
             return relative(std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))), 10);
         case Activation::gelu:
-            return relative(x * normal_cdf(x), 12 + 4 * x * x);
+            return relative(x * normal_cdf(x), 12 + (x < 0 ? 4 * x * x : 0));
         case Activation::silu:
             return relative(x * sigmoid(x), 10);
     }
@@ -61,7 +61,7 @@ Bound slope_of(Activation f, double x) {
         case Activation::softplus:
             return {s, 8 * kEpsilon * s};
         case Activation::gelu: {
-            const double tail = normal_cdf(x) * (12 + 4 * x * x);
+            const double tail = normal_cdf(x) * (12 + (x < 0 ? 4 * x * x : 0));
             const double bell = std::abs(x) * normal_density(x) * (10 + 2 * x * x);
             return {normal_cdf(x) + x * normal_density(x), (tail + bell) * kEpsilon};
         }

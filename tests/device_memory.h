@@ -5,7 +5,6 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -14,6 +13,13 @@
 #include <vector>
 
 #include "kernels/scratch.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size)
+#define ASAN_UNPOISON_MEMORY_REGION(address, size)
+#endif
 
 namespace vae::test {
 
@@ -39,19 +45,23 @@ class TestStream {
     cudaStream_t stream_ = nullptr;
 };
 
-// size elements of device memory with guard bytes before and after, checked on destruction. What
-// is not uploaded is 0xFF in every byte, a NaN for floats. shift moves the array by so many
-// elements from its 256-byte alignment.
+// size elements of device memory between guards. The guards are NaNs of their own kind, so that
+// reading them shows in any sum, and are checked on destruction, so that writing them shows as
+// well; AddressSanitizer reports both at once. What is not uploaded is 0xFF in every byte, a NaN
+// for floats. shift moves the array by so many elements from its 256-byte alignment.
 template <class T>
 class DeviceArray {
   public:
     DeviceArray(const TestStream& stream, std::size_t size, std::size_t shift = 0)
         : stream_(stream), size_(size), front_(kGuard + shift * sizeof(T)) {
         check_cuda(cudaMalloc(&memory_, bytes()), "allocate");
-        std::vector<unsigned char> fill(bytes(), kGuardByte);
-        std::fill_n(fill.begin() + static_cast<std::ptrdiff_t>(front_), size_ * sizeof(T),
-                    static_cast<unsigned char>(0xFF));
+        std::vector<unsigned char> fill(bytes(), 0xFF);
+        for (std::size_t i = 0; i < fill.size(); ++i) {
+            if (is_guard(i)) fill[i] = guard_byte(i);
+        }
         copy(memory_, fill.data(), fill.size(), cudaMemcpyHostToDevice);
+        ASAN_POISON_MEMORY_REGION(memory_, front_);
+        ASAN_POISON_MEMORY_REGION(memory_ + back(), kGuard);
     }
     DeviceArray(const TestStream& stream, const std::vector<T>& values, std::size_t shift = 0)
         : DeviceArray(stream, values.size(), shift) {
@@ -63,6 +73,7 @@ class DeviceArray {
         } catch (const std::exception& error) {
             ADD_FAILURE() << error.what();
         }
+        ASAN_UNPOISON_MEMORY_REGION(memory_, bytes());
         EXPECT_EQ(cudaFree(memory_), cudaSuccess);
     }
     DeviceArray(const DeviceArray&) = delete;
@@ -80,18 +91,25 @@ class DeviceArray {
 
     bool guards_intact() {
         std::vector<unsigned char> all(bytes());
+        ASAN_UNPOISON_MEMORY_REGION(memory_, bytes());
         copy(all.data(), memory_, all.size(), cudaMemcpyDeviceToHost);
-        const auto first = all.begin() + static_cast<std::ptrdiff_t>(front_);
-        const auto last = first + static_cast<std::ptrdiff_t>(size_ * sizeof(T));
-        const auto intact = [](unsigned char byte) { return byte == kGuardByte; };
-        return std::all_of(all.begin(), first, intact) && std::all_of(last, all.end(), intact);
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            if (is_guard(i) && all[i] != guard_byte(i)) return false;
+        }
+        return true;
     }
 
   private:
     static constexpr std::size_t kGuard = 256;
-    static constexpr unsigned char kGuardByte = 0xA5;
 
-    std::size_t bytes() const { return front_ + size_ * sizeof(T) + kGuard; }
+    std::size_t back() const { return front_ + size_ * sizeof(T); }
+    std::size_t bytes() const { return back() + kGuard; }
+    bool is_guard(std::size_t byte) const { return byte < front_ || byte >= back(); }
+    // Of the word 0xFFC5A5A5, a quiet NaN, counted from the array's start as its elements are.
+    unsigned char guard_byte(std::size_t byte) const {
+        constexpr unsigned char kWord[] = {0xA5, 0xA5, 0xC5, 0xFF};
+        return kWord[(byte + 4 - front_ % 4) % 4];
+    }
     void copy(void* to, const void* from, std::size_t count, cudaMemcpyKind kind) const {
         check_cuda(cudaMemcpyAsync(to, from, count, kind, stream_.get()), "copy");
         stream_.synchronize();

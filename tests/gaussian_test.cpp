@@ -63,7 +63,9 @@ TEST_F(Gaussian, LargeSizes) {
 }
 
 TEST_F(Gaussian, SeveralRowsAWarpInSeveralColumnsOfTiles) {
-    check(kLaunchers, kReference, kLossRoundings, kTwoRowsAWarp);
+    for (const Shape& shape : {kTwoRowsAWarp, kTwoRowsAWarpWide, kEightRowsAWarp}) {
+        check(kLaunchers, kReference, kLossRoundings, shape);
+    }
 }
 
 TEST_F(Gaussian, UnalignedArrays) {

@@ -174,7 +174,7 @@ def recompute(metadata, tensors):
 
 def relative_error(ours, theirs):
     """Relative L2 error, NaN or infinity where the two cannot be compared."""
-    if ours is None or ours.size == 0 or ours.size != theirs.size:
+    if ours is None or ours.size == 0 or (ours.shape or (1,)) != (theirs.shape or (1,)):
         return math.nan
     difference = np.linalg.norm(ours.astype(np.float64).ravel() - theirs.ravel())
     scale = np.linalg.norm(theirs)

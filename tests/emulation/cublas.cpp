@@ -15,6 +15,7 @@ struct cublasContext {
     cudaStream_t stream = nullptr;
     cublasPointerMode_t pointer_mode = CUBLAS_POINTER_MODE_HOST;
     cublasMath_t math_mode = CUBLAS_DEFAULT_MATH;
+    bool has_own_workspace = true;  // and none of the caller's
 };
 
 namespace emulation {
@@ -163,6 +164,7 @@ cublasStatus_t enqueue_product(const cublasContext& handle, const Product& p) {
         return CUBLAS_STATUS_EXECUTION_FAILED;
     }
     if (p.m == 0 || p.n == 0 || p.batch == 0) return CUBLAS_STATUS_SUCCESS;
+    if (handle.has_own_workspace) ++runtime().products_in_own_workspace;
     if (handle.pointer_mode == CUBLAS_POINTER_MODE_DEVICE) {
         enqueue(handle.stream,
                 {cudaGraphNodeTypeKernel, [p] { run_product(p, *p.alpha, *p.beta); }});
@@ -223,6 +225,7 @@ cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {
             return CUBLAS_STATUS_INVALID_VALUE;
         }
         handle->stream = stream;
+        handle->has_own_workspace = true;
         return CUBLAS_STATUS_SUCCESS;
     });
 }
@@ -240,7 +243,9 @@ cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t handle, void* workspace, std
         const bool aligned =
             reinterpret_cast<std::uintptr_t>(workspace) % emulation::kWorkspaceAlignment == 0;
         const bool fits = size == 0 || emulation::is_device_range(workspace, size);
-        return aligned && fits ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+        if (!aligned || !fits) return CUBLAS_STATUS_INVALID_VALUE;
+        handle->has_own_workspace = false;
+        return CUBLAS_STATUS_SUCCESS;
     });
 }
 

@@ -137,6 +137,22 @@ TEST_F(Cublas, ChecksArguments) {
     EXPECT_EQ(cublasSetWorkspace(handle_, matrix.data(), 64), CUBLAS_STATUS_SUCCESS);
 }
 
+TEST_F(Cublas, SettingAStreamTakesTheWorkspaceBack) {
+    const Buffer<float> matrix(std::vector<float>(64, 1));
+    const float one = 1;
+    const auto multiply = [&] {
+        EXPECT_EQ(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, matrix.data(), 1,
+                              matrix.data(), 1, &one, matrix.data(), 1),
+                  CUBLAS_STATUS_SUCCESS);
+        return products_in_own_workspace();
+    };
+    EXPECT_EQ(multiply(), 1u);
+    ASSERT_EQ(cublasSetWorkspace(handle_, matrix.data(), matrix.bytes()), CUBLAS_STATUS_SUCCESS);
+    EXPECT_EQ(multiply(), 1u);
+    ASSERT_EQ(cublasSetStream(handle_, stream()), CUBLAS_STATUS_SUCCESS);
+    EXPECT_EQ(multiply(), 2u);
+}
+
 TEST_F(Cublas, AMatrixBeyondItsAllocationIsAnIllegalAddress) {
     const Buffer<float> matrix(15);
     const float one = 1;

@@ -37,7 +37,10 @@ struct SignatureOf {
 
     static constexpr std::array<std::size_t, sizeof...(Parameters) + 1> kSizes = {
         sizeof(Parameters)..., 0};
-    static constexpr KernelSignature kValue = {&call, sizeof...(Parameters), kSizes.data()};
+    static constexpr std::array<bool, sizeof...(Parameters) + 1> kArePointers = {
+        std::is_pointer_v<Parameters>..., false};
+    static constexpr KernelSignature kValue = {&call, sizeof...(Parameters), kSizes.data(),
+                                               kArePointers.data()};
 };
 
 }  // namespace emulation

@@ -17,10 +17,9 @@ inline constinit dim3 gridDim{};
 inline constexpr int warpSize = 32;
 
 #define __launch_bounds__(...)
-// One block runs at a time, so a static object is as good as shared memory, and
-// AddressSanitizer guards it.
+// Not a word here: a static object could not be poisoned for each block, and would hide reads of
+// what nobody wrote. Kernels have dynamic_shared().
 #undef __shared__
-#define __shared__ static
 
 namespace emulation {
 
@@ -259,7 +258,3 @@ template <class T>
 void __stcs(T* address, std::type_identity_t<T> value) {
     *address = value;
 }
-
-// Kernels run one after the other, each after all before it.
-inline void cudaGridDependencySynchronize() {}
-inline void cudaTriggerProgrammaticLaunchCompletion() {}

@@ -25,6 +25,7 @@ struct KernelSignature {
     void (*call)(const void* kernel, const void* const* arguments);
     std::size_t parameters;
     const std::size_t* sizes;
+    const bool* are_pointers;
 };
 
 // Makes the signature known under which cudaLaunchKernelExC is about to be asked for a kernel.

@@ -27,6 +27,10 @@ void fail_call(const std::string& call, std::uint64_t n, int status);
 std::map<std::string, std::uint64_t> calls();
 std::map<std::string, std::uint64_t> launches();
 
+// cuBLAS's products since the last reset for which nobody gave it a workspace, or took it back by
+// setting a stream after it.
+std::uint64_t products_in_own_workspace();
+
 // What was created and not yet destroyed.
 struct Live {
     std::size_t device_allocations = 0;

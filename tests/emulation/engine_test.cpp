@@ -287,20 +287,6 @@ TEST_F(Engine, GoesOnAfterADeadKernel) {
     EXPECT_THAT(sum.download(), ElementsAre(127.0f * 64.0f));
 }
 
-__global__ void static_shared_kernel(int* out) {
-    __shared__ int last;
-    if (threadIdx.x == blockDim.x - 1) last = static_cast<int>(blockIdx.x);
-    __syncthreads();
-    out[blockIdx.x * blockDim.x + threadIdx.x] = last;
-}
-
-TEST_F(Engine, StaticSharedMemoryIsOfTheBlock) {
-    const Buffer<int> out(8);
-    launch(static_shared_kernel, 2, 4, 0, out.data());
-    ASSERT_EQ(synchronize(), cudaSuccess);
-    EXPECT_THAT(out.download(), ElementsAre(0, 0, 0, 0, 1, 1, 1, 1));
-}
-
 __global__ void spin_kernel(volatile int* flag) {
     if (threadIdx.x == 31) *flag = 1;
     while (*flag == 0) __nanosleep(100);

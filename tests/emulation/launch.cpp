@@ -30,10 +30,9 @@ cudaError_t check_shape(dim3 grid, dim3 block) {
 cudaError_t check_attributes(const cudaLaunchConfig_t& config) {
     for (unsigned i = 0; i < config.numAttrs; ++i) {
         switch (config.attrs[i].id) {
-            // Orders that running one kernel after the other satisfies.
+            // Changes nothing where one kernel runs after the other.
             case cudaLaunchAttributeIgnore:
             case cudaLaunchAttributePriority:
-            case cudaLaunchAttributeProgrammaticStreamSerialization:
                 break;
             default:
                 return refuse(cudaErrorNotSupported,
@@ -52,9 +51,25 @@ std::shared_ptr<const void> copy_argument(const void* from, std::size_t size) {
             }};
 }
 
+// The number of a pointer, from 1, to memory that the device does not see; 0 if there is none.
+std::size_t foreign_pointer(const Kernel& kernel) {
+    for (std::size_t i = 0; i < kernel.signature->parameters; ++i) {
+        if (!kernel.signature->are_pointers[i]) continue;
+        const void* const pointer = *static_cast<void* const*>(kernel.arguments[i].get());
+        if (pointer != nullptr && !is_visible_to_device(pointer)) return i + 1;
+    }
+    return 0;
+}
+
 void run_kernel(const Kernel& kernel) {
     Runtime& device = runtime();
     ++device.launches.try_emplace(kernel.name).first->second;
+    if (const std::size_t parameter = foreign_pointer(kernel); parameter != 0) {
+        break_device(cudaErrorIllegalAddress,
+                     fmt::format("{}: parameter {} points to memory that is not the device's",
+                                 kernel.name, parameter));
+        return;
+    }
     const std::string failure = execute(kernel, device.turns);
     if (!failure.empty()) break_device(cudaErrorLaunchFailure, failure);
 }

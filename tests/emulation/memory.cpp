@@ -136,6 +136,11 @@ cudaError_t copy_now(const Copy& copy, cudaMemcpyKind kind, const char* who) {
     if (const cudaError_t status = check_copy(copy, kind, who); status != cudaSuccess) {
         return status;
     }
+    if (place_of(copy.to, 1) == Place::device && place_of(copy.from, 1) == Place::device) {
+        return refuse(
+            cudaErrorNotSupported,
+            fmt::format("{}: a device does not wait for copies within it; name a stream", who));
+    }
     run_blocking_streams();
     if (runtime().broken == cudaSuccess) copy.run();
     return cudaSuccess;
@@ -196,15 +201,6 @@ cudaError_t check_fill(const Fill& fill, const char* who) {
                               static_cast<const void*>(fill.to)));
 }
 
-cudaError_t fill_now(const Fill& fill, const char* who) {
-    if (const cudaError_t status = check_no_capture(who); status != cudaSuccess) return status;
-    if (fill.is_empty()) return cudaSuccess;
-    if (const cudaError_t status = check_fill(fill, who); status != cudaSuccess) return status;
-    run_blocking_streams();
-    if (runtime().broken == cudaSuccess) fill.run();
-    return cudaSuccess;
-}
-
 cudaError_t fill_on_stream(const Fill& fill, cudaStream_t stream, const char* who) {
     if (const cudaError_t status = check_stream(stream, who); status != cudaSuccess) return status;
     if (fill.is_empty()) return cudaSuccess;
@@ -217,6 +213,15 @@ cudaError_t fill_on_stream(const Fill& fill, cudaStream_t stream, const char* wh
 
 bool is_device_range(const void* pointer, std::size_t size) {
     return place_of(pointer, size) == Place::device;
+}
+
+bool is_visible_to_device(const void* pointer) {
+    const auto& allocations = runtime().allocations;
+    const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+    auto next = allocations.upper_bound(address);
+    if (next == allocations.begin()) return false;
+    const auto& [start, allocation] = *--next;
+    return address <= start + allocation.size;
 }
 
 }  // namespace emulation
@@ -321,22 +326,9 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from,
     });
 }
 
-cudaError_t cudaMemset(void* to, int value, std::size_t size) {
-    return call("cudaMemset", [&](Runtime&) {
-        return emulation::fill_now({to, size, value, size}, "cudaMemset");
-    });
-}
-
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t size, cudaStream_t stream) {
     return call("cudaMemsetAsync", [&](Runtime&) {
         return emulation::fill_on_stream({to, size, value, size}, stream, "cudaMemsetAsync");
-    });
-}
-
-cudaError_t cudaMemset2D(void* to, std::size_t pitch, int value, std::size_t width,
-                         std::size_t height) {
-    return call("cudaMemset2D", [&](Runtime&) {
-        return emulation::fill_now({to, pitch, value, width, height}, "cudaMemset2D");
     });
 }
 

@@ -85,6 +85,7 @@ struct Runtime {
     std::vector<cudaGraphExec_t> executable_graphs;
     std::vector<std::unique_ptr<Capture>> captures;
     std::size_t cublas_handles = 0;
+    std::uint64_t products_in_own_workspace = 0;
     std::unordered_map<const void*, const KernelSignature*> signatures;
     std::unordered_map<const void*, std::string> names;
     std::unordered_map<const void*, int> shared_limits;
@@ -139,6 +140,8 @@ void run_blocking_streams();
 
 // Whether [pointer, pointer + size) lies in one allocation on the device.
 bool is_device_range(const void* pointer, std::size_t size);
+// Whether a kernel may be given the pointer: into memory of the device or pinned, or to its end.
+bool is_visible_to_device(const void* pointer);
 
 // The kernel's name in the symbol table of its binary, without namespaces and parameters.
 std::string name_of_kernel(const void* function);

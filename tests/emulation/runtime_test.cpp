@@ -110,6 +110,27 @@ TEST_F(EmulatedRuntime, CopiesAndFillsRectangles) {
               cudaErrorInvalidPitchValue);
 }
 
+TEST_F(EmulatedRuntime, CopiesWithinTheDeviceNeedAStream) {
+    const Buffer<int> from(std::vector{7});
+    const Buffer<int> to(1);
+    EXPECT_EQ(cudaMemcpy(to.data(), from.data(), to.bytes(), cudaMemcpyDeviceToDevice),
+              cudaErrorNotSupported);
+    ASSERT_EQ(
+        cudaMemcpyAsync(to.data(), from.data(), to.bytes(), cudaMemcpyDeviceToDevice, stream()),
+        cudaSuccess);
+    ASSERT_EQ(synchronize(), cudaSuccess);
+    EXPECT_THAT(to.download(), ElementsAre(7));
+}
+
+TEST_F(EmulatedRuntime, AKernelIsGivenOnlyPointersThatTheDeviceSees) {
+    const Buffer<int> value(std::vector{1});
+    int local = 1;
+    launch(add_kernel, 1, 1, 0, &local, 5);
+    EXPECT_EQ(synchronize(), cudaErrorIllegalAddress);
+    EXPECT_EQ(local, 1);
+    EXPECT_TRUE(last_message_has("add_kernel: parameter 1")) << last_message();
+}
+
 TEST_F(EmulatedRuntime, NothingRunsUntilSomebodySynchronizes) {
     const Buffer<int> value(std::vector{1});
     launch(add_kernel, 1, 1, 0, value.data(), 5);
