@@ -20,25 +20,16 @@ struct BernoulliPixel {
 
 void bernoulli_forward(const float* product, const float* bias, const float* x, int rows, int cols,
                        float* recon, const Scratch& scratch, cudaStream_t stream) {
-    LikelihoodOp<BernoulliPixel, false> op = {};
-    op.product = product;
-    op.bias = bias;
-    op.x = x;
-    op.cols = static_cast<std::size_t>(cols);
-    op.recon = recon;
+    const auto op =
+        likelihood_op<BernoulliPixel, false>(BernoulliPixel{}, product, bias, x, cols, recon);
     launch_likelihood("bernoulli_forward", op, rows, cols, scratch, stream);
 }
 
 void bernoulli_forward_backward(const float* product, const float* bias, const float* x, int rows,
                                 int cols, float scale, float* recon, float* d_product,
                                 float* d_bias, const Scratch& scratch, cudaStream_t stream) {
-    LikelihoodOp<BernoulliPixel, true> op = {};
-    op.product = product;
-    op.bias = bias;
-    op.x = x;
-    op.cols = static_cast<std::size_t>(cols);
+    auto op = likelihood_op<BernoulliPixel, true>(BernoulliPixel{}, product, bias, x, cols, recon);
     op.scale = scale;
-    op.recon = recon;
     op.d_product = d_product;
     op.d_bias = d_bias;
     launch_likelihood("bernoulli_forward_backward", op, rows, cols, scratch, stream);

@@ -50,7 +50,7 @@ struct Silu {
 
 // d_pre = d_h · f'(product + bias) and its column sums.
 template <class Function>
-struct BackwardOp {
+struct ActivationBackwardOp {
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = true;
     template <int V>
@@ -134,7 +134,7 @@ void bias_activation_backward(Activation f, const float* product, const float* b
     }
     const bool wide = cols % 4 == 0 && aligned_to_16(product, bias, d_h, d_pre);
     with_function(f, kLauncher, [&](auto function) {
-        const BackwardOp<decltype(function)> op{product, bias, d_h, width, d_pre, d_bias};
+        const ActivationBackwardOp<decltype(function)> op{product, bias, d_h, width, d_pre, d_bias};
         launch_tiles(kLauncher, op, rows, cols, wide, scratch, stream);
     });
 }

@@ -19,10 +19,12 @@ enum class Activation { relu, tanh, softplus, gelu, silu };
 // Shapes    product[rows, cols], bias[cols], h[rows, cols]; any rows, cols >= 0
 // Writes    overwrites h, which may be product
 // Numerics  float. Relative error in roundings (2^-24 each), at most: relu 0, tanh 5, softplus and
-//           silu 10, gelu 12 + 4x² at x = product + bias rounded to float: far in its tail the
-//           rounding of Φ's argument counts x² times. NaN in gives NaN out, relu too.
-// Cost      8 bytes an element; bound by memory bandwidth
-// Launch    tiles, see kernels/tile.cuh
+//           silu 10, gelu 12, and 4x² more at x = product + bias < 0 rounded to float: far in this
+//           tail the rounding of Φ's argument counts x² times. NaN in gives NaN out, relu too.
+// Cost      8 bytes an element and, about, 2 (relu), 25 (tanh, silu) or 70 (softplus, gelu)
+//           instructions of PTX; bound by memory bandwidth, the last by instructions where memory
+//           is fast
+// Launch    tiles of 256 threads, see kernels/tile.cuh
 void bias_activation_forward(Activation f, const float* product, const float* bias, int rows,
                              int cols, float* h, cudaStream_t stream);
 
@@ -32,10 +34,12 @@ void bias_activation_forward(Activation f, const float* product, const float* bi
 //           d_bias is zero if rows is 0.
 // Numerics  float; f' is computed again from product rather than read. Error of f' at most, in
 //           roundings: relu 0, tanh 12, softplus 8·s, silu 12·s·(1 + |x|), with s = sigmoid x, gelu
-//           (12 + 4x²)·Φ(x) + (10 + 2x²)·|x|·φ(x). Column sums: float over the rows of a tile (at
-//           most 64), double across tiles, in a fixed order. NaN comes through.
-// Cost      12 bytes an element; bound by memory bandwidth
-// Launch    tiles. Throws std::invalid_argument if scratch is too small.
+//           (12, and 4x² more for x < 0)·Φ(x) + (10 + 2x²)·|x|·φ(x). Column sums: float over the
+//           rows of a tile (at most 64), double across tiles, in a fixed order. NaN comes through.
+// Cost      12 bytes an element and, about, 5 (relu), 30 (tanh, softplus, silu) or 95 (gelu)
+//           instructions of PTX; bound as above
+// Launch    tiles, with 12 KiB of shared memory (3 if an array is not aligned to 16 bytes or
+//           cols % 4 is not 0). Throws std::invalid_argument if scratch is too small.
 void bias_activation_backward(Activation f, const float* product, const float* bias,
                               const float* d_h, int rows, int cols, float* d_pre, float* d_bias,
                               const Scratch& scratch, cudaStream_t stream);

@@ -1,6 +1,8 @@
 // Scalar functions that more than one kernel needs. NaN in gives NaN out.
 #pragma once
 
+#include <cuda_runtime.h>
+
 namespace vae::kernels {
 
 // 1 / (1 + exp(−x)) given e = exp(−|x|): never overflows, and keeps its relative accuracy for

@@ -25,33 +25,27 @@ struct GaussianPixel {
 
 template <bool kBackward>
 LikelihoodOp<GaussianPixel, kBackward> make_op(const float* product, const float* bias,
-                                               const float* x, int cols, float sigma, float* recon,
+                                               const float* x, int cols, double sigma, float* recon,
                                                const char* launcher) {
     require(sigma > 0 && std::isfinite(sigma), launcher, "sigma must be positive and finite");
-    const double exact_sigma = sigma;
-    LikelihoodOp<GaussianPixel, kBackward> op = {};
-    op.pixel.inverse_sigma = static_cast<float>(1 / exact_sigma);
-    op.pixel.inverse_variance = static_cast<float>(1 / (exact_sigma * exact_sigma));
-    op.product = product;
-    op.bias = bias;
-    op.x = x;
-    op.cols = static_cast<std::size_t>(cols);
-    op.row_constant = cols * (std::log(exact_sigma) + kHalfLogTwoPi);
-    op.recon = recon;
+    const GaussianPixel pixel = {static_cast<float>(1 / sigma),
+                                 static_cast<float>(1 / (sigma * sigma))};
+    auto op = likelihood_op<GaussianPixel, kBackward>(pixel, product, bias, x, cols, recon);
+    op.row_constant = cols * (std::log(sigma) + kHalfLogTwoPi);
     return op;
 }
 
 }  // namespace
 
 void gaussian_forward(const float* product, const float* bias, const float* x, int rows, int cols,
-                      float sigma, float* recon, const Scratch& scratch, cudaStream_t stream) {
+                      double sigma, float* recon, const Scratch& scratch, cudaStream_t stream) {
     constexpr const char* kLauncher = "gaussian_forward";
     const auto op = make_op<false>(product, bias, x, cols, sigma, recon, kLauncher);
     launch_likelihood(kLauncher, op, rows, cols, scratch, stream);
 }
 
 void gaussian_forward_backward(const float* product, const float* bias, const float* x, int rows,
-                               int cols, float sigma, float scale, float* recon, float* d_product,
+                               int cols, double sigma, float scale, float* recon, float* d_product,
                                float* d_bias, const Scratch& scratch, cudaStream_t stream) {
     constexpr const char* kLauncher = "gaussian_forward_backward";
     auto op = make_op<true>(product, bias, x, cols, sigma, recon, kLauncher);

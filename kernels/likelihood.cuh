@@ -65,6 +65,21 @@ struct LikelihoodOp {
     }
 };
 
+// Of the arrays that both directions have; the rest is zero.
+template <class Pixel, bool kBackward>
+LikelihoodOp<Pixel, kBackward> likelihood_op(const Pixel& pixel, const float* product,
+                                             const float* bias, const float* x, int cols,
+                                             float* recon) {
+    LikelihoodOp<Pixel, kBackward> op = {};
+    op.pixel = pixel;
+    op.product = product;
+    op.bias = bias;
+    op.x = x;
+    op.cols = static_cast<std::size_t>(cols);
+    op.recon = recon;
+    return op;
+}
+
 // Launches op over its arrays; with rows or cols 0, zeroes the sums that are left without terms.
 template <class Pixel, bool kBackward>
 void launch_likelihood(const char* launcher, const LikelihoodOp<Pixel, kBackward>& op, int rows,

@@ -14,9 +14,9 @@ struct LossSums {
 
 // Computes  totals += (Σ recon, Σ kl, Σ recon + beta·Σ kl)
 // Shapes    recon[rows], kl[rows]; totals: one, on the device; any rows >= 0
-// Writes    accumulates in totals; nothing if rows is 0
+// Writes    accumulates in totals, which may not overlap anything; nothing if rows is 0
 // Numerics  double, in a fixed order
-// Cost      8 bytes a row; bound by latency
+// Cost      8 bytes and 2 flops a row; bound by latency
 // Launch    one block of 512 threads, 256 bytes of shared memory
 void add_losses(const float* recon, const float* kl, int rows, double beta, LossSums* totals,
                 cudaStream_t stream);

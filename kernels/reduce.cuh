@@ -1,6 +1,8 @@
 // Sums whose order is fixed by the thread's position, so that they are the same every time.
 #pragma once
 
+#include <cuda_runtime.h>
+
 namespace vae::kernels {
 
 inline constexpr unsigned kWarpSize = 32;

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kForwardThreads)
 }
 
 // Over the columns [0, 2·stride) of d_product: mu's half, then log-variance's.
-struct BackwardOp {
+struct HeadsBackwardOp {
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = true;
     // With V = 4 all of a thread's columns lie in one half, and `first` is a multiple of 4.
@@ -196,8 +196,8 @@ void reparameterize_backward(const HeadsView& heads, const NoiseStream& noise,
         return;
     }
     if (heads.stride == 0) return;
-    const BackwardOp op{heads,    noise,     index,     first_index,  d_z,
-                        kl_scale, d_product, d_mu_bias, d_logvar_bias};
+    const HeadsBackwardOp op{heads,    noise,     index,     first_index,  d_z,
+                             kl_scale, d_product, d_mu_bias, d_logvar_bias};
     const bool wide = heads.stride % 4 == 0 && aligned_to_16(heads.product, d_product);
     launch_tiles(kLauncher, op, heads.rows, 2 * heads.stride, wide, scratch, stream);
 }

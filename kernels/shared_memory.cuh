@@ -2,6 +2,8 @@
 // one translation unit, and templates need it with several.
 #pragma once
 
+#include <cuda_runtime.h>
+
 namespace vae::kernels {
 
 // The block's dynamic shared memory, aligned to 16 bytes. Every call gives the same address.

@@ -38,6 +38,10 @@
 
 namespace vae::kernels {
 
+static_assert(kTileThreads == kTileWarps * kWarpSize);
+static_assert(kWideColumns == 4 * kWarpSize && kNarrowColumns == kWarpSize);
+static_assert(kTileThreads >= kWideColumns, "a thread for each column's sum");
+
 // V neighboring elements, read or written in one access.
 template <int V, class T = float>
 struct alignas(V * sizeof(T)) Pack {
@@ -54,12 +58,18 @@ __device__ inline void store_pack(T* address, const Pack<V, T>& pack) {
     *reinterpret_cast<Pack<V, T>*>(address) = pack;
 }
 
-// Shared memory of a tile: sums over the tile's warps, in float for the tile and in double for the
-// slots, and two words that tell whether this block is a last one.
-template <int V>
+// Shared memory of a tile, 12 KiB for V = 4: sums over the tile's warps, in float for the tile and
+// in double for the slots, and two words that tell whether this block is a last one. Those alone
+// where there are no column sums.
+template <int V, bool kColumnSums>
 struct TileMemory {
     double slot_sums[kTileWarps][kWarpSize * V];
     float tile_sums[kTileWarps][kWarpSize * V];
+    unsigned last_of_rows;
+    unsigned last_of_columns;
+};
+template <int V>
+struct TileMemory<V, false> {
     unsigned last_of_rows;
     unsigned last_of_columns;
 };
@@ -114,7 +124,7 @@ __device__ inline void finish_rows(const Op& op, const TileGrid& grid, const Scr
 // The last block of a column of tiles: warps over the slots, lanes over the columns.
 template <int V, class Op>
 __device__ inline void finish_columns(const Op& op, const TileGrid& grid, const Scratch& scratch,
-                                      const TilePosition<V>& at, TileMemory<V>& memory) {
+                                      const TilePosition<V>& at, TileMemory<V, true>& memory) {
     double sums[V] = {};
     for (unsigned tile = at.warp; tile < grid.row_tiles; tile += kTileWarps) {
 #pragma unroll
@@ -177,7 +187,7 @@ __device__ inline void compute_tile(const Op& op, const TileGrid& grid, const Sc
 template <int V, class Op>
 __device__ inline void sum_tile_columns(const Op& op, const TileGrid& grid, const Scratch& scratch,
                                         const TilePosition<V>& at, const float (&column_sums)[V],
-                                        TileMemory<V>& memory) {
+                                        TileMemory<V, true>& memory) {
 #pragma unroll
     for (int i = 0; i < V; ++i) memory.tile_sums[at.warp][at.lane * V + i] = column_sums[i];
     __syncthreads();
@@ -195,7 +205,8 @@ __device__ inline void sum_tile_columns(const Op& op, const TileGrid& grid, cons
 // After the block's slots are written: adds up a row or a column of tiles if no other block will.
 template <int V, class Op>
 __device__ inline void finish_tiles(const Op& op, const TileGrid& grid, const Scratch& scratch,
-                                    const TilePosition<V>& at, TileMemory<V>& memory) {
+                                    const TilePosition<V>& at,
+                                    TileMemory<V, Op::kColumnSums>& memory) {
     const bool split_rows = Op::kRowSums && grid.col_tiles > 1;
     const bool split_columns = Op::kColumnSums && grid.row_tiles > 1;
     if (!split_rows && !split_columns) return;
@@ -225,7 +236,7 @@ __global__ void __launch_bounds__(kTileThreads)
     float column_sums[V] = {};
     compute_tile<V>(op, grid, scratch, at, column_sums);
     if constexpr (Op::kRowSums || Op::kColumnSums) {
-        TileMemory<V>& memory = *dynamic_shared<TileMemory<V>>();
+        auto& memory = *dynamic_shared<TileMemory<V, Op::kColumnSums>>();
         if constexpr (Op::kColumnSums) {
             sum_tile_columns<V>(op, grid, scratch, at, column_sums, memory);
         }
@@ -246,7 +257,7 @@ void launch_tiles_of(const char* launcher, const Op& op, int rows, int cols, con
                 launcher, "scratch is smaller than scratch_size(rows, cols)");
     }
     const LaunchShape shape{dim3(static_cast<unsigned>(tiles)), dim3(kTileThreads),
-                            kSums ? sizeof(TileMemory<V>) : 0};
+                            kSums ? sizeof(TileMemory<V, Op::kColumnSums>) : 0};
     launch(launcher, tile_kernel<V, Op>, shape, stream, op, grid, scratch);
 }
 

@@ -10,7 +10,7 @@
 namespace vae::cpu {
 namespace {
 
-// Σ (m − x)²; with a gradient wanted, also d_product = factor·(m − x) and its column sums.
+// Σ (m − x)².
 template <class T>
 VAE_CPU_INLINE T forward_row(const T* product, const T* bias, const T* x, std::size_t cols) {
     return row_sum<T>(cols, [=](std::size_t c) {
@@ -19,6 +19,7 @@ VAE_CPU_INLINE T forward_row(const T* product, const T* bias, const T* x, std::s
     });
 }
 
+// The same, d_product = factor·(m − x), and adds its columns to sums.
 template <class T>
 VAE_CPU_INLINE T backward_row(const T* product, const T* bias, const T* x, std::size_t cols,
                               T factor, T* d_product, T* sums) {

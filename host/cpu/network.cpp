@@ -126,6 +126,7 @@ void Network<T>::mean(const T* parameters, std::size_t rows, T* mean) const {
                    layout_.pixels, mean);
 }
 
+// The product with its bias, of either likelihood: logits or means.
 template <class T>
 void Network<T>::outputs(const T* parameters, std::size_t rows, T* outputs) const {
     gaussian_mean(output_product_.data(), parameters + layout_.output.bias.offset, rows,

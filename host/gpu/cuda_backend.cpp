@@ -68,13 +68,17 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
       index_(std::max<std::size_t>(kIndexChunk, config.train.batch), "row indices"),
       staged_index_(index_.size()),
-      training_totals_(stream_),
-      evaluation_totals_(stream_) {
+      training_totals_(stream_) {
     adam_m_.zero(stream_);
     adam_v_.zero(stream_);
     std::vector<std::uint32_t> identity(identity_.size());
     std::iota(identity.begin(), identity.end(), 0U);
     identity_.upload(identity, stream_);
+}
+
+// What is queued may still read memory that is about to go.
+CudaBackend::~CudaBackend() {
+    (void)cudaDeviceSynchronize();
 }
 
 void CudaBackend::set_data(const Splits& splits) {
@@ -140,32 +144,39 @@ void CudaBackend::upload_index(std::span<const std::uint32_t> rows) {
     index_uploaded_.record(stream_);
 }
 
-void CudaBackend::gather_training(const std::uint32_t* index, int rows, std::uint64_t step) {
+kernels::Pixels CudaBackend::pixels() const {
+    return config_.data.binarize == Binarize::none ? kernels::Pixels::grey
+                                                   : kernels::Pixels::binary;
+}
+
+void CudaBackend::gather_training(const TrainingBatch& batch) {
     const bool dynamic = config_.data.binarize == Binarize::dynamic;
-    const kernels::Pixels pixels =
-        config_.data.binarize == Binarize::none ? kernels::Pixels::grey : kernels::Pixels::binary;
-    const kernels::NoiseStream stream = dynamic ? noise(Purpose::dynamic_binarization, step)
+    const kernels::NoiseStream stream = dynamic ? noise(Purpose::dynamic_binarization, batch.step)
                                                 : noise(Purpose::fixed_binarization, 0);
-    data(Split::train).gather(index, 0, rows, pixels, stream, network_.x().data(), stream_);
+    data(Split::train)
+        .gather(batch.index, 0, batch.rows, pixels(), stream, network_.x().data(), stream_);
 }
 
 void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset,
                                     int rows) {
-    const kernels::Pixels pixels =
-        config_.data.binarize == Binarize::none ? kernels::Pixels::grey : kernels::Pixels::binary;
-    data(split).gather(index, offset, rows, pixels, noise(Purpose::fixed_binarization, 0),
+    data(split).gather(index, offset, rows, pixels(), noise(Purpose::fixed_binarization, 0),
                        network_.x().data(), stream_);
 }
 
-void CudaBackend::forward_backward(const std::uint32_t* index, int rows, std::uint64_t step,
-                                   double beta, const PosteriorOutputs& outputs) {
-    const BatchNoise batch_noise = {.stream = noise(Purpose::epsilon, step),
-                                    .index = index,
-                                    .first_index = data(Split::train).first_index()};
-    gather_training(index, rows, step);
-    network_.encode(rows, batch_noise, outputs);
-    network_.decode(rows);
-    network_.backward(rows, batch_noise, 1.0 / rows, beta);
+BatchNoise CudaBackend::epsilon_of(const TrainingBatch& batch) const {
+    return {.stream = noise(Purpose::epsilon, batch.step),
+            .index = batch.index,
+            .first_index = data(Split::train).first_index()};
+}
+
+void CudaBackend::forward(const TrainingBatch& batch, const PosteriorOutputs& outputs) {
+    gather_training(batch);
+    network_.encode(batch.rows, epsilon_of(batch), outputs);
+    network_.decode(batch.rows);
+}
+
+void CudaBackend::backward(const TrainingBatch& batch, double beta) {
+    network_.backward(batch.rows, epsilon_of(batch), 1.0 / batch.rows, beta);
 }
 
 void CudaBackend::add_losses(int rows, double beta, TotalsOnDevice& totals) {
@@ -203,7 +214,9 @@ void CudaBackend::train(const TrainRequest& request) {
         upload_index(rows);
         for (std::size_t first = 0; first < rows.size(); first += batch) {
             const int count = static_cast<int>(std::min(batch, rows.size() - first));
-            forward_backward(index_.data() + first, count, steps_done_, request.beta, {});
+            const TrainingBatch step = {index_.data() + first, count, steps_done_};
+            forward(step, {});
+            backward(step, request.beta);
             add_losses(count, request.beta, training_totals_);
             update(request.learning_rate);
         }
@@ -217,6 +230,7 @@ LossTotals CudaBackend::take_totals() {
 LossTotals CudaBackend::evaluate(Split split, double beta) {
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     const std::size_t size = data(split).size();
+    TotalsOnDevice totals(stream_);
     for (std::size_t start = 0; start < size; start += capacity) {
         const int rows = static_cast<int>(std::min(capacity, size - start));
         const auto offset = static_cast<std::uint32_t>(start);
@@ -228,9 +242,9 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
                         {});
         network_.decode(rows);
         network_.reconstruction_loss(rows);
-        add_losses(rows, beta, evaluation_totals_);
+        add_losses(rows, beta, totals);
     }
-    return evaluation_totals_.take();
+    return totals.take();
 }
 
 Posterior CudaBackend::encode(std::span<const float> x) {

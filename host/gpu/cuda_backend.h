@@ -31,10 +31,23 @@ class TotalsOnDevice {
     std::uint64_t examples_ = 0;
 };
 
+// The training examples index[0 … rows) as step number `step`, counted from 0, sees them.
+struct TrainingBatch {
+    const std::uint32_t* index = nullptr;  // device
+    int rows = 0;
+    std::uint64_t step = 0;
+};
+
 class CudaBackend : public Backend {
   public:
     // Uses device 0. Throws kernels::CudaError when CUDA fails, RunError when the device is full.
     CudaBackend(const Config& config, const ParameterLayout& layout);
+
+    ~CudaBackend() override;
+    CudaBackend(const CudaBackend&) = delete;
+    CudaBackend& operator=(const CudaBackend&) = delete;
+    CudaBackend(CudaBackend&&) = delete;
+    CudaBackend& operator=(CudaBackend&&) = delete;
 
     std::string name() const override { return "cuda"; }
     std::string device() const override { return device_; }
@@ -55,15 +68,18 @@ class CudaBackend : public Backend {
     void check_capacity(const TrainRequest& request) const;
     const ResidentData& data(Split split) const;
     kernels::NoiseStream noise(Purpose purpose, std::uint64_t step) const;
-    // x of the network from training examples index[0 … rows), as training at `step` sees them.
-    void gather_training(const std::uint32_t* index, int rows, std::uint64_t step);
+    kernels::Pixels pixels() const;
+    // x of the network, as training sees the batch.
+    void gather_training(const TrainingBatch& batch);
     // x from examples offset + index[0 … rows) of a split, as evaluation sees them.
     void gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset, int rows);
-    // Forward and backward of one step; leaves recon, kl and the gradients in the network.
-    void forward_backward(const std::uint32_t* index, int rows, std::uint64_t step, double beta,
-                          const PosteriorOutputs& outputs);
+    BatchNoise epsilon_of(const TrainingBatch& batch) const;
+    // From the examples to the decoder's output, with kl.
+    void forward(const TrainingBatch& batch, const PosteriorOutputs& outputs);
+    // After forward: recon, and the gradients of the mean loss.
+    void backward(const TrainingBatch& batch, double beta);
     void add_losses(int rows, double beta, TotalsOnDevice& totals);
-    // The optimiser's step number steps_done_, which it counts.
+    // Moves the parameters against the gradients, and counts the step.
     void update(double learning_rate);
     // Copies rows to index_, in order with what is queued. Waits for the last such copy alone.
     void upload_index(std::span<const std::uint32_t> rows);
@@ -86,7 +102,6 @@ class CudaBackend : public Backend {
     PinnedArray<std::uint32_t> staged_index_;
     Event index_uploaded_;
     TotalsOnDevice training_totals_;
-    TotalsOnDevice evaluation_totals_;
     std::uint64_t steps_done_ = 0;
 };
 

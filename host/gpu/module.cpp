@@ -4,6 +4,9 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
+#include <exception>
+#include <string>
+
 #include "host/gpu/cuda_backend.h"
 #include "kernels/device_code.h"
 
@@ -29,7 +32,13 @@ CudaDevice describe(int index) {
 std::string problem_of_first(const CudaDevice& device) {
     kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
     const cudaError_t status = kernels::code_for_current_device();
-    if (status == cudaSuccess) return {};
+    const bool is_other_code = status == cudaErrorNoKernelImageForDevice ||
+                               status == cudaErrorInvalidDeviceFunction ||
+                               status == cudaErrorUnsupportedPtxVersion;
+    if (!is_other_code) {
+        kernels::cuda_check(status, "starting the device");
+        return {};
+    }
     return fmt::format(
         "{} (compute capability {}.{}) cannot run this build: {}; build with "
         "-DVAE_CUDA_ARCHITECTURES={}{}, of at least 75",

@@ -1,6 +1,7 @@
 #include "host/gpu/network.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "kernels/bernoulli.h"
 #include "kernels/bias_activation.h"
@@ -29,20 +30,17 @@ kernels::Activation kernel_activation(Activation activation) {
     throw std::logic_error("an activation without a kernel");
 }
 
-// The widest array of rows that a kernel sums over, of hidden layers, heads and output.
-std::size_t widest(const ParameterLayout& layout) {
-    std::size_t result = std::max(2 * layout.heads.stride, layout.pixels);
-    for (const DenseLayer& layer : layout.encoder) result = std::max(result, layer.out);
-    for (const DenseLayer& layer : layout.decoder) result = std::max(result, layer.out);
-    return result;
-}
-
 // The widest gradient that passes from one layer to the one before it.
 std::size_t widest_hidden(const ParameterLayout& layout) {
     std::size_t result = layout.heads.latent;
     for (const DenseLayer& layer : layout.encoder) result = std::max(result, layer.out);
     for (const DenseLayer& layer : layout.decoder) result = std::max(result, layer.out);
     return result;
+}
+
+// The widest array that a kernel sums over, of hidden layers, heads and output.
+std::size_t widest(const ParameterLayout& layout) {
+    return std::max({2 * layout.heads.stride, layout.pixels, widest_hidden(layout)});
 }
 
 }  // namespace
@@ -153,8 +151,7 @@ void Network::reconstruction_loss(int rows) {
             break;
         case Likelihood::gaussian:
             kernels::gaussian_forward(output_product_.data(), bias, x_.data(), rows, cols,
-                                      static_cast<float>(model_.sigma), recon_.data(), scratch_,
-                                      stream_.get());
+                                      model_.sigma, recon_.data(), scratch_, stream_.get());
             break;
     }
 }
@@ -187,9 +184,9 @@ void Network::output_backward(int rows, double scale) {
                                                 stream_.get());
             break;
         case Likelihood::gaussian:
-            kernels::gaussian_forward_backward(
-                product, bias, x_.data(), rows, cols, static_cast<float>(model_.sigma), scale_f,
-                recon_.data(), product, d_bias, scratch_, stream_.get());
+            kernels::gaussian_forward_backward(product, bias, x_.data(), rows, cols, model_.sigma,
+                                               scale_f, recon_.data(), product, d_bias, scratch_,
+                                               stream_.get());
             break;
     }
 }

@@ -1,6 +1,8 @@
 // One step of the CUDA backend, taken apart for comparison.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "host/gpu/cuda_backend.h"
 #include "host/request_checks.h"
 
@@ -65,13 +67,8 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     DeviceArray<float> logvar(rows * latent, "posterior log-variances");
     DeviceArray<float> epsilon(rows * latent, "epsilon");
     upload_index(one_step.rows);
-    const BatchNoise batch_noise = {.stream = noise(Purpose::epsilon, one_step.first_step),
-                                    .index = index_.data(),
-                                    .first_index = data(Split::train).first_index()};
-    gather_training(index_.data(), count, one_step.first_step);
-    network_.encode(count, batch_noise,
-                    {.mu = mu.data(), .logvar = logvar.data(), .epsilon = epsilon.data()});
-    network_.decode(count);
+    const TrainingBatch batch = {index_.data(), count, one_step.first_step};
+    forward(batch, {.mu = mu.data(), .logvar = logvar.data(), .epsilon = epsilon.data()});
 
     Recorder recorder(rows, stream_);
     recorder.add("x", network_.x(), layout_.pixels);
@@ -87,7 +84,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     }
     recorder.add(trace_output(rows));
 
-    network_.backward(count, batch_noise, 1.0 / count, one_step.beta);
+    backward(batch, one_step.beta);
     recorder.add_per_example("recon", network_.recon());
     recorder.add_per_example("kl", network_.kl());
     recorder.add({"loss", {1}, {mean_loss(count, one_step.beta)}});
