@@ -1,8 +1,7 @@
 // A folder of its own for one test, removed with all that is in it.
 #pragma once
 
-#include <stdlib.h>
-
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
