@@ -37,6 +37,8 @@ class TestStream {
     ~TestStream() { EXPECT_EQ(cudaStreamDestroy(stream_), cudaSuccess); }
     TestStream(const TestStream&) = delete;
     TestStream& operator=(const TestStream&) = delete;
+    TestStream(TestStream&&) = delete;
+    TestStream& operator=(TestStream&&) = delete;
 
     cudaStream_t get() const { return stream_; }
     void synchronize() const { check_cuda(cudaStreamSynchronize(stream_), "synchronize"); }
@@ -78,6 +80,8 @@ class DeviceArray {
     }
     DeviceArray(const DeviceArray&) = delete;
     DeviceArray& operator=(const DeviceArray&) = delete;
+    DeviceArray(DeviceArray&&) = delete;
+    DeviceArray& operator=(DeviceArray&&) = delete;
 
     T* data() { return reinterpret_cast<T*>(memory_ + front_); }
     std::size_t size() const { return size_; }
@@ -143,6 +147,8 @@ class DeviceScratch {
     }
     DeviceScratch(const DeviceScratch&) = delete;
     DeviceScratch& operator=(const DeviceScratch&) = delete;
+    DeviceScratch(DeviceScratch&&) = delete;
+    DeviceScratch& operator=(DeviceScratch&&) = delete;
 
     kernels::Scratch get() {
         return {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()};

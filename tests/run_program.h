@@ -51,8 +51,11 @@ class Program {
         posix_spawn_file_actions_destroy(&actions);
         if (error != 0) throw std::runtime_error("cannot start " VAE_PROGRAM);
     }
+    ~Program() = default;
     Program(const Program&) = delete;
     Program& operator=(const Program&) = delete;
+    Program(Program&&) = delete;
+    Program& operator=(Program&&) = delete;
 
     void raise(int signal) const { kill(process_, signal); }
     std::string output_so_far() const { return text_of(out_); }

@@ -47,8 +47,8 @@ TrainRequest request_of(const std::vector<std::uint32_t>& rows) {
 
 class BackendConduct : public testing::Test {
   protected:
-    BackendConduct() { emulation::reset(); }
-    ~BackendConduct() override { emulation::reset(); }
+    void SetUp() override { emulation::reset(); }
+    void TearDown() override { emulation::reset(); }
 
     TrainingState initial() const {
         return {.parameters = initial_parameters(layout, Initialization::pytorch, 1),
