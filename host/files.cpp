@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #define ZLIB_CONST  // next_in points to const
@@ -17,35 +18,16 @@
 #include <utility>
 
 #include "host/error.h"
+#include "host/file_descriptor.h"
 
 namespace vae {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string reason(int error) {
-    return std::generic_category().message(error);
-}
-
-class FileDescriptor {
-  public:
-    explicit FileDescriptor(int descriptor) : descriptor_(descriptor) {}
-    ~FileDescriptor() {
-        if (descriptor_ >= 0) ::close(descriptor_);
-    }
-    FileDescriptor(const FileDescriptor&) = delete;
-    FileDescriptor& operator=(const FileDescriptor&) = delete;
-    FileDescriptor(FileDescriptor&&) = delete;
-    FileDescriptor& operator=(FileDescriptor&&) = delete;
-
-    int get() const { return descriptor_; }
-    bool is_open() const { return descriptor_ >= 0; }
-    // Some file systems report a failed write only here. Returns 0 or the error.
-    int close() { return ::close(std::exchange(descriptor_, -1)) == 0 ? 0 : errno; }
-
-  private:
-    int descriptor_;
-};
+// Between them stand the process and a number.
+constexpr std::string_view kTemporaryStart = ".vae-";
+constexpr std::string_view kTemporaryEnd = ".tmp";
 
 // A temporary file that is removed unless it was renamed into place.
 class TemporaryName {
@@ -67,18 +49,29 @@ class TemporaryName {
 };
 
 [[noreturn]] void cannot_write(const fs::path& path, int error) {
-    throw RunError(fmt::format("cannot write {}: {}", path.string(), reason(error)));
+    throw RunError(fmt::format("cannot write {}: {}", path.string(), system_reason(error)));
 }
 
 // A file that nobody else has, in `folder`. Returns its descriptor, or -1 with errno set.
 int create_temporary(const fs::path& folder, fs::path& name) {
     static std::atomic<unsigned> counter{0};  // threads of one process must not meet
-    for (;;) {
-        name = folder / fmt::format(".vae-{}-{}.tmp", ::getpid(), counter++);
-        const int descriptor = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    int descriptor = -1;
+    do {
+        name = folder /
+               fmt::format("{}{}-{}{}", kTemporaryStart, ::getpid(), counter++, kTemporaryEnd);
+        descriptor = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         // An old one may be left by a process of the same number that was killed.
-        if (descriptor >= 0 || errno != EEXIST) return descriptor;
-    }
+    } while (descriptor < 0 && errno == EEXIST);
+    // Tells remove_stale_temporaries that it is in use; where there are no locks it is not asked.
+    if (descriptor >= 0) ::flock(descriptor, LOCK_EX | LOCK_NB);
+    return descriptor;
+}
+
+bool is_temporary(std::string_view name) {
+    if (!name.starts_with(kTemporaryStart) || !name.ends_with(kTemporaryEnd)) return false;
+    name.remove_prefix(kTemporaryStart.size());
+    name.remove_suffix(kTemporaryEnd.size());
+    return name.find_first_not_of("0123456789-") == std::string_view::npos;
 }
 
 // Returns 0 or the error.
@@ -120,7 +113,7 @@ fs::path resolve_target(const fs::path& path) {
 
 std::string read_file(const fs::path& path) {
     const auto fail = [&path](int error) {
-        throw InputError(fmt::format("cannot read {}: {}", path.string(), reason(error)));
+        throw InputError(fmt::format("cannot read {}: {}", path.string(), system_reason(error)));
     };
     const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file.is_open()) fail(errno);
@@ -225,6 +218,7 @@ void write_file_atomically(const fs::path& path,
     FileDescriptor file(create_temporary(folder, name));
     if (!file.is_open()) cannot_write(path, errno);
     TemporaryName temporary(std::move(name));
+    const FileDescriptor locked(::dup(file.get()));  // until it has its name
     for (const std::span<const std::byte> part : parts) {
         if (const int error = write_all(file.get(), part)) cannot_write(path, error);
     }
@@ -233,6 +227,16 @@ void write_file_atomically(const fs::path& path,
     if (::rename(temporary.path().c_str(), target.c_str()) != 0) cannot_write(path, errno);
     temporary.release();
     sync_folder(folder, path);
+}
+
+void remove_stale_temporaries(const fs::path& folder) {
+    std::error_code error;
+    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+        if (!is_temporary(at->path().filename().string())) continue;
+        const FileDescriptor file(::open(at->path().c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
+        if (!file.is_open() || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) continue;
+        ::unlink(at->path().c_str());
+    }
 }
 
 }  // namespace vae

@@ -28,4 +28,8 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
 
+// Removes the temporary files that a process left in the folder when it was killed in
+// write_file_atomically. Those being written stay, and so does what cannot be removed.
+void remove_stale_temporaries(const std::filesystem::path& folder);
+
 }  // namespace vae

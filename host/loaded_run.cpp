@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string_view>
 #include <system_error>
 
 #include "host/data_source.h"
@@ -22,6 +23,17 @@ void check_fits(const RunData& data, const Checkpoint& checkpoint) {
     if (shape.pixels() == checkpoint.shape.pixels()) return;
     throw InputError(fmt::format("{}: examples are {}, but the run was trained on {}", data.source,
                                  to_text(shape), to_text(checkpoint.shape)));
+}
+
+// Whether the SPEC names a path where there is nothing.
+bool has_moved(const std::string& spec) {
+    constexpr std::string_view kMnist = "mnist:";
+    const bool is_mnist = spec.starts_with(kMnist);
+    if (!is_mnist && !is_one_set(spec)) return false;
+    std::error_code error;
+    const auto status =
+        std::filesystem::status(is_mnist ? spec.substr(kMnist.size()) : spec, error);
+    return status.type() == std::filesystem::file_type::not_found;
 }
 
 Split chosen_split(const std::string& name, const Splits& splits, const std::string& source) {
@@ -62,6 +74,16 @@ RunData load_run_examples(const Checkpoint& checkpoint, const std::string& data)
     return loaded;
 }
 
+Splits load_run_splits(const DataConfig& data, const Checkpoint& checkpoint) {
+    if (data.source == checkpoint.config.data.source && has_moved(data.source)) {
+        throw InputError(
+            fmt::format("the run's data '{}' are not there any more; name their new place with "
+                        "--data",
+                        data.source));
+    }
+    return load_splits(data, checkpoint.config.model.likelihood);
+}
+
 RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
                       const std::string& split) {
     DataConfig config = checkpoint.config.data;
@@ -73,7 +95,7 @@ RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
     }
     RunData loaded;
     loaded.source = config.source;
-    loaded.splits = load_splits(config, checkpoint.config.model.likelihood);
+    loaded.splits = load_run_splits(config, checkpoint);
     loaded.split = chosen_split(split, loaded.splits, loaded.source);
     check_fits(loaded, checkpoint);
     return loaded;

@@ -31,6 +31,9 @@ struct RunData {
     std::string split_name() const { return is_all ? "all" : name_of(split); }
 };
 
+// load_splits for a run. When its own data are gone the InputError says how to name others.
+Splits load_run_splits(const DataConfig& data, const Checkpoint& checkpoint);
+
 // From the run's own data when `data`, the SPEC of --data, is empty or names them; else from the
 // SPEC, of which no validation split is held out. `split` names the split; if empty it is the
 // held-out one, or all examples of a FILE or FOLDER other than the run's. Throws InputError.

@@ -48,7 +48,8 @@ void open_closed_streams() {
 void finish_output() {
     std::cout.flush();
     if (!std::cout || std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-        throw vae::RunError("standard output cannot be written; is the disk full?");
+        throw vae::RunError(
+            "standard output cannot be written; is the disk full, or its reader gone?");
     }
 }
 
@@ -82,6 +83,7 @@ void check_command_name(const std::vector<vae::Command>& commands, int count, ch
     if (count < 2) throw vae::InputError("which command? `vae --help` lists them");
     const std::string name = arguments[1];
     std::vector<std::string> names;
+    names.reserve(commands.size());
     for (const auto& command : commands) names.push_back(command.options->get_name());
     const bool is_known = std::find(names.begin(), names.end(), name) != names.end();
     if (is_known || name == "-h" || name == "--help" || name == "--version") return;

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
-#include <unistd.h>
 
 #include <cctype>
 #include <cerrno>
@@ -29,20 +28,20 @@ std::string short_name(const std::string& data_source) {
     return name;
 }
 
-fs::path fresh_path(const std::string& data_source) {
-    const std::string name = short_name(data_source);
-    std::error_code error;
-    for (int number = 1;; ++number) {
-        fs::path path = fs::path("runs") / fmt::format("{}-{}", name, number);
-        if (!fs::exists(path, error)) return path;
-    }
-}
-
 }  // namespace
 
 void check_new_run_folder(const fs::path& out) {
     std::error_code error;
-    if (out.empty() || !fs::exists(out, error)) return;
+    if (out.empty()) return;
+    if (!fs::exists(out, error)) {
+        // Without the slash at its end, behind which a link is followed.
+        const fs::path name = out.has_filename() ? out : out.parent_path();
+        if (!fs::is_symlink(name, error)) return;
+        throw InputError(fmt::format(
+            "--out {}: is a symbolic link to {}, where there is nothing; make that folder, or "
+            "choose another",
+            out.string(), fs::read_symlink(name, error).string()));
+    }
     if (!fs::is_directory(out, error)) {
         throw InputError(
             fmt::format("--out {}: there is a file of that name; choose another", out.string()));
@@ -58,28 +57,26 @@ void check_new_run_folder(const fs::path& out) {
 }
 
 RunLock::RunLock(const fs::path& folder)
-    : descriptor_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    if (descriptor_ < 0) {
+    : folder_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (!folder_.is_open()) {
         throw InputError(fmt::format("{}: the folder cannot be opened: {}", folder.string(),
-                                     std::generic_category().message(errno)));
+                                     system_reason(errno)));
     }
-    if (flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
-    close(descriptor_);
+    if (flock(folder_.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
     throw InputError(
         fmt::format("{}: the folder is in use: another vae train is running in it; wait for it to "
                     "end, or stop it",
                     folder.string()));
 }
 
-RunLock::~RunLock() {
-    close(descriptor_);
-}
-
 NewRunFolder::NewRunFolder(const fs::path& out, const std::string& data_source) {
     check_new_run_folder(out);
-    folder_.root = out.empty() ? fresh_path(data_source) : out;
-    // A trailing slash would make the last part empty.
-    create(folder_.root.has_filename() ? folder_.root : folder_.root.parent_path());
+    if (out.empty()) {
+        create_fresh(data_source);
+    } else {
+        folder_.root = out;
+        create(out);
+    }
     // Another run may have been as quick; the folder is then its own, and stays.
     lock_.emplace(folder_.root);
     check_new_run_folder(folder_.root);
@@ -94,24 +91,40 @@ NewRunFolder::~NewRunFolder() {
     remove_folders();
 }
 
-void NewRunFolder::create(const fs::path& target) {
-    std::error_code error;
-    for (fs::path part = target; !part.empty() && !fs::exists(part, error);
-         part = part.parent_path()) {
-        created_.push_back(part);
-        if (part == part.parent_path()) break;
+void NewRunFolder::create_fresh(const std::string& data_source) {
+    const std::string name = short_name(data_source);
+    for (int number = 1;; ++number) {
+        folder_.root = fs::path("runs") / fmt::format("{}-{}", name, number);
+        std::error_code error;
+        if (fs::exists(fs::symlink_status(folder_.root, error))) continue;
+        if (create(folder_.root)) return;
     }
-    fs::create_directories(target, error);
-    if (!error) return;
-    remove_folders();
-    throw InputError(fmt::format("--out {}: the folder cannot be created: {}",
-                                 folder_.root.string(), error.message()));
+}
+
+bool NewRunFolder::create(const fs::path& target) {
+    bool is_new = false;
+    fs::path part;
+    for (const fs::path& name : target) {
+        part /= name;
+        std::error_code error;
+        is_new = false;
+        if (fs::is_directory(part, error)) continue;
+        is_new = fs::create_directory(part, error);
+        if (is_new) created_.push_back(part);
+        if (!error) continue;
+        remove_folders();
+        throw InputError(fmt::format("--out {}: the folder {} cannot be created: {}",
+                                     folder_.root.string(), part.string(), error.message()));
+    }
+    return is_new;
 }
 
 void NewRunFolder::remove_folders() const {
     std::error_code ignored;
     // From the inside out; one that holds something else stays.
-    for (const fs::path& folder : created_) fs::remove(folder, ignored);
+    for (auto folder = created_.rbegin(); folder != created_.rend(); ++folder) {
+        fs::remove(*folder, ignored);
+    }
 }
 
 fs::path find_checkpoint(const fs::path& run) {

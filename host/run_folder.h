@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "host/file_descriptor.h"
+
 namespace vae {
 
 struct RunFolder {
@@ -25,14 +27,9 @@ class RunLock {
     // Throws InputError when another process holds the lock or the folder cannot be opened. Where
     // the file system has no locks there is none.
     explicit RunLock(const std::filesystem::path& folder);
-    ~RunLock();
-    RunLock(const RunLock&) = delete;
-    RunLock& operator=(const RunLock&) = delete;
-    RunLock(RunLock&&) = delete;
-    RunLock& operator=(RunLock&&) = delete;
 
   private:
-    int descriptor_;
+    FileDescriptor folder_;  // the lock goes when it is closed
 };
 
 // Creates and locks a folder for a new run. Unless keep() is called, removes again the run's files
@@ -40,7 +37,8 @@ class RunLock {
 class NewRunFolder {
   public:
     // An empty `out` stands for runs/<name of the data>-<first free number>. Throws InputError when
-    // `out` exists and is not an empty folder, or cannot be created.
+    // `out` exists and is not an empty folder, or cannot be created. Several processes without an
+    // `out` get a folder each.
     NewRunFolder(const std::filesystem::path& out, const std::string& data_source);
     ~NewRunFolder();
     NewRunFolder(const NewRunFolder&) = delete;
@@ -52,11 +50,13 @@ class NewRunFolder {
     void keep() { is_kept_ = true; }
 
   private:
-    void create(const std::filesystem::path& target);
+    void create_fresh(const std::string& data_source);
+    // Whether the last part of it was not there before.
+    bool create(const std::filesystem::path& target);
     void remove_folders() const;
 
     RunFolder folder_;
-    std::vector<std::filesystem::path> created_;  // folders that were not there before
+    std::vector<std::filesystem::path> created_;  // by this object, from the outside in
     std::optional<RunLock> lock_;
     bool is_kept_ = false;
 };

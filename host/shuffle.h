@@ -12,4 +12,9 @@ namespace vae {
 std::vector<std::uint32_t> shuffled_rows(std::uint64_t seed, std::uint32_t epoch,
                                          std::uint32_t count);
 
+// The last step of an epoch takes what is left. batch is at least 1.
+constexpr std::uint64_t steps_per_epoch(std::uint64_t examples, std::uint32_t batch) {
+    return (examples + batch - 1) / batch;
+}
+
 }  // namespace vae

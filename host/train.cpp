@@ -5,9 +5,15 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <span>
+#include <system_error>
+#include <utility>
 
+#include "host/config_file.h"
+#include "host/data_source.h"
 #include "host/error.h"
+#include "host/files.h"
 #include "host/settings.h"
 #include "host/shuffle.h"
 
@@ -35,6 +41,18 @@ bool is_finite(const LossTotals& totals) {
     return std::isfinite(totals.recon) && std::isfinite(totals.kl) && std::isfinite(totals.loss);
 }
 
+std::string losses_text(const MetricsRow& row) {
+    const LossMeans mean = means(row.totals);
+    return fmt::format("{} -elbo {:.2f} (recon {:.2f}, kl {:.2f})", name_of(row.split), -mean.elbo,
+                       mean.recon, mean.kl);
+}
+
+// Whether both name data by a path, of the same kind.
+bool may_be_moved(const std::string& from, const std::string& to) {
+    const auto is_mnist = [](const std::string& spec) { return spec.starts_with("mnist:"); };
+    return (is_one_set(from) && is_one_set(to)) || (is_mnist(from) && is_mnist(to));
+}
+
 }  // namespace
 
 Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
@@ -52,8 +70,8 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
 
 std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples) {
     if (train_examples == 0) throw InputError("the data have no training examples");
-    const std::uint64_t per_epoch = (train_examples + train.batch - 1) / train.batch;
-    const std::uint64_t total = train.steps > 0 ? train.steps : per_epoch * train.epochs;
+    const std::uint64_t of_epochs = steps_per_epoch(train_examples, train.batch) * train.epochs;
+    const std::uint64_t total = train.steps > 0 ? train.steps : of_epochs;
     if (total > std::numeric_limits<std::uint32_t>::max()) {
         throw InputError(
             fmt::format("{} steps are too many: noise is addressed by 32 bits of step", total));
@@ -64,6 +82,8 @@ std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples) 
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits) {
     for (const std::string& key : differing_settings(checkpoint.config, config)) {
         if (key == "train.epochs" || key == "train.steps") continue;
+        if (key == "data.source" && may_be_moved(checkpoint.config.data.source, config.data.source))
+            continue;
         throw InputError(fmt::format(
             "--resume: the run was started with {} = {}, not {}; leave it as it was, or start "
             "another run",
@@ -77,6 +97,16 @@ void check_resumable(const Checkpoint& checkpoint, const Config& config, const S
     }
 }
 
+void begin_run(NewRunFolder& made, const Checkpoint& start,
+               const std::function<bool()>& should_stop) {
+    write_file_atomically(made.folder().config(), to_toml(start.config));
+    save_checkpoint(made.folder().checkpoint(), start);
+    if (should_stop()) {
+        throw RunError("stopped by a signal before the first step; no run was left");
+    }
+    made.keep();
+}
+
 Trainer::Trainer(const Config& config, const Splits& splits, Backend& backend,
                  const RunFolder& folder, Progress& progress)
     : config_(config),
@@ -86,11 +116,12 @@ Trainer::Trainer(const Config& config, const Splits& splits, Backend& backend,
       progress_(progress),
       metrics_(folder.metrics()),
       total_steps_(total_steps(config.train, splits.train.size)),
-      steps_per_epoch_((splits.train.size + config.train.batch - 1) / config.train.batch),
+      steps_per_epoch_(steps_per_epoch(splits.train.size, config.train.batch)),
       chunk_steps_(steps_in_chunk(backend, {config.model, splits.train.shape.pixels()},
                                   config.train.batch)) {}
 
-void Trainer::start_from(const Checkpoint& start) {
+// Taken by value, so that its arenas are gone when the backend has them.
+void Trainer::start_from(Checkpoint start) {
     backend_.set_state(start.state);
     step_ = start.state.step;
     epoch_totals_ = start.epoch_totals;
@@ -99,20 +130,27 @@ void Trainer::start_from(const Checkpoint& start) {
     started_ = Clock::now();
 }
 
+void Trainer::sort_ahead(std::uint32_t epoch) {
+    const auto count = static_cast<std::uint32_t>(splits_.train.size);
+    try {
+        next_rows_ =
+            std::async(std::launch::async, shuffled_rows, config_.train.seed, epoch, count);
+    } catch (const std::system_error&) {
+        // No thread is to be had now: they are sorted when they are needed.
+    }
+}
+
 const std::vector<std::uint32_t>& Trainer::rows_of(std::uint32_t epoch) {
     if (rows_epoch_ == epoch) return rows_;
-    const std::uint64_t seed = config_.train.seed;
     const auto count = static_cast<std::uint32_t>(splits_.train.size);
     const bool is_next = rows_epoch_ && *rows_epoch_ + 1 == epoch && next_rows_.valid();
-    rows_ = is_next ? next_rows_.get() : shuffled_rows(seed, epoch, count);
+    rows_ = is_next ? next_rows_.get() : shuffled_rows(config_.train.seed, epoch, count);
     rows_epoch_ = epoch;
-    if ((epoch + 1) * steps_per_epoch_ < total_steps_) {
-        next_rows_ = std::async(std::launch::async, shuffled_rows, seed, epoch + 1, count);
-    }
+    if ((epoch + 1) * steps_per_epoch_ < total_steps_) sort_ahead(epoch + 1);
     return rows_;
 }
 
-void Trainer::refuse_loss(const std::string& what) const {
+void Trainer::refuse_values(const std::string& what) const {
     throw RunError(fmt::format(
         "{}; the last good checkpoint is kept in {}; look at train.learning_rate ({}), train.beta "
         "({}) and the range of the data",
@@ -139,7 +177,7 @@ void Trainer::train_chunk(std::uint64_t end) {
     const LossTotals totals = backend_.take_totals();
     epoch_seconds_ += seconds_since(start);
     if (!is_finite(totals)) {
-        refuse_loss(
+        refuse_values(
             fmt::format("the loss is not finite in steps {} to {}", step_ + 1, step_ + steps));
     }
     epoch_totals_ += totals;
@@ -147,12 +185,21 @@ void Trainer::train_chunk(std::uint64_t end) {
     steps_here_ += steps;
 }
 
+// Of the last step.
+std::uint32_t Trainer::epoch() const {
+    return static_cast<std::uint32_t>((step_ - 1) / steps_per_epoch_ + 1);
+}
+
+std::uint32_t Trainer::epochs() const {
+    return static_cast<std::uint32_t>((total_steps_ - 1) / steps_per_epoch_ + 1);
+}
+
 void Trainer::show() {
     const double remaining = static_cast<double>(total_steps_ - step_);
     const double per_step = seconds_since(started_) / static_cast<double>(steps_here_);
     progress_.update(
-        {.epoch = static_cast<std::uint32_t>((step_ - 1) / steps_per_epoch_ + 1),
-         .epochs = static_cast<std::uint32_t>((total_steps_ - 1) / steps_per_epoch_ + 1),
+        {.epoch = epoch(),
+         .epochs = epochs(),
          .step = step_,
          .steps = total_steps_,
          .totals = epoch_totals_,
@@ -167,46 +214,49 @@ void Trainer::save() {
     checkpoint.train_examples = splits_.train.size;
     checkpoint.state = backend_.state();
     checkpoint.state.step = step_;
+    // The losses are from before the last update.
+    const std::vector<float>& parameters = checkpoint.state.parameters;
+    const auto is_good = [](float parameter) { return std::isfinite(parameter); };
+    if (!std::all_of(parameters.begin(), parameters.end(), is_good)) {
+        refuse_values(fmt::format("a parameter is not finite after step {}", step_));
+    }
     checkpoint.epoch_totals = epoch_totals_;
     checkpoint.epoch_seconds = epoch_seconds_;
     save_checkpoint(folder_.checkpoint(), checkpoint);
 }
 
-// Rows of metrics, a line for people and a checkpoint, at the end of an epoch or of the run.
-void Trainer::finish_epoch() {
-    const auto epoch = static_cast<std::uint32_t>((step_ - 1) / steps_per_epoch_ + 1);
-    const Split split = splits_.held_out();
+MetricsRow Trainer::evaluate(Split split) {
     const auto start = Clock::now();
-    const LossTotals evaluation = backend_.evaluate(split, config_.train.beta);
-    const double evaluation_seconds = seconds_since(start);
-    if (!is_finite(evaluation)) {
-        refuse_loss(fmt::format("the loss of the {} split is not finite after step {}",
-                                name_of(split), step_));
+    const LossTotals totals = backend_.evaluate(split, config_.train.beta);
+    if (!is_finite(totals)) {
+        refuse_values(fmt::format("the loss of the {} split is not finite after step {}",
+                                  name_of(split), step_));
     }
-    const MetricsRow trained{step_,         epoch, Split::train, epoch_totals_, config_.train.beta,
-                             epoch_seconds_};
-    const MetricsRow held_out{
-        step_, epoch, split, evaluation, config_.train.beta, evaluation_seconds};
-    metrics_.write(trained);
-    metrics_.write(held_out);
+    return {step_, epoch(), split, totals, config_.train.beta, seconds_since(start)};
+}
 
-    const LossMeans train = means(epoch_totals_);
-    const LossMeans test = means(evaluation);
-    progress_.line(fmt::format(
-        "epoch {}/{}  step {}  train -elbo {:.2f} (recon {:.2f}, kl {:.2f})  {} -elbo {:.2f} "
-        "(recon {:.2f}, kl {:.2f})  {} examples/s",
-        epoch, (total_steps_ - 1) / steps_per_epoch_ + 1, step_, -train.elbo, train.recon, train.kl,
-        name_of(split), -test.elbo, test.recon, test.kl,
-        rate_text(static_cast<double>(epoch_totals_.examples) / epoch_seconds_)));
+// Rows of metrics, a checkpoint and a line for people, at the end of an epoch or of the run.
+void Trainer::finish_epoch() {
+    const MetricsRow trained{
+        step_, epoch(), Split::train, epoch_totals_, config_.train.beta, epoch_seconds_};
+    std::optional<MetricsRow> evaluated;
+    if (splits_.held_out() != Split::train) evaluated = evaluate(splits_.held_out());
+    metrics_.write(trained);
+    if (evaluated) metrics_.write(*evaluated);
     if (step_ % steps_per_epoch_ == 0) {
         epoch_totals_ = {};
         epoch_seconds_ = 0;
     }
+    // Before the line: whoever reads it finds the checkpoint.
     save();
+    progress_.line(
+        fmt::format("epoch {}/{}  step {}  {}{}  {} examples/s", trained.epoch, epochs(), step_,
+                    losses_text(trained), evaluated ? "  " + losses_text(*evaluated) : "",
+                    rate_text(static_cast<double>(trained.totals.examples) / trained.seconds)));
 }
 
-TrainResult Trainer::run(const Checkpoint& start, const std::function<bool()>& should_stop) {
-    start_from(start);
+TrainResult Trainer::run(Checkpoint start, const std::function<bool()>& should_stop) {
+    start_from(std::move(start));
     TrainResult result;
     while (step_ < total_steps_) {
         const std::uint64_t epoch_end = (step_ / steps_per_epoch_ + 1) * steps_per_epoch_;

@@ -23,9 +23,15 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits);
 // Steps of a whole run. Throws InputError when there is nothing to train on or there are too many.
 std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples);
 
-// Throws InputError naming the settings that differ, other than train.epochs and train.steps, or
-// the data that differ, so that the checkpoint cannot be gone on with.
+// Throws InputError naming the settings that differ, or the data that differ, so that the
+// checkpoint cannot be gone on with. train.epochs and train.steps may differ, and so may the path
+// of a file, a folder or mnist:DIR, which may have been moved.
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits);
+
+// Writes the settings and the start of a new run, and keeps its folder. Throws RunError, and does
+// not keep it, when should_stop then says yes: a run is there whole or not at all.
+void begin_run(NewRunFolder& made, const Checkpoint& start,
+               const std::function<bool()>& should_stop);
 
 struct TrainResult {
     bool was_stopped = false;  // by should_stop, before the last step
@@ -39,19 +45,24 @@ class Trainer {
             Progress& progress);
 
     // Goes on from `start` to the run's last step. After each epoch and at the end: evaluates the
-    // held-out split, appends to metrics.jsonl and replaces the checkpoint. should_stop is asked
-    // between chunks of steps; when it says yes a checkpoint is written and the run ends there.
-    // The parameters depend on neither stops nor chunks. Throws RunError when the loss is not
-    // finite; the checkpoint is then the last good one.
-    TrainResult run(const Checkpoint& start, const std::function<bool()>& should_stop);
+    // held-out split, if there is one, appends to metrics.jsonl and replaces the checkpoint.
+    // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
+    // the run ends there. The parameters depend on neither stops nor chunks. Throws RunError when
+    // the loss or a parameter is not finite; the checkpoint is then the last good one. A `start`
+    // that was moved here takes no memory during the run.
+    TrainResult run(Checkpoint start, const std::function<bool()>& should_stop);
 
   private:
-    void start_from(const Checkpoint& start);
+    void start_from(Checkpoint start);
     void train_chunk(std::uint64_t end_of_epoch_or_run);
     void finish_epoch();
+    MetricsRow evaluate(Split split);
     void save();
-    [[noreturn]] void refuse_loss(const std::string& what) const;
+    [[noreturn]] void refuse_values(const std::string& what) const;
     void show();
+    std::uint32_t epoch() const;
+    std::uint32_t epochs() const;
+    void sort_ahead(std::uint32_t epoch);
     const std::vector<std::uint32_t>& rows_of(std::uint32_t epoch);
 
     const Config& config_;

@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 #include <memory>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "host/backend_choice.h"
 #include "host/commands.h"
@@ -12,6 +14,7 @@
 #include "host/error.h"
 #include "host/files.h"
 #include "host/image.h"
+#include "host/loaded_run.h"
 #include "host/pictures.h"
 #include "host/run_folder.h"
 #include "host/stop_signal.h"
@@ -54,20 +57,30 @@ void write_reconstructions(const RunFolder& folder, Backend& backend, const Spli
 
 // The configuration of a run, its data, and where it starts or goes on.
 struct Plan {
-    Plan(const Config& wanted, const Checkpoint* resumed)
+    // Of a new run.
+    explicit Plan(const Config& wanted)
         : config(wanted),
           splits(load_splits(config.data, config.model.likelihood)),
           total(total_steps(config.train, splits.train.size)) {
         config.data.source = absolute_source(config.data.source);
-        if (resumed != nullptr) check_resumable(*resumed, config, splits);
-        start = resumed != nullptr ? *resumed : initial_checkpoint(config, splits);
+        start = initial_checkpoint(config, splits);
+    }
+
+    // Of one that goes on.
+    Plan(const Config& wanted, Checkpoint resumed)
+        : config(wanted),
+          splits(load_run_splits(config.data, resumed)),
+          total(total_steps(config.train, splits.train.size)),
+          start(std::move(resumed)) {
+        config.data.source = absolute_source(config.data.source);
+        check_resumable(start, config, splits);
         start.config = config;
     }
 
     Config config;
     Splits splits;
     std::uint64_t total;
-    Checkpoint start;
+    Checkpoint start;  // its state is given to the trainer
 };
 
 ChosenBackend backend_for(const Plan& plan, const TrainOptions& options, Progress& progress) {
@@ -90,11 +103,11 @@ void announce(const Plan& plan, const RunFolder& folder, Progress& progress) {
     progress.line("elbo, recon and kl are means in nats per example");
 }
 
-void train_to_the_end(const Plan& plan, Backend& backend, const RunFolder& folder,
+void train_to_the_end(Plan& plan, Backend& backend, const RunFolder& folder, const StopSignal& stop,
                       Progress& progress) {
-    const StopSignal stop;
     Trainer trainer(plan.config, plan.splits, backend, folder, progress);
-    const TrainResult result = trainer.run(plan.start, [&] { return stop.was_raised(); });
+    const TrainResult result =
+        trainer.run(std::move(plan.start), [&stop] { return stop.was_raised(); });
     const std::string run = folder.root.string();
     if (result.was_stopped) {
         throw RunError(
@@ -115,15 +128,14 @@ void start_run(const TrainOptions& options, Progress& progress) {
     check_new_run_folder(options.out);
     ConfigBuilder builder;
     options.config.apply(builder);
-    const Plan plan(builder.finish(), nullptr);
+    Plan plan(builder.finish());
     const ChosenBackend chosen = backend_for(plan, options, progress);
     // Everything that can be wrong was found before this: what is made here is a run.
+    const StopSignal stop;
     NewRunFolder made(options.out, plan.config.data.source);
-    write_file_atomically(made.folder().config(), to_toml(plan.config));
-    save_checkpoint(made.folder().checkpoint(), plan.start);
-    made.keep();
+    begin_run(made, plan.start, [&stop] { return stop.was_raised(); });
     announce(plan, made.folder(), progress);
-    train_to_the_end(plan, *chosen.backend, made.folder(), progress);
+    train_to_the_end(plan, *chosen.backend, made.folder(), stop, progress);
 }
 
 // A run that ended after its last checkpoint may have no pictures, or those of an earlier end.
@@ -145,6 +157,17 @@ void complete_pictures(const Plan& plan, const TrainOptions& options, const RunF
     progress.line("wrote the pictures that the run lacked");
 }
 
+std::string nothing_left_text(const std::string& run, std::uint64_t step, std::uint64_t total) {
+    if (step > total) {
+        return fmt::format(
+            "{}: nothing left to do: {} done, which is more than the {} asked for; --epochs or "
+            "--steps asks for more",
+            run, counted(step, "step"), total);
+    }
+    return fmt::format("{}: nothing left to do: {} of {} done; --epochs or --steps asks for more",
+                       run, step, counted(total, "step"));
+}
+
 void resume_run(const TrainOptions& options, Progress& progress) {
     if (options.out.empty()) {
         throw InputError("--resume: say which run to go on with: --resume --out FOLDER");
@@ -155,31 +178,36 @@ void resume_run(const TrainOptions& options, Progress& progress) {
         throw InputError(fmt::format("--out {}: is a file; name the run's folder", options.out));
     }
     const RunLock lock(folder.root);
-    const Checkpoint resumed = load_checkpoint(checkpoint);
+    remove_stale_temporaries(folder.root);
+    Checkpoint resumed = load_checkpoint(checkpoint);
+    const std::string old_source = resumed.config.data.source;
     ConfigBuilder builder(resumed.config);
     options.config.apply(builder);
-    const Plan plan(builder.finish(), &resumed);
+    Plan plan(builder.finish(), std::move(resumed));
     const std::uint64_t step = plan.start.state.step;
     if (step >= plan.total) {
         complete_pictures(plan, options, folder, progress);
-        progress.line(
-            fmt::format("{}: nothing left to do: {} of {} done; --epochs or --steps asks "
-                        "for more",
-                        options.out, step, counted(plan.total, "step")));
+        progress.line(nothing_left_text(options.out, step, plan.total));
         return;
     }
     const ChosenBackend chosen = backend_for(plan, options, progress);
     std::string kept;
     for (const std::string& line : metrics_lines_until(folder.metrics(), step)) kept += line + '\n';
     // Nothing is written before all that has to be read was read.
+    const StopSignal stop;
     write_file_atomically(folder.metrics(), kept);
     write_file_atomically(folder.config(), to_toml(plan.config));
     announce(plan, folder, progress);
+    if (plan.config.data.source != old_source) {
+        progress.line(fmt::format("the data were at {}; they must be the same", old_source));
+    }
     progress.line(fmt::format("going on after step {}", step));
-    train_to_the_end(plan, *chosen.backend, folder, progress);
+    train_to_the_end(plan, *chosen.backend, folder, stop, progress);
 }
 
 int run_train(const TrainOptions& options) {
+    // A reader of the output that ends must not end the run; the failed write is told after it.
+    std::signal(SIGPIPE, SIG_IGN);
     Progress progress = Progress::standard();
     if (options.resume) {
         resume_run(options, progress);
