@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "host/backend.h"
 
@@ -13,10 +14,14 @@ struct ChosenBackend {
     std::string note;  // for people: "cpu on 2 threads of AMD EPYC (no GPU: …)"
 };
 
-// `name` is auto, cuda, cpu or cpu-double; auto takes the GPU if there is a usable one, else the
-// CPU. Throws RunError when cuda is asked for and there is no usable GPU, InputError for any other
-// name.
+// auto, cuda, cpu and cpu-double.
+const std::vector<std::string>& backend_names();
+
+// The backend of one of these names; auto takes the GPU if there is a usable one, else the CPU.
+// Throws RunError when cuda is asked for and there is no usable GPU, InputError for any other name;
+// both name the option that asked.
 ChosenBackend choose_backend(const std::string& name, const Config& config,
-                             const ParameterLayout& layout);
+                             const ParameterLayout& layout,
+                             const std::string& option = "--backend");
 
 }  // namespace vae

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,13 @@ struct BackendRecord {
     Trace after;       // the same after all steps, as after.<name>
 };
 
+// Told now and then how many steps are trained.
+using StepsDone = std::function<void(std::uint64_t)>;
+
 // Sets the state, traces the first step of `start`, then trains `steps` steps on the batches that
 // a run would take. The backend has the splits.
-BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps);
+BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
+                           const StepsDone& on_steps = {});
 
 // One tensor against its reference. relative_l2 = |value − reference|₂ / |reference|₂, or the
 // absolute |value − reference|₂ where the reference is all zero.
@@ -32,6 +37,7 @@ struct TensorComparison {
     double largest_error = 0;  // absolute
     double gate = 0;           // of relative_l2
     bool is_ok = false;        // false for a NaN on either side, another shape, and no elements
+    bool is_capped = false;    // the gate would be higher; see compare_after
 };
 TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& reference,
                                 double gate);
@@ -44,10 +50,13 @@ std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& r
 // and a ReLU turns on or off. So parameters after many steps are held to what rounding does to the
 // reference itself: the parameters after the same steps of `reference` from parameters that are
 // each moved by one unit in the last place of a float, up and down in turn.
-Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t steps);
+Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t steps,
+                   const StepsDone& on_steps = {});
 
 // compare_traces of after.* tensors. The gate is gate_of, or ten times the distance of `nudged`
-// from the reference where that is more.
+// from the reference where that is more, but never above kMostGate: beyond it a wrong backend could
+// pass.
+inline constexpr double kMostGate = 1e-2;
 std::vector<TensorComparison> compare_after(const Trace& values, const Trace& references,
                                             const Trace& nudged);
 
@@ -57,6 +66,9 @@ double gate_of(const std::string& tensor);
 
 // Whether all are within their gates. Nothing is not.
 bool all_ok(const std::vector<TensorComparison>& comparisons);
+
+// Whether a tensor misses a gate that is capped: rounding alone may have moved it as far.
+bool is_too_sensitive(const std::vector<TensorComparison>& comparisons);
 
 // The record as safetensors, F64 or F32: first_step's tensors, the parameters before under their
 // names, after.<name>. Metadata: config, beta, learning_rate, steps, batch (rows of the first step)

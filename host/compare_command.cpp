@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -8,8 +9,10 @@
 #include "host/commands.h"
 #include "host/compare.h"
 #include "host/config_options.h"
-#include "host/cuda_module.h"
 #include "host/data_source.h"
+#include "host/loaded_run.h"
+#include "host/progress.h"
+#include "host/spelling.h"
 #include "host/train.h"
 
 namespace vae {
@@ -22,26 +25,47 @@ struct CompareOptions {
     explicit CompareOptions(CLI::App& command) : config(command) {}
 
     ConfigOptions config;
-    std::string backend;
+    std::string backend = "auto";
     std::string against = "cpu-double";
     std::uint64_t steps = 20;
     std::string dump;
     bool json = false;
 };
 
-BackendRecord record_of(const ChosenBackend& chosen, const Splits& splits, const Checkpoint& start,
-                        std::uint64_t steps) {
-    chosen.backend->set_data(splits);
-    return record_steps(*chosen.backend, start, steps);
+struct Records {
+    BackendRecord values;
+    BackendRecord references;
+    Trace nudged;
+};
+
+// Shows on standard error how far it is.
+Records train_all(Backend& value, Backend& reference, const Splits& splits, const Checkpoint& start,
+                  std::uint64_t steps) {
+    Progress progress = Progress::standard_error();
+    const auto shown = [&](const std::string& what) -> StepsDone {
+        const auto begin = std::chrono::steady_clock::now();
+        return [&progress, what, steps, begin](std::uint64_t done) {
+            const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
+            progress.update(work_text(what, done, steps, "steps", passed.count()));
+        };
+    };
+    Records out;
+    value.set_data(splits);
+    reference.set_data(splits);
+    out.values = record_steps(value, start, steps, shown("1/3: " + value.name()));
+    out.references = record_steps(reference, start, steps, shown("2/3: " + reference.name()));
+    out.nudged =
+        nudged_after(reference, start, steps, shown("3/3: " + reference.name() + ", rounded"));
+    return out;
 }
 
 void print_table(const std::vector<TensorComparison>& rows) {
     std::size_t width = 6;
     for (const auto& row : rows) width = std::max(width, row.name.size());
-    fmt::print("{:<{}}  {:>10}  {:>11}  {:>13}  {:>7}\n", "tensor", width, "elements",
+    fmt::print("{:<{}}  {:>10}  {:>11}  {:>13}  {:>8}\n", "tensor", width, "elements",
                "relative L2", "largest error", "gate");
     for (const auto& row : rows) {
-        fmt::print("{:<{}}  {:>10}  {:>11.2e}  {:>13.2e}  {:>7.0e}  {}\n", row.name, width,
+        fmt::print("{:<{}}  {:>10}  {:>11.2e}  {:>13.2e}  {:>8.2e}  {}\n", row.name, width,
                    row.elements, row.relative_l2, row.largest_error, row.gate,
                    row.is_ok ? "ok" : "FAIL");
     }
@@ -54,6 +78,7 @@ void print_json(const ChosenBackend& value, const ChosenBackend& reference, std:
     out["against"] = reference.backend->name();
     out["steps"] = steps;
     out["ok"] = all_ok(rows);
+    out["too_sensitive"] = is_too_sensitive(rows);
     out["tensors"] = nlohmann::ordered_json::array();
     for (const auto& row : rows) {
         nlohmann::ordered_json tensor;
@@ -68,41 +93,59 @@ void print_json(const ChosenBackend& value, const ChosenBackend& reference, std:
     fmt::print("{}\n", out.dump());
 }
 
+// The end of the report: what was counted, and why gates are as they are.
+void print_summary(const std::vector<TensorComparison>& rows, std::uint64_t steps) {
+    const auto count = [&rows](const auto& is_meant) {
+        return static_cast<std::uint64_t>(std::count_if(rows.begin(), rows.end(), is_meant));
+    };
+    fmt::print("{}, {} outside their gates; after.* is after {}\n", counted(rows.size(), "tensor"),
+               count([](const auto& row) { return !row.is_ok; }), counted(steps, "step"));
+    const auto raised = count([](const auto& row) { return row.gate > gate_of(row.name); });
+    if (raised > 0) {
+        fmt::print(
+            "{} of after.* raised to ten times what one rounding of each initial parameter does to "
+            "the reference, at most {:.0e}\n",
+            counted(raised, "gate"), kMostGate);
+    }
+    if (is_too_sensitive(rows)) {
+        fmt::print(
+            "this network is too sensitive to rounding to be compared after {}; ask for fewer by "
+            "--steps\n",
+            counted(steps, "step"));
+    }
+}
+
 int run_compare(const CompareOptions& options) {
     ConfigBuilder builder;
     options.config.apply(builder);
     const Config config = builder.finish();
+    if (!options.dump.empty()) {
+        std::vector<std::string> inputs = {config.data.source};
+        if (!options.config.file().empty()) inputs.push_back(options.config.file());
+        check_output("--dump", options.dump, inputs);
+    }
     const Splits splits = load_splits(config.data, config.model.likelihood);
     const Checkpoint start = initial_checkpoint(config, splits);
-    const std::string first = options.backend.empty() ? "auto" : options.backend;
-    const ChosenBackend value = choose_backend(first, config, start.layout());
-    const ChosenBackend reference = choose_backend(options.against, config, start.layout());
+    const ChosenBackend value = choose_backend(options.backend, config, start.layout());
+    const ChosenBackend reference =
+        choose_backend(options.against, config, start.layout(), "--against");
     if (!options.json) fmt::print("backend: {}\nagainst: {}\n", value.note, reference.note);
 
-    const BackendRecord values = record_of(value, splits, start, options.steps);
-    const BackendRecord references = record_of(reference, splits, start, options.steps);
+    const Records records =
+        train_all(*value.backend, *reference.backend, splits, start, options.steps);
     if (!options.dump.empty()) {
-        write_dump(options.dump, values, config, options.steps, *value.backend);
+        write_dump(options.dump, records.values, config, options.steps, *value.backend);
     }
-    std::vector<TensorComparison> rows = compare_traces(values.first_step, references.first_step);
-    const auto after = compare_after(values.after, references.after,
-                                     nudged_after(*reference.backend, start, options.steps));
+    std::vector<TensorComparison> rows =
+        compare_traces(records.values.first_step, records.references.first_step);
+    const auto after =
+        compare_after(records.values.after, records.references.after, records.nudged);
     rows.insert(rows.end(), after.begin(), after.end());
     if (options.json) {
         print_json(value, reference, options.steps, rows);
-        return all_ok(rows) ? 0 : 1;
-    }
-    print_table(rows);
-    const auto misses = std::count_if(rows.begin(), rows.end(), [](auto& r) { return !r.is_ok; });
-    fmt::print("{} tensors, {} outside their gates; after.* is after {} {}\n", rows.size(), misses,
-               options.steps, options.steps == 1 ? "step" : "steps");
-    const auto raised =
-        std::count_if(after.begin(), after.end(), [](auto& r) { return r.gate > gate_of(r.name); });
-    if (raised > 0) {
-        fmt::print(
-            "{} gates of after.* are ten times what one rounding of each initial parameter "
-            "does to the reference\n",
-            raised);
+    } else {
+        print_table(rows);
+        print_summary(rows, options.steps);
     }
     return all_ok(rows) ? 0 : 1;
 }
@@ -113,14 +156,8 @@ Command add_compare_command(CLI::App& program) {
     CLI::App* command = program.add_subcommand(
         "compare", "the same parameters, batch and noise through two backends");
     const auto options = std::make_shared<CompareOptions>(*command);
-    const CLI::Validator backends = one_of({"cuda", "cpu", "cpu-double"});
-    command->add_option("--backend", options->backend, "cuda, cpu or cpu-double; else cuda or cpu")
-        ->check(backends)
-        ->type_name("NAME");
-    command->add_option("--against", options->against, "the reference: cuda, cpu or cpu-double")
-        ->check(backends)
-        ->capture_default_str()
-        ->type_name("NAME");
+    add_backend_option(*command, "--backend", options->backend, "");
+    add_backend_option(*command, "--against", options->against, "the reference: ");
     command->add_option("--steps", options->steps, "steps before parameters are compared")
         ->check(whole_number(1, kMostSteps))
         ->capture_default_str()

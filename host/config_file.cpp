@@ -5,10 +5,8 @@
 
 #include <toml++/toml.h>
 #include <algorithm>
-#include <charconv>
-#include <optional>
-#include <system_error>
 
+#include "host/decimal.h"
 #include "host/error.h"
 #include "host/files.h"
 #include "host/settings.h"
@@ -103,25 +101,8 @@ void read_table(const toml::table& table, const std::string& prefix, const std::
     }
 }
 
-// The number that `text` is as a whole.
-template <class Number>
-std::optional<Number> parse_number(std::string_view text) {
-    Number number = {};
-    const char* end = text.data() + text.size();
-    const auto [stopped, error] = std::from_chars(text.data(), end, number);
-    if (error != std::errc() || stopped != end) return std::nullopt;
-    return number;
-}
-
-// Decimal; 010 is refused because it is 8 to some.
-std::optional<std::int64_t> parse_integer(std::string_view text) {
-    const std::string_view digits = text.substr(text.starts_with('-') ? 1 : 0);
-    if (digits.size() > 1 && digits[0] == '0') return std::nullopt;
-    return parse_number<std::int64_t>(text);
-}
-
 SettingValue number_value(const std::string& text) {
-    if (const auto integer = parse_integer(text)) return {*integer, text};
+    if (const auto integer = parse_decimal<std::int64_t>(text)) return {*integer, text};
     if (const auto real = parse_number<double>(text)) return {*real, text};
     return {{}, quote(text)};
 }
@@ -144,7 +125,7 @@ SettingValue list_value(const std::string& text) {
     for (bool is_last = false; !is_last;) {
         const std::size_t comma = rest.find(',');
         is_last = comma == std::string_view::npos;
-        const auto item = parse_integer(trimmed(rest.substr(0, comma)));
+        const auto item = parse_decimal<std::int64_t>(trimmed(rest.substr(0, comma)));
         if (!item) return {{}, quote(text)};
         items.push_back(*item);
         if (!is_last) rest.remove_prefix(comma + 1);

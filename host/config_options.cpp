@@ -1,10 +1,10 @@
 #include "host/config_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <charconv>
-#include <system_error>
-
+#include "host/backend_choice.h"
+#include "host/decimal.h"
 #include "host/settings.h"
 
 namespace vae {
@@ -15,14 +15,18 @@ CLI::Validator one_of(const std::vector<std::string>& choices) {
     return validator;
 }
 
+void add_backend_option(CLI::App& command, const std::string& option, std::string& name,
+                        const std::string& help) {
+    command.add_option(option, name, fmt::format("{}{}", help, fmt::join(backend_names(), ", ")))
+        ->check(one_of(backend_names()))
+        ->capture_default_str()
+        ->type_name("NAME");
+}
+
 CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
     const auto check = [least, most](const std::string& text) -> std::string {
-        std::uint64_t number = 0;
-        const char* end = text.data() + text.size();
-        const auto [stopped, error] = std::from_chars(text.data(), end, number);
-        const bool is_decimal = error == std::errc() && stopped == end &&
-                                (text.size() == 1 || text[0] != '0');  // 010 is 8 to some
-        if (is_decimal && number >= least && number <= most) return {};
+        const auto number = parse_decimal<std::uint64_t>(text);
+        if (number && *number >= least && *number <= most) return {};
         return fmt::format("must be an integer from {} to {}, not {}", least, most, text);
     };
     return CLI::Validator(check, "");

@@ -11,7 +11,8 @@
 
 namespace vae {
 
-// How long a run is, and where its data are: train takes both, compare the data alone.
+// --config, --set and the shortcuts for common settings, which train and compare share. Only train
+// has those of the run's length.
 class ConfigOptions {
   public:
     // Adds --config, --set and an option for each common setting.
@@ -21,6 +22,9 @@ class ConfigOptions {
 
     // The file, then --set, then the options, each winning over the ones before.
     void apply(ConfigBuilder& builder) const;
+
+    // The value of --config; empty without one.
+    const std::string& file() const { return file_; }
 
   private:
     struct Shortcut {
@@ -42,6 +46,10 @@ class ConfigOptions {
 
 // Accepts these words only; without CLI11's own list of them in the help.
 CLI::Validator one_of(const std::vector<std::string>& choices);
+
+// Adds `option`, which takes one of backend_names(). `name` holds the default.
+void add_backend_option(CLI::App& command, const std::string& option, std::string& name,
+                        const std::string& help);
 
 // Accepts decimal integers from `least` to `most` only. CLI11's own conversion takes 010 for 8.
 CLI::Validator whole_number(std::uint64_t least, std::uint64_t most);

@@ -7,6 +7,7 @@
 #include "host/config_options.h"
 #include "host/loaded_run.h"
 #include "host/metrics.h"
+#include "host/spelling.h"
 
 namespace vae {
 
@@ -40,10 +41,10 @@ void print_json(const EvaluateOptions& options, const LoadedRun& run, const RunD
 
 void print_text(const LoadedRun& run, const RunData& data, const LossTotals& totals) {
     const LossMeans mean = means(totals);
+    const std::string examples = counted(totals.examples, "example");
     const std::string what =
-        data.is_all ? fmt::format("all {} examples of {}", totals.examples, data.source)
-                    : fmt::format("{}, {} split, {} examples", data.source, data.split_name(),
-                                  totals.examples);
+        data.is_all ? fmt::format("all {} of {}", examples, data.source)
+                    : fmt::format("{}, {} split, {}", data.source, data.split_name(), examples);
     fmt::print("backend: {}\n", run.note);
     fmt::print("{}, after step {}; means in nats per example\n", what, run.checkpoint.state.step);
     fmt::print("recon  {:.4f}\nkl     {:.4f}\nelbo   {:.4f}\nloss   {:.4f}\nbeta   {}\n",
@@ -69,9 +70,7 @@ void RunOptions::add_to(CLI::App& command) {
     command.add_option("RUN", run, "a run's folder, or a checkpoint file")
         ->required()
         ->type_name("");
-    command.add_option("--backend", backend, "auto, cuda, cpu or cpu-double")
-        ->check(one_of({"auto", "cuda", "cpu", "cpu-double"}))
-        ->type_name("NAME");
+    add_backend_option(command, "--backend", backend, "");
 }
 
 Command add_evaluate_command(CLI::App& program) {

@@ -97,11 +97,29 @@ void sync_folder(const fs::path& folder, const fs::path& path) {
     }
 }
 
+// Where `path` points, link by link; the last one may point to what is not there. The path itself
+// when it is no link, or when its links never end.
+fs::path follow_links(const fs::path& path) {
+    constexpr int kMostLinks = 40;  // as Linux does
+    fs::path target = path;
+    for (int i = 0; i < kMostLinks; ++i) {
+        std::error_code error;
+        const fs::path next = fs::read_symlink(target, error);
+        if (error) return target;
+        target = target.parent_path() / next;  // `next` alone if it is absolute
+    }
+    return path;
+}
+
+fs::path folder_of(const fs::path& file) {
+    return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
+
 // The file that is to be replaced: `path`, or where it points.
 fs::path resolve_target(const fs::path& path) {
     std::error_code error;
-    fs::path target = fs::is_symlink(path, error) ? fs::weakly_canonical(path, error) : path;
-    if (error && error != std::errc::no_such_file_or_directory) cannot_write(path, error.value());
+    fs::path target = follow_links(path);
+    if (fs::is_symlink(target, error)) cannot_write(path, ELOOP);
     if (fs::exists(target, error) && !fs::is_regular_file(target, error)) {
         throw RunError(fmt::format("cannot write {}: it exists and is {}", path.string(),
                                    fs::is_directory(target, error) ? "a folder" : "not a file"));
@@ -213,7 +231,7 @@ void write_file_atomically(const fs::path& path, std::string_view content) {
 void write_file_atomically(const fs::path& path,
                            std::span<const std::span<const std::byte>> parts) {
     const fs::path target = resolve_target(path);
-    const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+    const fs::path folder = folder_of(target);
     fs::path name;
     FileDescriptor file(create_temporary(folder, name));
     if (!file.is_open()) cannot_write(path, errno);
@@ -237,6 +255,21 @@ void remove_stale_temporaries(const fs::path& folder) {
         if (!file.is_open() || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) continue;
         ::unlink(at->path().c_str());
     }
+}
+
+void check_writable(const fs::path& path) {
+    const fs::path folder = folder_of(resolve_target(path));
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) cannot_write(path, errno);
+    std::error_code error;
+    if (!fs::is_directory(folder, error)) cannot_write(path, ENOTDIR);
+}
+
+bool same_file(const fs::path& a, const fs::path& b) {
+    std::error_code error;  // what cannot be resolved cannot be written either
+    const auto plain = [&error](const fs::path& path) {
+        return fs::weakly_canonical(fs::absolute(follow_links(path), error), error);
+    };
+    return plain(a) == plain(b);
 }
 
 }  // namespace vae

@@ -20,8 +20,9 @@ std::vector<std::uint8_t> read_maybe_gzip(const std::filesystem::path& path);
 
 // Replaces the file at `path`: writes a temporary file in the same folder, syncs it, renames it
 // over the old one and syncs the folder, so at every instant either the old or the new content is
-// there whole. A symbolic link is followed. On failure the temporary file is removed, the old file
-// is untouched, and RunError names the path and the system's reason.
+// there whole. A symbolic link is followed, also to a file that is not there yet. On failure the
+// temporary file is removed, the old file is untouched, and RunError names the path and the
+// system's reason.
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> content);
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 // The content is the parts laid end to end.
@@ -31,5 +32,12 @@ void write_file_atomically(const std::filesystem::path& path,
 // Removes the temporary files that a process left in the folder when it was killed in
 // write_file_atomically. Those being written stay, and so does what cannot be removed.
 void remove_stale_temporaries(const std::filesystem::path& folder);
+
+// Throws RunError when `path` can be no file: its folder is missing or may not be written, or it is
+// a folder. To be called before the work that a failed write would waste.
+void check_writable(const std::filesystem::path& path);
+
+// Whether both are one file, or would be once they are written.
+bool same_file(const std::filesystem::path& a, const std::filesystem::path& b);
 
 }  // namespace vae

@@ -2,19 +2,27 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <new>
 #include <optional>
-#include <system_error>
+#include <string>
+#include <vector>
 
 #include "host/commands.h"
 #include "host/config_options.h"
 #include "host/error.h"
+#include "host/files.h"
 #include "host/loaded_run.h"
 #include "host/npy.h"
 #include "host/pictures.h"
+#include "host/progress.h"
 #include "host/row_blocks.h"
+#include "host/run_folder.h"
+#include "host/spelling.h"
 
 namespace vae {
 
@@ -51,25 +59,55 @@ LoadedRun load_and_announce(const RunOptions& options) {
     return run;
 }
 
-void say_written(std::size_t count, const std::string& what, const std::string& file) {
-    fmt::print("wrote {} {} to {}\n", count, what, file);
+// Throws unless `file` can be written without loss of what this command reads.
+void check_output_of(const GenerateOptions& options, const std::string& option,
+                     const std::string& file, const std::string& data = "") {
+    std::vector<std::string> inputs = {find_checkpoint(options.run.run).string()};
+    for (const std::string& input : {data, options.latents}) {
+        if (!input.empty()) inputs.push_back(input);
+    }
+    check_output(option, file, inputs);
 }
+
+// `what` is counted: "3 samples".
+void say_written(const std::string& what, const std::string& file) {
+    fmt::print("wrote {} to {}\n", what, file);
+}
+
+// Shows on standard error how far `what` is with `count` examples.
+class ShownRows {
+  public:
+    ShownRows(std::string what, std::size_t count) : what_(std::move(what)), count_(count) {}
+
+    void operator()(std::size_t rows) {
+        const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start_;
+        progress_.update(work_text(what_, rows, count_, "examples", passed.count()));
+    }
+
+  private:
+    std::string what_;
+    std::size_t count_;
+    Progress progress_ = Progress::standard_error();
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
 
 int run_sample(const GenerateOptions& options) {
     const LoadedRun run = load_and_announce(options.run);
     const Config& config = run.checkpoint.config;
-    output_kind(options.out, run.checkpoint.shape);
-    check_writable(options.out);
+    check_images(options.out, run.checkpoint.shape, options.count);
+    check_output_of(options, "--out", options.out);
     try {
-        write_images(options.out,
-                     prior_samples(*run.backend, config.model.latent,
-                                   options.seed.value_or(config.train.seed), options.count),
-                     run.checkpoint.shape);
+        ShownRows shown("sampling", options.count);
+        write_images(
+            options.out,
+            prior_samples(*run.backend, config.model.latent,
+                          options.seed.value_or(config.train.seed), options.count, std::ref(shown)),
+            run.checkpoint.shape);
     } catch (const std::bad_alloc&) {
         throw RunError(fmt::format(
             "--count {}: too many samples for the memory there is; ask for fewer", options.count));
     }
-    say_written(options.count, "samples", options.out);
+    say_written(counted(options.count, "sample"), options.out);
     return 0;
 }
 
@@ -77,33 +115,27 @@ int run_reconstruct(const GenerateOptions& options) {
     const LoadedRun run = load_and_announce(options.run);
     const Checkpoint& checkpoint = run.checkpoint;
     const OutputKind kind = output_kind(options.out, checkpoint.shape);
-    check_writable(options.out);
+    check_output_of(options, "--out", options.out,
+                    options.data.empty() ? checkpoint.config.data.source : options.data);
     const RunData data = load_run_data(checkpoint, options.data);
     run.backend->set_data(data.splits);
     const std::size_t count = std::min(options.count, data.examples().size);
+    if (kind == OutputKind::png) check_reconstruction_grid(checkpoint.shape, count);
     const Reconstructions pairs = reconstruct(*run.backend, data.split, count);
     if (kind == OutputKind::png) {
         write_reconstruction_grid(options.out, pairs, checkpoint.shape);
     } else {
         write_images(options.out, pairs.means, checkpoint.shape);
     }
-    say_written(count,
-                data.is_all ? fmt::format("reconstructions of examples of {}", data.source)
-                            : fmt::format("reconstructions of {} examples", data.split_name()),
-                options.out);
+    const std::string examples =
+        data.is_all ? "examples of " + data.source : data.split_name() + " examples";
+    say_written(counted(count, "reconstruction") + " of " + examples, options.out);
     return 0;
 }
 
 void check_npy(const std::string& option, const std::string& file) {
     if (std::filesystem::path(file).extension() == ".npy") return;
     throw InputError(fmt::format("{} {}: must end in .npy", option, file));
-}
-
-bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
-    namespace fs = std::filesystem;
-    std::error_code error;  // what cannot be resolved cannot be written either
-    return fs::weakly_canonical(fs::absolute(a, error), error) ==
-           fs::weakly_canonical(fs::absolute(b, error), error);
 }
 
 void check_encode_outputs(const GenerateOptions& options) {
@@ -119,16 +151,17 @@ void check_encode_outputs(const GenerateOptions& options) {
 int run_encode(const GenerateOptions& options) {
     check_encode_outputs(options);
     const LoadedRun run = load_and_announce(options.run);
-    check_writable(options.out);
-    if (!options.logvar.empty()) check_writable(options.logvar);
+    check_output_of(options, "--out", options.out, options.data);
+    if (!options.logvar.empty()) check_output_of(options, "--logvar", options.logvar, options.data);
     const RunData data = load_run_examples(run.checkpoint, options.data);
     run.backend->set_data(data.splits);
     const std::size_t count = data.examples().size;
-    const Posterior posterior = encode_examples(*run.backend, data.split, count);
+    ShownRows shown("encoding", count);
+    const Posterior posterior = encode_examples(*run.backend, data.split, count, std::ref(shown));
     const std::size_t shape[] = {count, run.checkpoint.config.model.latent};
     write_npy(options.out, posterior.mu, shape);
     if (!options.logvar.empty()) write_npy(options.logvar, posterior.logvar, shape);
-    say_written(count, "posterior means", options.out);
+    say_written(counted(count, "posterior mean"), options.out);
     return 0;
 }
 
@@ -156,10 +189,13 @@ int run_decode(const GenerateOptions& options) {
     const LoadedRun run = load_and_announce(options.run);
     const std::size_t latent = run.checkpoint.config.model.latent;
     output_kind(options.out, run.checkpoint.shape);
-    check_writable(options.out);
+    check_output_of(options, "--out", options.out);
     const std::vector<float> z = read_latents(options.latents, latent);
-    write_images(options.out, decode_codes(*run.backend, z, latent), run.checkpoint.shape);
-    say_written(z.size() / latent, "decoded examples", options.out);
+    check_images(options.out, run.checkpoint.shape, z.size() / latent);
+    ShownRows shown("decoding", z.size() / latent);
+    write_images(options.out, decode_codes(*run.backend, z, latent, std::ref(shown)),
+                 run.checkpoint.shape);
+    say_written(counted(z.size() / latent, "decoded example"), options.out);
     return 0;
 }
 

@@ -53,7 +53,7 @@ void draw(std::span<const float> image, const ImageShape& shape, std::size_t top
     }
 }
 
-Canvas empty_canvas(const ImageShape& shape, std::size_t rows, std::size_t columns) {
+void check_size(const ImageShape& shape, std::size_t rows, std::size_t columns) {
     // stb counts bytes in int; half of its range leaves room for its own bookkeeping.
     constexpr double kMaxBytes = 1 << 30;
     const auto scale = enlargement(shape);
@@ -67,6 +67,10 @@ Canvas empty_canvas(const ImageShape& shape, std::size_t rows, std::size_t colum
                         "for fewer images, or write .npy",
                         rows, columns, shape.height, shape.width));
     }
+}
+
+Canvas empty_canvas(const ImageShape& shape, std::size_t rows, std::size_t columns) {
+    const std::size_t scale = enlargement(shape);
     Canvas canvas;
     canvas.height = rows * (shape.height * scale + kLine) + kLine;
     canvas.width = columns * (shape.width * scale + kLine) + kLine;
@@ -91,19 +95,26 @@ std::string encode_png(const Canvas& canvas) {
 
 }  // namespace
 
+void check_png_grid(const ImageShape& shape, std::size_t count, std::size_t columns) {
+    if (shape.channels != 1 && shape.channels != 3) {
+        throw InputError(fmt::format(
+            "images of {} channels make no PNG (1 or 3 do): write .npy instead", shape.channels));
+    }
+    if (count == 0 || columns == 0) {
+        throw std::invalid_argument("check_png_grid: no image or no column");
+    }
+    columns = std::min(columns, count);
+    check_size(shape, (count + columns - 1) / columns, columns);
+}
+
 void write_png_grid(const std::filesystem::path& path, std::span<const float> images,
                     const ImageShape& shape, std::size_t columns) {
-    if (shape.channels != 1 && shape.channels != 3) {
-        throw InputError(
-            fmt::format("cannot write {}: images of {} channels make no PNG (1 or 3 "
-                        "do): write .npy instead",
-                        path.string(), shape.channels));
-    }
     const std::size_t pixels = shape.pixels();
     if (images.empty() || columns == 0 || pixels == 0 || images.size() % pixels != 0) {
         throw std::invalid_argument("write_png_grid: no image, no column, or part of an image");
     }
     const std::size_t count = images.size() / pixels;
+    check_png_grid(shape, count, columns);
     columns = std::min(columns, count);
     Canvas canvas = empty_canvas(shape, (count + columns - 1) / columns, columns);
     const std::size_t scale = enlargement(shape);

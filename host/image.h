@@ -9,6 +9,10 @@
 
 namespace vae {
 
+// Throws InputError when write_png_grid would refuse `count` images of that shape in so many
+// columns.
+void check_png_grid(const ImageShape& shape, std::size_t count, std::size_t columns);
+
 // Writes images[n · shape.pixels()], values clamped to [0,1] (NaN is black), as rows of `columns`
 // images, separated and framed by grey lines of 2 pixels. Images below 64 pixels (the larger side)
 // are enlarged twice, below 32 three times, by repeating pixels. The file appears whole or not at

@@ -23,13 +23,8 @@
 #include "host/png_check.h"
 
 namespace vae {
-namespace {
 
 namespace fs = std::filesystem;
-
-struct StbFree {
-    void operator()(stbi_uc* pixels) const { stbi_image_free(pixels); }
-};
 
 bool is_picture(const fs::path& path) {
     std::string extension = path.extension().string();
@@ -37,6 +32,12 @@ bool is_picture(const fs::path& path) {
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
 }
+
+namespace {
+
+struct StbFree {
+    void operator()(stbi_uc* pixels) const { stbi_image_free(pixels); }
+};
 
 std::vector<fs::path> pictures_in(const fs::path& folder) {
     std::vector<fs::path> paths;

@@ -7,6 +7,9 @@
 
 namespace vae {
 
+// Whether a file of that name is one of its folder's pictures: .png, .jpg or .jpeg in any case.
+bool is_picture(const std::filesystem::path& path);
+
 // All .png, .jpg and .jpeg files directly in the folder, in the order of their names, as bytes. The
 // first one decides: grey (1 channel) or RGB (3), and the size. Others are converted to its
 // channels; alpha is dropped and 16 bits become 8. InputError when there is no image, one cannot be

@@ -1,15 +1,15 @@
 #include "host/loaded_run.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <string_view>
 #include <system_error>
 
 #include "host/data_source.h"
 #include "host/error.h"
+#include "host/files.h"
 #include "host/image.h"
+#include "host/image_folder.h"
 #include "host/npy.h"
 #include "host/pictures.h"
 #include "host/run_folder.h"
@@ -101,19 +101,21 @@ RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
     return loaded;
 }
 
-void check_writable(const std::filesystem::path& out) {
+void check_output(const std::string& option, const std::filesystem::path& file,
+                  const std::vector<std::string>& inputs) {
     namespace fs = std::filesystem;
-    std::error_code error;
-    const auto fail = [&out](const std::string& reason) {
-        throw RunError(fmt::format("cannot write {}: {}", out.string(), reason));
-    };
-    const fs::path target = fs::is_symlink(out, error) ? fs::weakly_canonical(out, error) : out;
-    if (fs::is_directory(target, error)) fail("it exists and is a folder");
-    const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
-    if (::access(folder.c_str(), W_OK | X_OK) != 0) {
-        fail(std::generic_category().message(errno));
+    check_writable(file);
+    const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
+    for (const std::string& input : inputs) {
+        if (!is_one_set(input)) continue;  // no path, or a folder of files with names of their own
+        std::error_code error;
+        const bool is_inside =
+            fs::is_directory(input, error) && is_picture(file) && same_file(folder, input);
+        if (!is_inside && !same_file(file, input)) continue;
+        throw InputError(fmt::format("{} {}: it would {} {}, which is read; choose another file",
+                                     option, file.string(),
+                                     is_inside ? "join the images of" : "replace", input));
     }
-    if (!fs::is_directory(folder, error)) fail(std::generic_category().message(ENOTDIR));
 }
 
 OutputKind output_kind(const std::filesystem::path& out, const ImageShape& shape) {
@@ -128,6 +130,12 @@ OutputKind output_kind(const std::filesystem::path& out, const ImageShape& shape
                         out.string(), to_text(shape)));
     }
     return OutputKind::png;
+}
+
+void check_images(const std::filesystem::path& out, const ImageShape& shape, std::size_t count) {
+    if (output_kind(out, shape) == OutputKind::png) {
+        check_png_grid(shape, count, grid_columns(count));
+    }
 }
 
 void write_images(const std::filesystem::path& out, std::span<const float> images,

@@ -1,9 +1,12 @@
 // A trained run, ready to evaluate, sample, encode and decode.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "host/backend_choice.h"
 #include "host/checkpoint.h"
@@ -43,14 +46,19 @@ RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
 // As load_examples: all of a FILE or FOLDER, the run's too; else the test set. Throws InputError.
 RunData load_run_examples(const Checkpoint& checkpoint, const std::string& data);
 
-// Throws RunError when `out` can be no file: its folder is missing or may not be written, or it is
-// a folder. To be called before the work that a failed write would waste.
-void check_writable(const std::filesystem::path& out);
+// Throws unless `file`, the value of `option`, can be written without loss: RunError as
+// check_writable, InputError when it is one of `inputs`, the SPECs and files that the command
+// reads, or a picture in such a folder. To be called before the work that is to be written.
+void check_output(const std::string& option, const std::filesystem::path& file,
+                  const std::vector<std::string>& inputs);
 
 // What --out names, told by its ending.
 enum class OutputKind { png, npy };
 // Throws InputError for another ending, and for .png when the shape cannot be drawn.
 OutputKind output_kind(const std::filesystem::path& out, const ImageShape& shape);
+
+// Throws InputError when write_images could not draw as many, to be called before they are made.
+void check_images(const std::filesystem::path& out, const ImageShape& shape, std::size_t count);
 
 // Writes images[n, pixels] as a grid of pictures, or as an array [N,H,W,C], [N,H,W] or [N,D].
 void write_images(const std::filesystem::path& out, std::span<const float> images,

@@ -162,7 +162,10 @@ int main(int count, char** arguments) {
     } catch (const vae::InputError& error) {
         return report(error.what(), kWrongInput);
     } catch (const std::bad_alloc&) {
-        return report("out of memory; try a smaller model or a smaller train.batch", kFailed);
+        return report(
+            "out of memory: the data, the model and train.batch need more than there is; make one "
+            "of them smaller",
+            kFailed);
     } catch (const std::exception& error) {
         return report(error.what(), kFailed);
     } catch (...) {

@@ -5,7 +5,6 @@
 
 #include "host/image.h"
 #include "host/noise.h"
-#include "host/row_blocks.h"
 
 namespace vae {
 
@@ -24,20 +23,25 @@ bool is_drawable(const ImageShape& shape) {
 }
 
 std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
-                                 std::size_t count) {
+                                 std::size_t count, const RowsDone& on_rows) {
     std::vector<float> z(count * latent);
     NoiseAddress address{.seed = seed, .purpose = Purpose::prior_sample};
     for (std::size_t row = 0; row < count; ++row) {
         address.example = static_cast<std::uint32_t>(row);
         fill_normal(address, std::span(z).subspan(row * latent, latent));
     }
-    return decode_codes(backend, z, latent);
+    return decode_codes(backend, z, latent, on_rows);
 }
 
 Reconstructions reconstruct(Backend& backend, Split split, std::size_t count) {
     if (count == 0) return {};
     const std::vector<float> mu = encode_examples(backend, split, count).mu;
     return {first_examples(backend, split, count), decode_codes(backend, mu, mu.size() / count)};
+}
+
+void check_reconstruction_grid(const ImageShape& shape, std::size_t count) {
+    const std::size_t columns = std::min(count, kPairColumns);
+    if (count > 0) check_png_grid(shape, (count + columns - 1) / columns * columns * 2, columns);
 }
 
 void write_reconstruction_grid(const std::filesystem::path& path, const Reconstructions& pairs,

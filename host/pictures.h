@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/row_blocks.h"
 
 namespace vae {
 
@@ -18,7 +19,7 @@ bool is_drawable(const ImageShape& shape);
 // by (seed, prior_sample, 0, i) and decoded in blocks of one size, so the first samples do not
 // depend on how many are asked for, to the bit.
 std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
-                                 std::size_t count);
+                                 std::size_t count, const RowsDone& on_rows = {});
 
 // Examples [0, count) of a split as the model sees them, and the likelihood's means at the
 // posterior means of their codes; [count, pixels] each.
@@ -27,6 +28,9 @@ struct Reconstructions {
     std::vector<float> means;
 };
 Reconstructions reconstruct(Backend& backend, Split split, std::size_t count);
+
+// Throws InputError when write_reconstruction_grid would refuse as many pairs.
+void check_reconstruction_grid(const ImageShape& shape, std::size_t count);
 
 // A picture with rows of originals, each above the row of its reconstructions.
 void write_reconstruction_grid(const std::filesystem::path& path, const Reconstructions& pairs,

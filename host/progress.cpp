@@ -34,6 +34,14 @@ std::string rate_text(double per_second) {
     return fmt::format("{:.0f}", per_second);
 }
 
+std::string work_text(const std::string& what, std::uint64_t done, std::uint64_t total,
+                      const std::string& unit, double seconds) {
+    std::string text = fmt::format("{}: {} of {} {}", what, done, total, unit);
+    if (done == 0 || done >= total) return text;
+    const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
+    return fmt::format("{}, {} left", text, duration_text(left));
+}
+
 std::string status_text(const Progress::Status& status, std::size_t columns) {
     const LossMeans mean = means(status.totals);
     const std::string fields[] = {
@@ -69,6 +77,10 @@ Progress Progress::standard() {
     return {stdout, isatty(STDOUT_FILENO) != 0};
 }
 
+Progress Progress::standard_error() {
+    return {stderr, isatty(STDERR_FILENO) != 0};
+}
+
 void Progress::clear() {
     if (has_status_) std::fputs("\r\033[K", out_);
     has_status_ = false;
@@ -82,21 +94,33 @@ void Progress::line(const std::string& text) {
     shown_ = Clock::now();
 }
 
-void Progress::update(const Status& status) {
-    if (out_ == nullptr || status.totals.examples == 0) return;
+bool Progress::is_due() {
     const auto interval = std::chrono::milliseconds(is_terminal_ ? 100 : 10'000);
     const auto now = Clock::now();
-    if (now - shown_ < interval) return;
+    if (out_ == nullptr || now - shown_ < interval) return false;
     shown_ = now;
-    if (is_terminal_) {
-        const std::string text = status_text(status, columns_of(out_) - 1);
-        std::fputs(fmt::format("\r{}\033[K", text).c_str(), out_);
-        has_status_ = true;
-    } else {
-        const std::string text = status_text(status, std::numeric_limits<std::size_t>::max());
-        std::fputs((text + '\n').c_str(), out_);
-    }
+    return true;
+}
+
+std::size_t Progress::columns() const {
+    return is_terminal_ ? columns_of(out_) - 1 : std::numeric_limits<std::size_t>::max();
+}
+
+void Progress::show(const std::string& status) {
+    std::fputs(
+        fmt::format("{}{}{}", is_terminal_ ? "\r" : "", status, is_terminal_ ? "\033[K" : "\n")
+            .c_str(),
+        out_);
+    has_status_ = is_terminal_;
     std::fflush(out_);
+}
+
+void Progress::update(const Status& status) {
+    if (status.totals.examples > 0 && is_due()) show(status_text(status, columns()));
+}
+
+void Progress::update(const std::string& text) {
+    if (is_due()) show(text.substr(0, columns()));
 }
 
 }  // namespace vae

@@ -17,6 +17,10 @@ std::string duration_text(double seconds);
 // "9876", "12.3 k", "1.23 M": examples a second.
 std::string rate_text(double per_second);
 
+// "cpu: 300 of 2000 steps, 12 s left" after so many seconds.
+std::string work_text(const std::string& what, std::uint64_t done, std::uint64_t total,
+                      const std::string& unit, double seconds);
+
 class Progress {
   public:
     // A null stream shows nothing. A stream that cannot be written stops no run; std::ferror tells.
@@ -29,6 +33,8 @@ class Progress {
     Progress& operator=(Progress&&) = delete;
     // On standard output.
     static Progress standard();
+    // On standard error: for commands whose output is read by others.
+    static Progress standard_error();
 
     // A line that stays.
     void line(const std::string& text);
@@ -45,10 +51,15 @@ class Progress {
         double seconds_left = 0;
     };
     void update(const Status& status);
+    // The same for other work than training; cut where a terminal's line ends.
+    void update(const std::string& text);
 
   private:
     using Clock = std::chrono::steady_clock;
 
+    bool is_due();
+    std::size_t columns() const;
+    void show(const std::string& status);
     void clear();
 
     std::FILE* out_;

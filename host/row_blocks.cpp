@@ -12,9 +12,11 @@ constexpr std::size_t kBlockRows = 256;  // bounds a backend's memory
 
 // Calls visit(first row, number of rows) for each block.
 template <class Visit>
-void for_each_block(std::size_t count, const Visit& visit) {
+void for_each_block(std::size_t count, const RowsDone& on_rows, const Visit& visit) {
     for (std::size_t begin = 0; begin < count; begin += kBlockRows) {
-        visit(begin, std::min(kBlockRows, count - begin));
+        const std::size_t rows = std::min(kBlockRows, count - begin);
+        visit(begin, rows);
+        if (on_rows) on_rows(begin + rows);
     }
 }
 
@@ -35,16 +37,17 @@ void append_rows(std::vector<float>& to, const std::vector<float>& block, std::s
 
 std::vector<float> first_examples(Backend& backend, Split split, std::size_t count) {
     std::vector<float> all;
-    for_each_block(count, [&](std::size_t begin, std::size_t rows) {
+    for_each_block(count, {}, [&](std::size_t begin, std::size_t rows) {
         const std::vector<float> x = block_of_examples(backend, split, begin, rows);
         all.insert(all.end(), x.begin(), x.end());
     });
     return all;
 }
 
-Posterior encode_examples(Backend& backend, Split split, std::size_t count) {
+Posterior encode_examples(Backend& backend, Split split, std::size_t count,
+                          const RowsDone& on_rows) {
     Posterior all;
-    for_each_block(count, [&](std::size_t begin, std::size_t rows) {
+    for_each_block(count, on_rows, [&](std::size_t begin, std::size_t rows) {
         std::vector<float> x = block_of_examples(backend, split, begin, rows);
         x.resize(x.size() / rows * kBlockRows, 0.0F);
         const Posterior block = backend.encode(x);
@@ -54,9 +57,10 @@ Posterior encode_examples(Backend& backend, Split split, std::size_t count) {
     return all;
 }
 
-std::vector<float> decode_codes(Backend& backend, std::span<const float> z, std::size_t latent) {
+std::vector<float> decode_codes(Backend& backend, std::span<const float> z, std::size_t latent,
+                                const RowsDone& on_rows) {
     std::vector<float> all;
-    for_each_block(z.size() / latent, [&](std::size_t begin, std::size_t rows) {
+    for_each_block(z.size() / latent, on_rows, [&](std::size_t begin, std::size_t rows) {
         const std::span<const float> codes = z.subspan(begin * latent, rows * latent);
         std::vector<float> block(codes.begin(), codes.end());
         block.resize(kBlockRows * latent, 0.0F);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -11,13 +12,18 @@
 
 namespace vae {
 
+// Told after each block how many rows are done.
+using RowsDone = std::function<void(std::size_t)>;
+
 // Examples [0, count) of a split as the model sees them, [count, pixels].
 std::vector<float> first_examples(Backend& backend, Split split, std::size_t count);
 
 // The posteriors of examples [0, count) of a split.
-Posterior encode_examples(Backend& backend, Split split, std::size_t count);
+Posterior encode_examples(Backend& backend, Split split, std::size_t count,
+                          const RowsDone& on_rows = {});
 
 // The likelihood's mean of each row of z[rows, latent], [rows, pixels].
-std::vector<float> decode_codes(Backend& backend, std::span<const float> z, std::size_t latent);
+std::vector<float> decode_codes(Backend& backend, std::span<const float> z, std::size_t latent,
+                                const RowsDone& on_rows = {});
 
 }  // namespace vae

@@ -17,6 +17,7 @@
 #include "host/loaded_run.h"
 #include "host/pictures.h"
 #include "host/run_folder.h"
+#include "host/spelling.h"
 #include "host/stop_signal.h"
 #include "host/train.h"
 
@@ -36,10 +37,6 @@ struct TrainOptions {
     std::string out;
     bool resume = false;
 };
-
-std::string counted(std::uint64_t count, const std::string& what) {
-    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
-}
 
 void write_samples(const RunFolder& folder, Backend& backend, const Config& config,
                    const ImageShape& shape) {

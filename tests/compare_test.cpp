@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "host/data_source.h"
 #include "host/safetensors.h"
@@ -106,6 +109,48 @@ TEST(Compare, GatesAfterTrainingFollowTheReferencesOwnSensitivity) {
     const double nan = std::nan("");
     const Trace lost = {tensor("after.a", {nan, 0}), tensor("after.b", {nan, 0})};
     EXPECT_FALSE(compare_after(values, reference, lost).at(0).is_ok);
+}
+
+TEST(Compare, NoGateIsAboveTheMost) {
+    const Trace reference = {tensor("after.a", {100, 0}), tensor("after.b", {100, 0})};
+    const Trace nudged = {tensor("after.a", {100, 0.5}), tensor("after.b", {100, 0.05})};
+    const auto compared = [&](double a, double b) {
+        return compare_after({tensor("after.a", {100, a}), tensor("after.b", {100, b})}, reference,
+                             nudged);
+    };
+    const auto near = compared(0.9, 0.4);
+    EXPECT_EQ(near.at(0).gate, kMostGate);  // not 0.05
+    EXPECT_NEAR(near.at(1).gate, 5e-3, 1e-9);
+    EXPECT_TRUE(all_ok(near));
+    EXPECT_FALSE(is_too_sensitive(near));
+    const auto far = compared(1.1, 0.4);
+    EXPECT_FALSE(far.at(0).is_ok);
+    EXPECT_TRUE(far.at(1).is_ok);
+    EXPECT_TRUE(is_too_sensitive(far));
+    const auto wrong = compared(0.9, 0.6);  // what rounding does not explain
+    EXPECT_FALSE(all_ok(wrong));
+    EXPECT_FALSE(is_too_sensitive(wrong));
+}
+
+TEST(Compare, StepsAreToldOfAsTheyAreDone) {
+    const Config config = small_config();
+    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Checkpoint start = initial_checkpoint(config, splits);
+    const auto backend = make_cpu_backend(config, start.layout());
+    backend->set_data(splits);
+    for (const bool is_nudged : {false, true}) {
+        std::vector<std::uint64_t> told;
+        const StepsDone on_steps = [&](std::uint64_t done) { told.push_back(done); };
+        if (is_nudged) {
+            nudged_after(*backend, start, 9, on_steps);
+        } else {
+            record_steps(*backend, start, 9, on_steps);
+        }
+        ASSERT_FALSE(told.empty());
+        EXPECT_EQ(told.front(), 1U);  // the first one tells how long they take
+        EXPECT_EQ(std::adjacent_find(told.begin(), told.end(), std::greater_equal<>()), told.end());
+        EXPECT_EQ(told.back(), 9U);
+    }
 }
 
 TEST(Compare, AWrongLearningRateIsOutsideTheGatesAfterTraining) {

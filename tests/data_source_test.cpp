@@ -16,6 +16,7 @@
 
 #include "host/error.h"
 #include "host/npy.h"
+#include "tests/data_files.h"
 #include "tests/error_message.h"
 #include "tests/temporary_folder.h"
 
@@ -24,6 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::contains;
+using testing::idx;
 using testing::message_of;
 using testing::put_file;
 using testing::TemporaryFolder;
@@ -56,15 +58,6 @@ class Environment {
     const char* name_;
     std::optional<std::string> old_;
 };
-
-std::string idx(const std::vector<std::uint32_t>& extents, const std::string& data,
-                char type = 0x08) {
-    std::string file = {'\0', '\0', type, static_cast<char>(extents.size())};
-    for (const std::uint32_t extent : extents) {
-        for (int shift = 24; shift >= 0; shift -= 8) file += static_cast<char>(extent >> shift);
-    }
-    return file + data;
-}
 
 // count bytes: 0, 1, 2, … , so that an example is known by its first one.
 std::string counting(std::size_t count) {

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include <array>
 #include <csignal>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "host/error.h"
+#include "tests/data_files.h"
 #include "tests/error_message.h"
 #include "tests/temporary_folder.h"
 
@@ -22,6 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::contains;
+using testing::gzip;
 using testing::message_of;
 using testing::put_file;
 using testing::TemporaryFolder;
@@ -29,21 +30,6 @@ using testing::TemporaryFolder;
 std::size_t entries_in(const fs::path& folder) {
     return static_cast<std::size_t>(
         std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
-}
-
-std::string gzip(const std::string& content) {
-    z_stream stream = {};
-    EXPECT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    std::string packed(deflateBound(&stream, content.size()), '\0');
-    std::string input = content;
-    stream.next_in = reinterpret_cast<Bytef*>(input.data());
-    stream.avail_in = static_cast<uInt>(input.size());
-    stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-    stream.avail_out = static_cast<uInt>(packed.size());
-    EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-    packed.resize(stream.total_out);
-    deflateEnd(&stream);
-    return packed;
 }
 
 std::string unpacked(const fs::path& path) {
@@ -87,6 +73,47 @@ TEST(Files, WriteFollowsASymbolicLink) {
     write_file_atomically(folder / "link", "new");
     EXPECT_TRUE(fs::is_symlink(folder / "link"));
     EXPECT_EQ(read_file(folder / "elsewhere/target"), "new");
+}
+
+TEST(Files, WriteFollowsLinksToWhatIsNotThereYet) {
+    const TemporaryFolder folder;
+    fs::create_directory(folder / "elsewhere");
+    fs::create_symlink("elsewhere/second", folder / "first");
+    fs::create_symlink("../target", folder / "elsewhere/second");  // of the folder it is in
+    check_writable(folder / "first");
+    write_file_atomically(folder / "first", "new");
+    EXPECT_TRUE(fs::is_symlink(folder / "first"));
+    EXPECT_TRUE(fs::is_symlink(folder / "elsewhere/second"));
+    EXPECT_EQ(read_file(folder / "target"), "new");
+    fs::create_symlink(folder / "absolute", folder / "third");
+    write_file_atomically(folder / "third", "newer");
+    EXPECT_EQ(read_file(folder / "absolute"), "newer");
+}
+
+TEST(Files, ALinkThatCannotBeFollowedIsARunErrorAndStays) {
+    const TemporaryFolder folder;
+    fs::create_symlink("loop", folder / "loop");
+    fs::create_symlink("missing/file", folder / "astray");
+    for (const char* const link : {"loop", "astray"}) {
+        const fs::path path = folder / link;
+        const char* const reason = link[0] == 'l' ? "symbolic links" : "No such file or directory";
+        EXPECT_TRUE(contains(message_of<RunError>([&] { check_writable(path); }), reason));
+        EXPECT_TRUE(
+            contains(message_of<RunError>([&] { write_file_atomically(path, "x"); }), reason));
+        EXPECT_TRUE(fs::is_symlink(path));
+    }
+    EXPECT_EQ(entries_in(folder.path()), 2u);
+}
+
+TEST(Files, OneFileByTwoNames) {
+    const TemporaryFolder folder;
+    fs::create_directory(folder / "below");
+    fs::create_symlink("new", folder / "link");
+    EXPECT_TRUE(same_file(folder / "new", folder / "below/../new"));
+    EXPECT_TRUE(same_file(folder / "new", folder / "link"));  // neither is there
+    put_file(folder / "new", "");
+    EXPECT_TRUE(same_file(folder / "new", folder / "link"));
+    EXPECT_FALSE(same_file(folder / "new", folder / "below/new"));
 }
 
 TEST(Files, ANewFileHasThePermissionsTheUserAsksFor) {

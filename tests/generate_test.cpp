@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "host/npy.h"
+#include "tests/data_files.h"
 #include "tests/error_message.h"
 #include "tests/run_program.h"
 #include "tests/temporary_folder.h"
@@ -30,13 +31,10 @@ constexpr std::uint32_t kSide = 4;
 
 // An IDX file of grey images.
 std::string grey_images(std::uint32_t count, std::uint32_t seed) {
-    std::string file = {'\0', '\0', '\x08', '\x03'};
-    for (const std::uint32_t extent : {count, kSide, kSide}) {
-        for (int shift = 24; shift >= 0; shift -= 8) file += static_cast<char>(extent >> shift);
-    }
     std::mt19937 random(seed);
-    for (std::uint32_t i = 0; i < count * kSide * kSide; ++i) file += static_cast<char>(random());
-    return file;
+    std::string pixels;
+    for (std::uint32_t i = 0; i < count * kSide * kSide; ++i) pixels += static_cast<char>(random());
+    return testing::idx({count, kSide, kSide}, pixels);
 }
 
 class GenerateTest : public ::testing::Test {
@@ -183,6 +181,58 @@ TEST_F(GenerateTest, EncodeWritesBothFilesOrNone) {
     EXPECT_EQ(values("a.npy").size(), 20U);
     EXPECT_EQ(values("b.npy").size(), 20U);
     EXPECT_NE(values("a.npy"), values("b.npy"));
+}
+
+TEST_F(GenerateTest, WhatIsReadIsNeverReplaced) {
+    train("mnist:grey");
+    good({"encode", "run", "--data", "grey.idx", "--out", "z.npy"});
+    fs::copy(work() / "grey.idx", work() / "x.npy");  // told by its content
+    fs::copy(work() / "run" / "checkpoint.safetensors", work() / "run.npy");
+    fs::create_symlink("x.npy", work() / "link.npy");
+    fs::create_directory(work() / "faces");
+    good({"reconstruct", "run", "--count", "1", "--out", "faces/a.png"});
+    const auto refused = [&](const Arguments& arguments, const std::string& message) {
+        const std::string x = testing::text_of(work() / "x.npy");
+        const std::string z = testing::text_of(work() / "z.npy");
+        expect_refused(arguments, 2, message);
+        EXPECT_EQ(testing::text_of(work() / "x.npy"), x);
+        EXPECT_EQ(testing::text_of(work() / "z.npy"), z);
+        EXPECT_FALSE(fs::exists(work() / "faces" / "b.png"));
+    };
+    const std::string would_replace = "--out x.npy: it would replace x.npy, which is read";
+    refused({"encode", "run", "--data", "x.npy", "--out", "x.npy"}, would_replace);
+    refused({"encode", "run", "--data", "x.npy", "--out", "link.npy"}, "it would replace x.npy");
+    refused({"encode", "run", "--data", "x.npy", "--out", "a.npy", "--logvar", "./x.npy"},
+            "--logvar ./x.npy: it would replace x.npy, which is read");
+    refused({"decode", "run", "--latents", "z.npy", "--out", "z.npy"}, "it would replace z.npy");
+    refused({"reconstruct", "run", "--data", "x.npy", "--out", "x.npy"}, would_replace);
+    refused({"sample", "run.npy", "--out", "run.npy"}, "it would replace run.npy");
+    refused({"reconstruct", "run", "--data", "faces", "--out", "faces/b.png"},
+            "--out faces/b.png: it would join the images of faces");
+    refused({"compare", "--data", "x.npy", "--dump", "x.npy"}, "--dump x.npy: it would replace");
+    put_file(work() / "config.toml", "[data]\nsource = \"synthetic:bars\"\n");
+    refused({"compare", "--config", "config.toml", "--dump", "config.toml"}, "it would replace");
+    fs::remove_all(work() / "run");
+    train("x.npy");
+    refused({"reconstruct", "run", "--out", "x.npy"}, "it would replace");  // the run's own data
+}
+
+TEST_F(GenerateTest, OneIsCountedAsOne) {
+    train("mnist:grey");
+    put_file(work() / "one.idx", grey_images(1, 3));
+    const auto one = [&](Arguments arguments, const std::string& file) {
+        arguments.insert(arguments.end(), {"--out", file});
+        return good(arguments);
+    };
+    EXPECT_TRUE(contains(one({"sample", "run", "--count", "1"}, "s.npy"), "wrote 1 sample to s"));
+    EXPECT_TRUE(contains(one({"encode", "run", "--data", "one.idx"}, "z.npy"),
+                         "wrote 1 posterior mean to z.npy"));
+    EXPECT_TRUE(contains(one({"decode", "run", "--latents", "z.npy"}, "d.npy"),
+                         "wrote 1 decoded example to d.npy"));
+    EXPECT_TRUE(contains(one({"reconstruct", "run", "--count", "1"}, "r.npy"),
+                         "wrote 1 reconstruction of test examples to r.npy"));
+    EXPECT_TRUE(contains(one({"sample", "run", "--count", "2"}, "s.npy"), "wrote 2 samples to s"));
+    EXPECT_TRUE(contains(good({"evaluate", "run", "--data", "one.idx"}), "all 1 example of one"));
 }
 
 TEST_F(GenerateTest, JsonOfAPathThatIsNoUtf8) {

@@ -96,6 +96,18 @@ TEST_F(ProgressTest, ATerminalsLineIsClearedAtTheEndEvenWithoutAStatus) {
     EXPECT_EQ(printed(), "a line\n\r\033[K");
 }
 
+TEST_F(ProgressTest, OtherWorkIsShownLikeTrainingAndCutAtTheEndOfTheLine) {
+    {
+        Progress progress(out(), true);
+        progress.update(std::string("too soon"));
+        std::this_thread::sleep_for(std::chrono::milliseconds(110));
+        progress.update(std::string(1000, 'x'));
+        progress.line("a line");
+    }
+    const std::string status = "\r" + std::string(kTerminal, 'x') + "\033[K";
+    EXPECT_EQ(printed(), status + "\r\033[Ka line\n\r\033[K");
+}
+
 TEST_F(ProgressTest, AFileHasPlainLines) {
     {
         Progress progress(out(), false);
@@ -112,6 +124,12 @@ TEST(Progress, AStreamThatCannotBeWrittenIsNoException) {
     Progress progress(full.get(), true);
     progress.line("a line");
     EXPECT_NE(std::ferror(full.get()), 0);
+}
+
+TEST(Texts, WorkThatIsCounted) {
+    EXPECT_EQ(work_text("cpu", 300, 900, "steps", 6), "cpu: 300 of 900 steps, 12 s left");
+    EXPECT_EQ(work_text("cpu", 0, 900, "steps", 6), "cpu: 0 of 900 steps");
+    EXPECT_EQ(work_text("cpu", 900, 900, "steps", 6), "cpu: 900 of 900 steps");
 }
 
 TEST(Texts, DurationsAndRates) {
