@@ -52,19 +52,26 @@ class TemporaryName {
     throw RunError(fmt::format("cannot write {}: {}", path.string(), system_reason(error)));
 }
 
+// Locks a temporary file, which says that it is in use; where there are no locks nobody asks. False
+// when remove_stale_temporaries was quicker.
+bool claim(int descriptor) {
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
+    struct stat status = {};
+    return ::fstat(descriptor, &status) == 0 && status.st_nlink > 0;
+}
+
 // A file that nobody else has, in `folder`. Returns its descriptor, or -1 with errno set.
 int create_temporary(const fs::path& folder, fs::path& name) {
     static std::atomic<unsigned> counter{0};  // threads of one process must not meet
-    int descriptor = -1;
-    do {
+    for (;;) {
         name = folder /
                fmt::format("{}{}-{}{}", kTemporaryStart, ::getpid(), counter++, kTemporaryEnd);
-        descriptor = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        const int descriptor = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         // An old one may be left by a process of the same number that was killed.
-    } while (descriptor < 0 && errno == EEXIST);
-    // Tells remove_stale_temporaries that it is in use; where there are no locks it is not asked.
-    if (descriptor >= 0) ::flock(descriptor, LOCK_EX | LOCK_NB);
-    return descriptor;
+        if (descriptor < 0 && errno == EEXIST) continue;
+        if (descriptor < 0 || claim(descriptor)) return descriptor;
+        ::close(descriptor);
+    }
 }
 
 bool is_temporary(std::string_view name) {

@@ -57,6 +57,7 @@ class Program {
     Program(Program&&) = delete;
     Program& operator=(Program&&) = delete;
 
+    pid_t id() const { return process_; }
     void raise(int signal) const { kill(process_, signal); }
     std::string output_so_far() const { return text_of(out_); }
 

@@ -1,17 +1,24 @@
 #include "host/train.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <cmath>
 #include <csignal>
+#include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
 
 #include "host/data_source.h"
 #include "host/error.h"
 #include "host/files.h"
+#include "host/shuffle.h"
 #include "host/stop_signal.h"
 #include "tests/error_message.h"
 #include "tests/temporary_folder.h"
@@ -186,6 +193,131 @@ TEST_F(TrainTest, ResumeWithOtherSettingsOrDataIsRefused) {
                  "now has 10 training examples"));
 }
 
+TEST_F(TrainTest, OnlyThePathOfTheDataMayDiffer) {
+    const auto refusal = [this](const std::string& from, const std::string& to) {
+        Config config = small_config();
+        config.data.source = from;
+        const Checkpoint checkpoint = initial_checkpoint(config, splits_);
+        config.data.source = to;
+        return message_of<InputError>([&] { check_resumable(checkpoint, config, splits_); });
+    };
+    EXPECT_EQ(refusal("/old/x.npy", "/new/x.npy"), "");
+    EXPECT_EQ(refusal("mnist:/old", "mnist:/new"), "");
+    EXPECT_TRUE(contains(refusal("mnist:/old", "/old"), "data.source"));
+    EXPECT_TRUE(contains(refusal("/old/x.npy", "fashion-mnist"), "data.source"));
+    EXPECT_TRUE(contains(refusal("synthetic:bars", "/new/x.npy"), "data.source"));
+}
+
+TEST_F(TrainTest, WithoutAHeldOutSplitOnlyTheTrainingIsReported) {
+    splits_.test.size = 0;
+    splits_.test.values = std::vector<std::uint8_t>();
+    train_in(whole_, small_config(), splits_);
+    const auto rows = metrics_of(whole_);
+    ASSERT_EQ(rows.size(), 3U);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        EXPECT_EQ(rows[i]["epoch"], i + 1);
+        EXPECT_EQ(rows[i]["split"], "train");
+        EXPECT_EQ(rows[i]["examples"], 6000);
+    }
+    EXPECT_EQ(load_checkpoint(whole_.checkpoint()).state.step, 18U);
+}
+
+TEST_F(TrainTest, AParameterThatIsNotFiniteIsNotSaved) {
+    Config config = small_config();
+    config.model.encoder_hidden = {2048};  // so that a chunk is one step of an epoch of two
+    config.model.decoder_hidden = {1};
+    config.train.batch = 5999;
+    config.train.learning_rate = 1e39;  // infinite as a float, and so is what the update makes
+    save_checkpoint(whole_.checkpoint(), initial_checkpoint(config, splits_));
+    const std::string before = read_file(whole_.checkpoint());
+    const std::string message =
+        message_of<RunError>([&] { train_in(whole_, config, splits_, [] { return true; }); });
+    EXPECT_TRUE(contains(message, "a parameter is not finite after step 1;")) << message;
+    EXPECT_TRUE(contains(message, "train.learning_rate (1e+39)")) << message;
+    EXPECT_EQ(read_file(whole_.checkpoint()), before);
+}
+
+TEST_F(TrainTest, AStartThatIsMovedTakesNoMemory) {
+    const Config config = small_config();
+    Checkpoint start = initial_checkpoint(config, splits_);
+    const auto backend = make_cpu_backend(config, start.layout());
+    backend->set_data(splits_);
+    Progress silent(nullptr, false);
+    bool was_asked = false;
+    const auto look = [&] {
+        was_asked = true;
+        for (const auto* arena :
+             {&start.state.parameters, &start.state.adam_m, &start.state.adam_v}) {
+            EXPECT_EQ(arena->capacity(), 0U);
+        }
+        return false;
+    };
+    Trainer(config, splits_, *backend, whole_, silent).run(std::move(start), look);
+    EXPECT_TRUE(was_asked);
+}
+
+// Threads of the backend that are there already go on; a stack that large cannot be had for
+// another.
+TEST_F(TrainTest, WithoutAThreadTheRowsAreSortedAllTheSame) {
+    train_in(whole_, small_config(), splits_);
+    pthread_attr_t usual;
+    ASSERT_EQ(pthread_getattr_default_np(&usual), 0);
+    pthread_attr_t huge;
+    ASSERT_EQ(pthread_attr_init(&huge), 0);
+    ASSERT_EQ(pthread_attr_setstacksize(&huge, std::size_t{1} << 60), 0);
+    ASSERT_EQ(pthread_setattr_default_np(&huge), 0);
+    EXPECT_THROW(std::thread([] {}).join(), std::system_error);
+    EXPECT_NO_THROW(train_in(other_, small_config(), splits_));
+    EXPECT_EQ(pthread_setattr_default_np(&usual), 0);
+    pthread_attr_destroy(&huge);
+    pthread_attr_destroy(&usual);
+    expect_same_state(whole_, other_);
+}
+
+// A stream that looks at the checkpoint whenever something is written to it.
+class WatchingStream {
+  public:
+    explicit WatchingStream(const RunFolder& folder) : folder_(folder) {
+        stream_.reset(fopencookie(
+            this, "w", {.read = nullptr, .write = look, .seek = nullptr, .close = nullptr}));
+    }
+
+    std::FILE* get() const { return stream_.get(); }
+    const std::vector<std::uint64_t>& steps() const { return steps_; }
+
+  private:
+    static ssize_t look(void* self, const char*, std::size_t size) {
+        auto* watching = static_cast<WatchingStream*>(self);
+        watching->steps_.push_back(load_checkpoint(watching->folder_.checkpoint()).state.step);
+        return static_cast<ssize_t>(size);
+    }
+
+    struct Close {
+        void operator()(std::FILE* file) const { std::fclose(file); }
+    };
+    const RunFolder& folder_;
+    std::vector<std::uint64_t> steps_;
+    std::unique_ptr<std::FILE, Close> stream_;
+};
+
+TEST_F(TrainTest, AnEpochIsSavedBeforeItIsReported) {
+    const Config config = small_config();
+    Checkpoint start = initial_checkpoint(config, splits_);
+    save_checkpoint(whole_.checkpoint(), start);
+    const auto backend = make_cpu_backend(config, start.layout());
+    backend->set_data(splits_);
+    const WatchingStream stream(whole_);
+    Progress progress(stream.get(), false);
+    Trainer(config, splits_, *backend, whole_, progress).run(std::move(start), never);
+    EXPECT_EQ(stream.steps(), (std::vector<std::uint64_t>{6, 12, 18}));
+}
+
+TEST(StepsPerEpoch, CountsARaggedStepAndLargeNumbers) {
+    EXPECT_EQ(steps_per_epoch(60000, 128), 469U);
+    EXPECT_EQ(steps_per_epoch(256, 128), 2U);
+    EXPECT_EQ(steps_per_epoch(1, 4'294'967'295U), 1U);
+}
+
 TEST(TotalSteps, CountsRaggedBatchesAndRefusesTooMany) {
     TrainConfig train;
     train.batch = 128;
@@ -208,55 +340,6 @@ TEST(Metrics, OnlyWholeRowsUpToAStepAreKept) {
     testing::put_file(path, "{\"step\":1}\n{\"step\":2}\nnoise\n{\"step\":3}\n{\"step\":2,\"ep");
     EXPECT_EQ(metrics_lines_until(path, 2),
               (std::vector<std::string>{"{\"step\":1}", "{\"step\":2}"}));
-}
-
-class RunFolderTest : public ::testing::Test {
-  protected:
-    TemporaryFolder folder_;
-    std::filesystem::path out_ = folder_ / "a" / "b";
-};
-
-TEST_F(RunFolderTest, ARunThatCannotStartLeavesNothing) {
-    {
-        const NewRunFolder made(out_ / "", "synthetic:bars");
-        write_file_atomically(made.folder().config(), "x");
-    }
-    EXPECT_FALSE(std::filesystem::exists(folder_ / "a"));
-    std::filesystem::create_directories(out_);
-    {
-        const NewRunFolder made(out_, "synthetic:bars");
-        write_file_atomically(made.folder().config(), "x");
-        write_file_atomically(made.folder().checkpoint(), "x");
-    }
-    EXPECT_TRUE(std::filesystem::is_directory(out_));
-    EXPECT_TRUE(std::filesystem::is_empty(out_));
-    {
-        NewRunFolder made(out_, "synthetic:bars");
-        write_file_atomically(made.folder().config(), "x");
-        made.keep();
-    }
-    EXPECT_TRUE(std::filesystem::exists(out_ / "config.toml"));
-}
-
-TEST_F(RunFolderTest, IsLockedOnce) {
-    const auto lock_again = [this] { const RunLock lock(out_); };
-    std::filesystem::create_directories(out_);
-    {
-        const NewRunFolder made(out_, "synthetic:bars");
-        EXPECT_TRUE(contains(message_of<InputError>(lock_again), "in use"));
-    }
-    lock_again();
-    EXPECT_TRUE(std::filesystem::is_empty(out_));
-}
-
-// A folder that may not be entered fails in the same way; root may enter all.
-TEST_F(RunFolderTest, AFailureToLookIsNotAMissingRun) {
-    std::filesystem::create_symlink("loop", folder_ / "loop");
-    const std::string message =
-        message_of<InputError>([this] { find_checkpoint(folder_ / "loop"); });
-    EXPECT_TRUE(contains(message, "symbolic links")) << message;
-    EXPECT_TRUE(contains(message_of<InputError>([this] { find_checkpoint(out_); }),
-                         "there is no such run folder"));
 }
 
 TEST(StopSignal, CatchesEachSignalOnceAndLeavesIgnoredOnesAlone) {

@@ -1,0 +1,164 @@
+// The real program's `vae train`, where only a process of its own shows what it does.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <iterator>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "host/checkpoint.h"
+#include "host/file_descriptor.h"
+#include "host/npy.h"
+#include "tests/error_message.h"
+#include "tests/run_program.h"
+#include "tests/temporary_folder.h"
+
+namespace vae {
+namespace {
+
+using testing::contains;
+using testing::Program;
+using testing::ProgramResult;
+using testing::put_file;
+using testing::TemporaryFolder;
+using testing::text_of;
+
+class TrainProgramTest : public ::testing::Test {
+  protected:
+    TrainProgramTest() { std::filesystem::create_directory(work()); }
+
+    std::filesystem::path work() const { return folder_ / "work"; }
+
+    ProgramResult vae(const std::string& arguments) const {
+        std::istringstream in(arguments);
+        return testing::run_program(work(), {std::istream_iterator<std::string>(in), {}});
+    }
+
+    // Examples of four pixels.
+    void write_data(const std::string& name, std::size_t size) const {
+        const std::size_t shape[] = {size, 2, 2};
+        write_npy(work() / name, std::vector<float>(4 * size, 1.0F), shape);
+    }
+
+    TemporaryFolder folder_;
+};
+
+// The shell gives the program a pipe that nobody reads any more.
+TEST_F(TrainProgramTest, AReaderThatEndsDoesNotEndTheRun) {
+    const std::string script =
+        "cd '" + work().string() +
+        "' && mkfifo pipe && exec 3<>pipe && exec 4>pipe && exec 3<&- && exec env "
+        "OMP_NUM_THREADS=1 VAE_CUDA_MODULE=/nowhere " VAE_PROGRAM
+        " train --data synthetic:bars --hidden 8 --latent 2 --epochs 2 --out run >&4 2>err";
+    const int status = std::system(script.c_str());
+    ASSERT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 1);
+    EXPECT_TRUE(contains(text_of(work() / "err"), "standard output cannot be written"));
+    EXPECT_EQ(load_checkpoint(work() / "run" / "checkpoint.safetensors").state.step, 94U);
+    EXPECT_TRUE(std::filesystem::exists(work() / "run" / "samples.png"));
+}
+
+// What the process is called and what its environment says, while it waits for its settings.
+struct Identity {
+    std::string name;
+    std::string environment;
+};
+
+Identity identity_of_waiting(const std::filesystem::path& work) {
+    const std::string settings = (work / "settings").string();
+    mkfifo(settings.c_str(), 0600);
+    const Program program(work, {"train", "--config", settings});
+    Identity identity;
+    {
+        // Opening it waits for the program to open it, long after it started itself again.
+        const FileDescriptor writer(open(settings.c_str(), O_WRONLY));
+        const std::string process = "/proc/" + std::to_string(program.id());
+        identity = {text_of(process + "/comm"), text_of(process + "/environ")};
+        EXPECT_EQ(write(writer.get(), "x", 1), 1);  // no setting
+    }
+    EXPECT_EQ(program.wait().status, 2);
+    std::filesystem::remove(settings);
+    return identity;
+}
+
+TEST_F(TrainProgramTest, SpinningIsBoundedUnderTheProgramsOwnName) {
+    const std::string variable = "GOMP_SPINCOUNT=";
+    unsetenv("GOMP_SPINCOUNT");
+    unsetenv("OMP_WAIT_POLICY");
+    const Identity usual = identity_of_waiting(work());
+    EXPECT_EQ(usual.name, std::filesystem::path(VAE_PROGRAM).filename().string() + "\n");
+    EXPECT_TRUE(contains(usual.environment, variable + "10000"));
+    setenv("GOMP_SPINCOUNT", "77", 1);
+    EXPECT_TRUE(contains(identity_of_waiting(work()).environment, variable + "77"));
+    unsetenv("GOMP_SPINCOUNT");
+    setenv("OMP_WAIT_POLICY", "active", 1);
+    EXPECT_FALSE(contains(identity_of_waiting(work()).environment, variable));
+    unsetenv("OMP_WAIT_POLICY");
+}
+
+TEST_F(TrainProgramTest, ARunGoesOnWithDataThatMoved) {
+    write_data("old.npy", 40);
+    const std::string train = "train --hidden 4 --latent 1 --batch 8 --out run ";
+    ASSERT_EQ(vae(train + "--epochs 1 --data old.npy").status, 0);
+    std::filesystem::rename(work() / "old.npy", work() / "new.npy");
+    for (const char* command : {"train --resume --out run --epochs 2", "evaluate run"}) {
+        const ProgramResult result = vae(command);
+        EXPECT_EQ(result.status, 2) << command;
+        EXPECT_TRUE(contains(result.err,
+                             "old.npy' are not there any more; name their new place "
+                             "with --data"))
+            << result.err;
+    }
+    write_data("other.npy", 50);
+    const ProgramResult other = vae("train --resume --out run --epochs 2 --data other.npy");
+    EXPECT_EQ(other.status, 2);
+    EXPECT_TRUE(contains(other.err, "now has 45 training examples")) << other.err;
+    const ProgramResult moved = vae("train --resume --out run --epochs 2 --data new.npy");
+    EXPECT_EQ(moved.status, 0) << moved.err;
+    EXPECT_TRUE(contains(moved.out, "old.npy; they must be the same")) << moved.out;
+    // From now on they are where they are.
+    EXPECT_TRUE(contains(text_of(work() / "run" / "config.toml"), "new.npy"));
+    const ProgramResult again = vae("train --resume --out run --epochs 3");
+    EXPECT_EQ(again.status, 0) << again.err;
+    EXPECT_FALSE(contains(again.out, "they must be the same")) << again.out;
+    EXPECT_EQ(load_checkpoint(work() / "run" / "checkpoint.safetensors").state.step, 15U);
+}
+
+TEST_F(TrainProgramTest, AResumedRunHasNoFilesOfAKilledSave) {
+    write_data("data.npy", 8);
+    ASSERT_EQ(vae("train --data data.npy --hidden 4 --latent 1 --steps 1 --out run").status, 0);
+    put_file(work() / "run" / ".vae-1-1.tmp", "half a checkpoint");
+    const ProgramResult resumed = vae("train --resume --out run --steps 2");
+    EXPECT_EQ(resumed.status, 0) << resumed.err;
+    EXPECT_FALSE(std::filesystem::exists(work() / "run" / ".vae-1-1.tmp"));
+}
+
+TEST_F(TrainProgramTest, ARunThatIsLongerThanAskedForSaysSo) {
+    write_data("data.npy", 8);
+    ASSERT_EQ(vae("train --data data.npy --hidden 4 --latent 1 --steps 3 --out run").status, 0);
+    const ProgramResult result = vae("train --resume --out run --steps 2");
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_TRUE(contains(result.out, "3 steps done, which is more than the 2 asked for"))
+        << result.out;
+    EXPECT_TRUE(contains(vae("train --resume --out run").out, "3 of 3 steps done"));
+}
+
+// There is none to hold out: the row and the line are of the training alone.
+TEST_F(TrainProgramTest, OneExampleIsTrainedOn) {
+    write_data("one.npy", 1);
+    const ProgramResult result =
+        vae("train --data one.npy --hidden 4 --latent 1 --steps 1 --out run");
+    EXPECT_EQ(result.status, 0) << result.err;
+    const std::size_t first = result.out.find("-elbo");
+    ASSERT_NE(first, std::string::npos) << result.out;
+    EXPECT_EQ(result.out.find("-elbo", first + 1), std::string::npos) << result.out;
+    const std::string metrics = text_of(work() / "run" / "metrics.jsonl");
+    EXPECT_EQ(metrics.find('\n'), metrics.size() - 1) << metrics;
+}
+
+}  // namespace
+}  // namespace vae
