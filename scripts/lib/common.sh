@@ -151,24 +151,36 @@ find_nvcc() {
     command -v nvcc >/dev/null
 }
 
+# configuration KEY: names everything that a configured build folder depends on: the key, this
+# folder, the CUDA compiler, and what defines presets and cached variables, which CMake does not
+# take over into an existing cache.
+configuration() {
+    local nvcc
+    nvcc=$(command -v nvcc || true)
+    printf '%s nvcc=%s sources=%s key=%s\n' "$root" "${nvcc:+$(readlink -f "$nvcc")}" \
+        "$(cat "$root"/CMakePresets.json "$root"/CMakeLists.txt "$root"/cmake/*.cmake | cksum)" "$1"
+}
+
 # configured PRESET KEY: whether the build folder was configured under the same key, which names
-# everything that CMake's arguments depend on.
+# everything else that CMake's arguments depend on.
 configured() {
     local folder=$root/build/$1
-    [[ -f $folder/build.ninja && -f $folder/configured && $(<"$folder/configured") == "$root $2" ]]
+    [[ -f $folder/build.ninja && -f $folder/configured &&
+        $(<"$folder/configured") == "$(configuration "$2")" ]]
 }
 
 # configure PRESET KEY [ARGUMENT...]: runs CMake unless that has been done under the same key.
 configure() {
-    local preset=$1 key=$2
+    local preset=$1 key=$2 now
     shift 2
     ! configured "$preset" "$key" || return 0
+    now=$(configuration "$key")
     if command -v ccache >/dev/null; then
         export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_CUDA_COMPILER_LAUNCHER=ccache
     fi
     logged "$root/build/$preset-configure.log" "Configuring build/$preset" \
         cmake -S "$root" --preset "$preset" --fresh "$@" || return 1
-    printf '%s\n' "$root $key" >"$root/build/$preset/configured"
+    printf '%s\n' "$now" >"$root/build/$preset/configured"
 }
 
 # build PRESET [TARGET...]
@@ -177,4 +189,41 @@ build() {
     shift
     logged "$root/build/$preset-build.log" "Building build/$preset" \
         cmake --build "$root/build/$preset" --parallel "$jobs" ${1:+--target "$@"}
+}
+
+# named_source OPTIONS...: prints the data that the options of `vae train` name: the last of
+# --data; else of --set; else of the file of --config, or of the run that --resume goes on with;
+# else the default.
+named_source() {
+    local data='' setting='' file='' out='' resume=no
+    while (($# > 0)); do
+        case $1 in
+        --*=*)
+            set -- "${1%%=*}" "${1#*=}" "${@:2}"
+            continue
+            ;;
+        --data) data=${2:-} ;;
+        --set) [[ ${2:-} != data.source=* ]] || setting=${2#*=} ;;
+        --config) file=${2:-} ;;
+        --out) out=${2:-} ;;
+        --resume) resume=yes ;;
+        esac
+        shift
+    done
+    [[ $resume == no ]] || file=$out/config.toml
+    if [[ -f $file ]]; then
+        file=$(sed -nE "s/^[[:space:]]*(data\\.)?source[[:space:]]*=[[:space:]]*(.*)/\\2/p" "$file" |
+            tail -n 1)
+    else
+        file=''
+    fi
+    data=${data:-${setting:-${file:-fashion-mnist}}}
+    data=${data#[\"\']}
+    echo "${data%%[\"\']*}"
+}
+
+# reported FILE ATTRIBUTE: the number in an attribute of the first element of CTest's report;
+# nothing without one.
+reported() {
+    { grep -o -m 1 -E "[^a-z]$2=\"[0-9]+\"" "$1" || true; } | head -n 1 | tr -dc '0-9'
 }
