@@ -108,7 +108,7 @@ TEST_F(CliTest, APlaceForTheDumpIsLookedAtFirst) {
 TEST_F(CliTest, APictureThatIsTooLargeIsRefusedFirst) {
     put_file(work() / "x.idx", testing::idx({2, 28, 28}, std::string(2 * 28 * 28, '\0')));
     ASSERT_EQ(vae("train --data x.idx --hidden 8 --latent 2 --steps 1 --out run").status, 0);
-    const std::string limit = "ulimit -v 2000000";
+    const std::string limit = "ulimit -v 500000";
     EXPECT_EQ(shell("sample run --count 1000000 --out s.png >out 2>error", limit), 2);
     EXPECT_TRUE(contains(testing::text_of(work() / "error"), "is too large for PNG"));
     EXPECT_EQ(shell("sample run --count 1000000 --out s.npy >out 2>error", limit), 1);
