@@ -6,6 +6,7 @@
 
 #include <cctype>
 #include <cerrno>
+#include <ranges>
 #include <system_error>
 
 #include "host/error.h"
@@ -122,9 +123,7 @@ bool NewRunFolder::create(const fs::path& target) {
 void NewRunFolder::remove_folders() const {
     std::error_code ignored;
     // From the inside out; one that holds something else stays.
-    for (auto folder = created_.rbegin(); folder != created_.rend(); ++folder) {
-        fs::remove(*folder, ignored);
-    }
+    for (const fs::path& folder : std::views::reverse(created_)) fs::remove(folder, ignored);
 }
 
 fs::path find_checkpoint(const fs::path& run) {

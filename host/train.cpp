@@ -120,10 +120,10 @@ Trainer::Trainer(const Config& config, const Splits& splits, Backend& backend,
       chunk_steps_(steps_in_chunk(backend, {config.model, splits.train.shape.pixels()},
                                   config.train.batch)) {}
 
-// Taken by value, so that its arenas are gone when the backend has them.
-void Trainer::start_from(Checkpoint start) {
-    backend_.set_state(start.state);
-    step_ = start.state.step;
+void Trainer::start_from(Checkpoint&& start) {
+    const TrainingState state = std::move(start.state);  // gone when the backend has it
+    backend_.set_state(state);
+    step_ = state.step;
     epoch_totals_ = start.epoch_totals;
     epoch_seconds_ = start.epoch_seconds;
     steps_here_ = 0;
@@ -255,7 +255,7 @@ void Trainer::finish_epoch() {
                     rate_text(static_cast<double>(trained.totals.examples) / trained.seconds)));
 }
 
-TrainResult Trainer::run(Checkpoint start, const std::function<bool()>& should_stop) {
+TrainResult Trainer::run(Checkpoint&& start, const std::function<bool()>& should_stop) {
     start_from(std::move(start));
     TrainResult result;
     while (step_ < total_steps_) {

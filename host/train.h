@@ -48,12 +48,12 @@ class Trainer {
     // held-out split, if there is one, appends to metrics.jsonl and replaces the checkpoint.
     // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
     // the run ends there. The parameters depend on neither stops nor chunks. Throws RunError when
-    // the loss or a parameter is not finite; the checkpoint is then the last good one. A `start`
-    // that was moved here takes no memory during the run.
-    TrainResult run(Checkpoint start, const std::function<bool()>& should_stop);
+    // the loss or a parameter is not finite; the checkpoint is then the last good one. The
+    // state of `start` is taken from it, so that it takes no memory during the run.
+    TrainResult run(Checkpoint&& start, const std::function<bool()>& should_stop);
 
   private:
-    void start_from(Checkpoint start);
+    void start_from(Checkpoint&& start);
     void train_chunk(std::uint64_t end_of_epoch_or_run);
     void finish_epoch();
     MetricsRow evaluate(Split split);

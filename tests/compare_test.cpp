@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "host/data_source.h"
@@ -179,13 +180,13 @@ TEST(Compare, StepsAreThoseOfARun) {
     config.train.steps = 4;
     const testing::TemporaryFolder folder;
     const Splits splits = load_splits(config.data, config.model.likelihood);
-    const Checkpoint start = initial_checkpoint(config, splits);
+    Checkpoint start = initial_checkpoint(config, splits);
     const auto backend = make_cpu_backend(config, start.layout());
     backend->set_data(splits);
     const BackendRecord record = record_steps(*backend, start, 4);
     Progress silent(nullptr, false);
     const RunFolder run{folder.path()};
-    Trainer(config, splits, *backend, run, silent).run(start, [] { return false; });
+    Trainer(config, splits, *backend, run, silent).run(std::move(start), [] { return false; });
     const std::vector<double> trained = backend->exact_parameters();
     const std::vector<Tensor> tensors = start.layout().tensors();
     ASSERT_EQ(record.after.size(), tensors.size());

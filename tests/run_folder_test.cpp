@@ -132,6 +132,7 @@ TEST_F(RunFolderTest, RunsThatStartAtOnceGetAFolderEach) {
         std::latch start(kRuns);
         {
             std::vector<std::jthread> threads;
+            threads.reserve(kRuns);
             for (std::string& root : roots) {
                 threads.emplace_back([&start, &root] {
                     start.arrive_and_wait();

@@ -55,7 +55,7 @@ TrainResult train_in(const RunFolder& folder, const Config& config, const Splits
     const auto backend = make_cpu_backend(config, start.layout());
     backend->set_data(splits);
     Progress silent(nullptr, false);
-    return Trainer(config, splits, *backend, folder, silent).run(start, should_stop);
+    return Trainer(config, splits, *backend, folder, silent).run(std::move(start), should_stop);
 }
 
 std::vector<nlohmann::json> metrics_of(const RunFolder& folder) {
@@ -237,7 +237,7 @@ TEST_F(TrainTest, AParameterThatIsNotFiniteIsNotSaved) {
     EXPECT_EQ(read_file(whole_.checkpoint()), before);
 }
 
-TEST_F(TrainTest, AStartThatIsMovedTakesNoMemory) {
+TEST_F(TrainTest, TheStartTakesNoMemoryDuringTheRun) {
     const Config config = small_config();
     Checkpoint start = initial_checkpoint(config, splits_);
     const auto backend = make_cpu_backend(config, start.layout());
