@@ -6,7 +6,6 @@
 
 #include <cctype>
 #include <cerrno>
-#include <ranges>
 #include <system_error>
 
 #include "host/error.h"
@@ -111,7 +110,7 @@ bool NewRunFolder::create(const fs::path& target) {
         is_new = false;
         if (fs::is_directory(part, error)) continue;
         is_new = fs::create_directory(part, error);
-        if (is_new) created_.push_back(part);
+        if (is_new) created_.insert(created_.begin(), part);
         if (!error) continue;
         remove_folders();
         throw InputError(fmt::format("--out {}: the folder {} cannot be created: {}",
@@ -123,7 +122,7 @@ bool NewRunFolder::create(const fs::path& target) {
 void NewRunFolder::remove_folders() const {
     std::error_code ignored;
     // From the inside out; one that holds something else stays.
-    for (const fs::path& folder : std::views::reverse(created_)) fs::remove(folder, ignored);
+    for (const fs::path& folder : created_) fs::remove(folder, ignored);
 }
 
 fs::path find_checkpoint(const fs::path& run) {

@@ -56,7 +56,7 @@ class NewRunFolder {
     void remove_folders() const;
 
     RunFolder folder_;
-    std::vector<std::filesystem::path> created_;  // by this object, from the outside in
+    std::vector<std::filesystem::path> created_;  // by this object, from the inside out
     std::optional<RunLock> lock_;
     bool is_kept_ = false;
 };
