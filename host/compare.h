@@ -37,7 +37,7 @@ struct TensorComparison {
     double largest_error = 0;  // absolute
     double gate = 0;           // of relative_l2
     bool is_ok = false;        // false for a NaN on either side, another shape, and no elements
-    bool is_capped = false;    // the gate would be higher; see compare_after
+    double uncapped_gate = 0;  // what it would be without a cap; see compare_after
 };
 TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& reference,
                                 double gate);
@@ -67,7 +67,7 @@ double gate_of(const std::string& tensor);
 // Whether all are within their gates. Nothing is not.
 bool all_ok(const std::vector<TensorComparison>& comparisons);
 
-// Whether a tensor misses a gate that is capped: rounding alone may have moved it as far.
+// Whether a tensor misses a gate for its cap alone: rounding may have moved it as far.
 bool is_too_sensitive(const std::vector<TensorComparison>& comparisons);
 
 // The record as safetensors, F64 or F32: first_step's tensors, the parameters before under their

@@ -120,8 +120,8 @@ int run_compare(const CompareOptions& options) {
     options.config.apply(builder);
     const Config config = builder.finish();
     if (!options.dump.empty()) {
-        std::vector<std::string> inputs = {config.data.source};
-        if (!options.config.file().empty()) inputs.push_back(options.config.file());
+        std::vector<std::filesystem::path> inputs = paths_read(config.data.source);
+        if (!options.config.file().empty()) inputs.emplace_back(options.config.file());
         check_output("--dump", options.dump, inputs);
     }
     const Splits splits = load_splits(config.data, config.model.likelihood);

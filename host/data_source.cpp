@@ -13,6 +13,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "host/error.h"
 #include "host/examples.h"
@@ -63,12 +64,15 @@ Dataset load_idx(const fs::path& path) {
     return parse_idx(read_maybe_gzip(path), path.string());
 }
 
+constexpr const char* kTrainImages = "train-images";
+constexpr const char* kTestImages = "t10k-images";
+
 Source load_mnist(const fs::path& folder) {
-    const auto train = find_images(folder, "train-images");
-    const auto test = find_images(folder, "t10k-images");
+    const auto train = find_images(folder, kTrainImages);
+    const auto test = find_images(folder, kTestImages);
     if (!train || !test) {
-        throw InputError(fmt::format("{}: no {} there (plain or .gz)", folder.string(),
-                                     train ? "t10k-images-idx3-ubyte" : "train-images-idx3-ubyte"));
+        throw InputError(fmt::format("{}: no {}-idx3-ubyte there (plain or .gz)", folder.string(),
+                                     train ? kTestImages : kTrainImages));
     }
     Source source{load_idx(*train), load_idx(*test)};
     if (source.train.shape != source.test->shape) {
@@ -79,27 +83,39 @@ Source load_mnist(const fs::path& folder) {
     return source;
 }
 
-Source load_fashion_mnist() {
+// Empty if $VAE_DATA is not set.
+std::string folder_variable() {
     const char* const variable = std::getenv(kFolderVariable);
-    if (variable == nullptr || *variable == '\0') {
-        if (!is_there(kFashionMnistFolder)) {
-            throw InputError(
-                fmt::format("Fashion-MNIST is not installed: apt-get install "
-                            "dataset-fashion-mnist, or set {} to a folder that "
-                            "has its files",
-                            kFolderVariable));
-        }
-        return load_mnist(kFashionMnistFolder);
+    return variable == nullptr ? "" : variable;
+}
+
+std::optional<fs::path> fashion_mnist_folder() {
+    const fs::path folder = folder_variable();
+    if (folder.empty()) {
+        if (is_there(kFashionMnistFolder)) return kFashionMnistFolder;
+        return std::nullopt;
     }
-    const fs::path folder = variable;
     for (const fs::path& candidate : {folder, folder / "fashion-mnist"}) {
-        if (find_images(candidate, "train-images")) return load_mnist(candidate);
+        if (find_images(candidate, kTrainImages)) return candidate;
+    }
+    return std::nullopt;
+}
+
+Source load_fashion_mnist() {
+    if (const auto folder = fashion_mnist_folder()) return load_mnist(*folder);
+    const std::string variable = folder_variable();
+    if (variable.empty()) {
+        throw InputError(
+            fmt::format("Fashion-MNIST is not installed: apt-get install "
+                        "dataset-fashion-mnist, or set {} to a folder that has its "
+                        "files",
+                        kFolderVariable));
     }
     throw InputError(
         fmt::format("{} is {}, and Fashion-MNIST's train-images-idx3-ubyte is neither "
                     "there nor in its subfolder fashion-mnist: set it to the right "
                     "folder, or unset it and apt-get install dataset-fashion-mnist",
-                    kFolderVariable, folder.string()));
+                    kFolderVariable, variable));
 }
 
 Dataset load_file(const fs::path& path) {
@@ -192,6 +208,24 @@ Dataset load_examples(const std::string& spec) {
 
 bool is_one_set(const std::string& spec) {
     return spec != "fashion-mnist" && !after(spec, "mnist:") && !after(spec, "synthetic:");
+}
+
+std::optional<fs::path> path_of_source(const std::string& spec) {
+    if (const auto folder = after(spec, "mnist:")) return *folder;
+    if (is_one_set(spec)) return spec;
+    return std::nullopt;
+}
+
+std::vector<fs::path> paths_read(const std::string& spec) {
+    if (spec.empty()) return {};
+    const auto path = spec == "fashion-mnist" ? fashion_mnist_folder() : path_of_source(spec);
+    if (!path) return {};
+    if (is_one_set(spec)) return {*path};
+    std::vector<fs::path> files;
+    for (const char* const stem : {kTrainImages, kTestImages}) {
+        if (const auto file = find_images(*path, stem)) files.push_back(*file);
+    }
+    return files;
 }
 
 std::string absolute_source(const std::string& spec) {

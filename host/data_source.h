@@ -14,6 +14,8 @@
 // (rounded down, but at least one of two examples or more) is the test split.
 #pragma once
 
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +35,13 @@ Dataset load_examples(const std::string& spec);
 
 // Whether the SPEC is a FILE or a FOLDER, and so has no test set of its own.
 bool is_one_set(const std::string& spec);
+
+// The path in a SPEC of a FILE, a FOLDER or mnist:DIR.
+std::optional<std::filesystem::path> path_of_source(const std::string& spec);
+
+// The files that are read for a SPEC, or the FOLDER; none for synthetic data, and for an empty
+// SPEC. Throws InputError when the system does not say.
+std::vector<std::filesystem::path> paths_read(const std::string& spec);
 
 // The SPEC with the path of a FILE, a FOLDER or mnist:DIR absolute and without symbolic links, so
 // that it names the same data from anywhere. Unchanged when there is no such file.

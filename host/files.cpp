@@ -57,21 +57,25 @@ class TemporaryName {
 bool claim(int descriptor) {
     if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
     struct stat status = {};
-    return ::fstat(descriptor, &status) == 0 && status.st_nlink > 0;
+    return ::fstat(descriptor, &status) != 0 || status.st_nlink > 0;
 }
 
 // A file that nobody else has, in `folder`. Returns its descriptor, or -1 with errno set.
 int create_temporary(const fs::path& folder, fs::path& name) {
     static std::atomic<unsigned> counter{0};  // threads of one process must not meet
-    for (;;) {
+    constexpr int kMostTries = 10000;
+    for (int i = 0; i < kMostTries; ++i) {
         name = folder /
                fmt::format("{}{}-{}{}", kTemporaryStart, ::getpid(), counter++, kTemporaryEnd);
         const int descriptor = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         // An old one may be left by a process of the same number that was killed.
         if (descriptor < 0 && errno == EEXIST) continue;
         if (descriptor < 0 || claim(descriptor)) return descriptor;
+        ::unlink(name.c_str());
         ::close(descriptor);
     }
+    errno = EEXIST;
+    return -1;
 }
 
 bool is_temporary(std::string_view name) {
@@ -104,20 +108,6 @@ void sync_folder(const fs::path& folder, const fs::path& path) {
     }
 }
 
-// Where `path` points, link by link; the last one may point to what is not there. The path itself
-// when it is no link, or when its links never end.
-fs::path follow_links(const fs::path& path) {
-    constexpr int kMostLinks = 40;  // as Linux does
-    fs::path target = path;
-    for (int i = 0; i < kMostLinks; ++i) {
-        std::error_code error;
-        const fs::path next = fs::read_symlink(target, error);
-        if (error) return target;
-        target = target.parent_path() / next;  // `next` alone if it is absolute
-    }
-    return path;
-}
-
 fs::path folder_of(const fs::path& file) {
     return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
@@ -135,6 +125,18 @@ fs::path resolve_target(const fs::path& path) {
 }
 
 }  // namespace
+
+fs::path follow_links(const fs::path& path) {
+    constexpr int kMostLinks = 40;  // as Linux does
+    fs::path target = path;
+    for (int i = 0; i < kMostLinks; ++i) {
+        std::error_code error;
+        const fs::path next = fs::read_symlink(target, error);
+        if (error) return target;
+        target = target.parent_path() / next;  // `next` alone if it is absolute
+    }
+    return path;
+}
 
 std::string read_file(const fs::path& path) {
     const auto fail = [&path](int error) {
@@ -266,9 +268,10 @@ void remove_stale_temporaries(const fs::path& folder) {
 
 void check_writable(const fs::path& path) {
     const fs::path folder = folder_of(resolve_target(path));
-    if (::access(folder.c_str(), W_OK | X_OK) != 0) cannot_write(path, errno);
+    if (::access(folder.c_str(), F_OK) != 0) cannot_write(path, errno);
     std::error_code error;
     if (!fs::is_directory(folder, error)) cannot_write(path, ENOTDIR);
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) cannot_write(path, errno);
 }
 
 bool same_file(const fs::path& a, const fs::path& b) {

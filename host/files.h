@@ -33,6 +33,10 @@ void write_file_atomically(const std::filesystem::path& path,
 // write_file_atomically. Those being written stay, and so does what cannot be removed.
 void remove_stale_temporaries(const std::filesystem::path& folder);
 
+// Where `path` points, link by link; the last one may point to what is not there. The path itself
+// when it is no link, or when its links never end.
+std::filesystem::path follow_links(const std::filesystem::path& path);
+
 // Throws RunError when `path` can be no file: its folder is missing or may not be written, or it is
 // a folder. To be called before the work that a failed write would waste.
 void check_writable(const std::filesystem::path& path);

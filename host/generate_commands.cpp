@@ -14,6 +14,7 @@
 
 #include "host/commands.h"
 #include "host/config_options.h"
+#include "host/data_source.h"
 #include "host/error.h"
 #include "host/files.h"
 #include "host/loaded_run.h"
@@ -62,10 +63,9 @@ LoadedRun load_and_announce(const RunOptions& options) {
 // Throws unless `file` can be written without loss of what this command reads.
 void check_output_of(const GenerateOptions& options, const std::string& option,
                      const std::string& file, const std::string& data = "") {
-    std::vector<std::string> inputs = {find_checkpoint(options.run.run).string()};
-    for (const std::string& input : {data, options.latents}) {
-        if (!input.empty()) inputs.push_back(input);
-    }
+    std::vector<std::filesystem::path> inputs = paths_read(data);
+    inputs.push_back(find_checkpoint(options.run.run));
+    if (!options.latents.empty()) inputs.emplace_back(options.latents);
     check_output(option, file, inputs);
 }
 
@@ -91,18 +91,24 @@ class ShownRows {
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+// What `work` returns, which tells the RowsDone that it is given; nothing is shown after it.
+template <class Work>
+auto shown(const std::string& what, std::size_t count, const Work& work) {
+    ShownRows rows(what, count);
+    return work(std::ref(rows));
+}
+
 int run_sample(const GenerateOptions& options) {
     const LoadedRun run = load_and_announce(options.run);
     const Config& config = run.checkpoint.config;
     check_images(options.out, run.checkpoint.shape, options.count);
     check_output_of(options, "--out", options.out);
     try {
-        ShownRows shown("sampling", options.count);
-        write_images(
-            options.out,
-            prior_samples(*run.backend, config.model.latent,
-                          options.seed.value_or(config.train.seed), options.count, std::ref(shown)),
-            run.checkpoint.shape);
+        const std::uint64_t seed = options.seed.value_or(config.train.seed);
+        const auto samples = shown("sampling", options.count, [&](const RowsDone& on_rows) {
+            return prior_samples(*run.backend, config.model.latent, seed, options.count, on_rows);
+        });
+        write_images(options.out, samples, run.checkpoint.shape);
     } catch (const std::bad_alloc&) {
         throw RunError(fmt::format(
             "--count {}: too many samples for the memory there is; ask for fewer", options.count));
@@ -156,8 +162,9 @@ int run_encode(const GenerateOptions& options) {
     const RunData data = load_run_examples(run.checkpoint, options.data);
     run.backend->set_data(data.splits);
     const std::size_t count = data.examples().size;
-    ShownRows shown("encoding", count);
-    const Posterior posterior = encode_examples(*run.backend, data.split, count, std::ref(shown));
+    const Posterior posterior = shown("encoding", count, [&](const RowsDone& on_rows) {
+        return encode_examples(*run.backend, data.split, count, on_rows);
+    });
     const std::size_t shape[] = {count, run.checkpoint.config.model.latent};
     write_npy(options.out, posterior.mu, shape);
     if (!options.logvar.empty()) write_npy(options.logvar, posterior.logvar, shape);
@@ -192,10 +199,12 @@ int run_decode(const GenerateOptions& options) {
     check_output_of(options, "--out", options.out);
     const std::vector<float> z = read_latents(options.latents, latent);
     check_images(options.out, run.checkpoint.shape, z.size() / latent);
-    ShownRows shown("decoding", z.size() / latent);
-    write_images(options.out, decode_codes(*run.backend, z, latent, std::ref(shown)),
-                 run.checkpoint.shape);
-    say_written(counted(z.size() / latent, "decoded example"), options.out);
+    const std::size_t count = z.size() / latent;
+    const auto examples = shown("decoding", count, [&](const RowsDone& on_rows) {
+        return decode_codes(*run.backend, z, latent, on_rows);
+    });
+    write_images(options.out, examples, run.checkpoint.shape);
+    say_written(counted(count, "decoded example"), options.out);
     return 0;
 }
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <string_view>
 #include <system_error>
 
 #include "host/data_source.h"
@@ -27,13 +26,10 @@ void check_fits(const RunData& data, const Checkpoint& checkpoint) {
 
 // Whether the SPEC names a path where there is nothing.
 bool has_moved(const std::string& spec) {
-    constexpr std::string_view kMnist = "mnist:";
-    const bool is_mnist = spec.starts_with(kMnist);
-    if (!is_mnist && !is_one_set(spec)) return false;
+    const auto path = path_of_source(spec);
+    if (!path) return false;
     std::error_code error;
-    const auto status =
-        std::filesystem::status(is_mnist ? spec.substr(kMnist.size()) : spec, error);
-    return status.type() == std::filesystem::file_type::not_found;
+    return std::filesystem::status(*path, error).type() == std::filesystem::file_type::not_found;
 }
 
 Split chosen_split(const std::string& name, const Splits& splits, const std::string& source) {
@@ -102,19 +98,19 @@ RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
 }
 
 void check_output(const std::string& option, const std::filesystem::path& file,
-                  const std::vector<std::string>& inputs) {
+                  const std::vector<std::filesystem::path>& inputs) {
     namespace fs = std::filesystem;
     check_writable(file);
-    const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
-    for (const std::string& input : inputs) {
-        if (!is_one_set(input)) continue;  // no path, or a folder of files with names of their own
+    const fs::path target = follow_links(file);
+    const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+    for (const fs::path& input : inputs) {
         std::error_code error;
         const bool is_inside =
-            fs::is_directory(input, error) && is_picture(file) && same_file(folder, input);
-        if (!is_inside && !same_file(file, input)) continue;
+            fs::is_directory(input, error) && is_picture(target) && same_file(folder, input);
+        if (!is_inside && !same_file(target, input)) continue;
         throw InputError(fmt::format("{} {}: it would {} {}, which is read; choose another file",
                                      option, file.string(),
-                                     is_inside ? "join the images of" : "replace", input));
+                                     is_inside ? "join the images of" : "replace", input.string()));
     }
 }
 

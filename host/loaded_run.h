@@ -47,10 +47,10 @@ RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,
 RunData load_run_examples(const Checkpoint& checkpoint, const std::string& data);
 
 // Throws unless `file`, the value of `option`, can be written without loss: RunError as
-// check_writable, InputError when it is one of `inputs`, the SPECs and files that the command
-// reads, or a picture in such a folder. To be called before the work that is to be written.
+// check_writable, InputError when it is one of `inputs`, the files and folders of images that the
+// command reads, or a picture in such a folder. To be called before the work that is to be written.
 void check_output(const std::string& option, const std::filesystem::path& file,
-                  const std::vector<std::string>& inputs);
+                  const std::vector<std::filesystem::path>& inputs);
 
 // What --out names, told by its ending.
 enum class OutputKind { png, npy };

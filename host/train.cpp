@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <span>
@@ -47,10 +48,9 @@ std::string losses_text(const MetricsRow& row) {
                        mean.recon, mean.kl);
 }
 
-// Whether both name data by a path, of the same kind.
+// Whether both are a FILE or FOLDER, or both mnist:DIR.
 bool may_be_moved(const std::string& from, const std::string& to) {
-    const auto is_mnist = [](const std::string& spec) { return spec.starts_with("mnist:"); };
-    return (is_one_set(from) && is_one_set(to)) || (is_mnist(from) && is_mnist(to));
+    return path_of_source(from) && path_of_source(to) && is_one_set(from) == is_one_set(to);
 }
 
 }  // namespace
@@ -82,8 +82,8 @@ std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples) 
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits) {
     for (const std::string& key : differing_settings(checkpoint.config, config)) {
         if (key == "train.epochs" || key == "train.steps") continue;
-        if (key == "data.source" && may_be_moved(checkpoint.config.data.source, config.data.source))
-            continue;
+        const bool is_source = key == "data.source";
+        if (is_source && may_be_moved(checkpoint.config.data.source, config.data.source)) continue;
         throw InputError(fmt::format(
             "--resume: the run was started with {} = {}, not {}; leave it as it was, or start "
             "another run",
@@ -215,10 +215,15 @@ void Trainer::save() {
     checkpoint.state = backend_.state();
     checkpoint.state.step = step_;
     // The losses are from before the last update.
-    const std::vector<float>& parameters = checkpoint.state.parameters;
-    const auto is_good = [](float parameter) { return std::isfinite(parameter); };
-    if (!std::all_of(parameters.begin(), parameters.end(), is_good)) {
-        refuse_values(fmt::format("a parameter is not finite after step {}", step_));
+    const TrainingState& state = checkpoint.state;
+    for (const auto& [what, values] : {std::pair("a parameter", std::cref(state.parameters)),
+                                       std::pair("a moment of Adam", std::cref(state.adam_m)),
+                                       std::pair("a moment of Adam", std::cref(state.adam_v))}) {
+        if (std::all_of(values.get().begin(), values.get().end(),
+                        [](float value) { return std::isfinite(value); })) {
+            continue;
+        }
+        refuse_values(fmt::format("{} is not finite after step {}", what, step_));
     }
     checkpoint.epoch_totals = epoch_totals_;
     checkpoint.epoch_seconds = epoch_seconds_;

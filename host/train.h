@@ -48,8 +48,8 @@ class Trainer {
     // held-out split, if there is one, appends to metrics.jsonl and replaces the checkpoint.
     // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
     // the run ends there. The parameters depend on neither stops nor chunks. Throws RunError when
-    // the loss or a parameter is not finite; the checkpoint is then the last good one. The
-    // state of `start` is taken from it, so that it takes no memory during the run.
+    // the loss, a parameter or a moment is not finite; the checkpoint is then the last good one.
+    // The state of `start` is taken from it, so that it takes no memory during the run.
     TrainResult run(Checkpoint&& start, const std::function<bool()>& should_stop);
 
   private:

@@ -196,6 +196,7 @@ void resume_run(const TrainOptions& options, Progress& progress) {
     write_file_atomically(folder.config(), to_toml(plan.config));
     announce(plan, folder, progress);
     if (plan.config.data.source != old_source) {
+        save_checkpoint(folder.checkpoint(), plan.start);  // which says where they are from now on
         progress.line(fmt::format("the data were at {}; they must be the same", old_source));
     }
     progress.line(fmt::format("going on after step {}", step));

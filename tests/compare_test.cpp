@@ -128,9 +128,11 @@ TEST(Compare, NoGateIsAboveTheMost) {
     EXPECT_FALSE(far.at(0).is_ok);
     EXPECT_TRUE(far.at(1).is_ok);
     EXPECT_TRUE(is_too_sensitive(far));
-    const auto wrong = compared(0.9, 0.6);  // what rounding does not explain
-    EXPECT_FALSE(all_ok(wrong));
-    EXPECT_FALSE(is_too_sensitive(wrong));
+    // What rounding does not explain.
+    for (const auto& wrong : {compared(0.9, 0.6), compared(5.1, 0.4), compared(std::nan(""), 0)}) {
+        EXPECT_FALSE(all_ok(wrong));
+        EXPECT_FALSE(is_too_sensitive(wrong));
+    }
 }
 
 TEST(Compare, StepsAreToldOfAsTheyAreDone) {
@@ -152,6 +154,20 @@ TEST(Compare, StepsAreToldOfAsTheyAreDone) {
         EXPECT_EQ(std::adjacent_find(told.begin(), told.end(), std::greater_equal<>()), told.end());
         EXPECT_EQ(told.back(), 9U);
     }
+}
+
+// Far more epochs than a chunk's length could double without end.
+TEST(Compare, ShortEpochsComeToTheirEnd) {
+    Config config = small_config();
+    config.train.batch = 8192;
+    const Splits splits = load_splits(config.data, config.model.likelihood);
+    Checkpoint start = initial_checkpoint(config, splits);
+    start.train_examples = 3;
+    const auto backend = make_cpu_backend(config, start.layout());
+    backend->set_data(splits);
+    std::uint64_t told = 0;
+    record_steps(*backend, start, 200, [&](std::uint64_t done) { told = done; });
+    EXPECT_EQ(told, 200U);
 }
 
 TEST(Compare, AWrongLearningRateIsOutsideTheGatesAfterTraining) {

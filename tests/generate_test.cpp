@@ -210,6 +210,13 @@ TEST_F(GenerateTest, WhatIsReadIsNeverReplaced) {
     refused({"reconstruct", "run", "--data", "faces", "--out", "faces/b.png"},
             "--out faces/b.png: it would join the images of faces");
     refused({"compare", "--data", "x.npy", "--dump", "x.npy"}, "--dump x.npy: it would replace");
+    const std::string images = "grey/train-images-idx3-ubyte";
+    refused({"compare", "--data", "mnist:grey", "--dump", images}, "replace " + images);
+    fs::create_symlink("faces/a.png", work() / "old.png");
+    fs::create_symlink("faces/b.png", work() / "new.png");
+    for (const std::string link : {"old.png", "new.png"}) {
+        refused({"reconstruct", "run", "--data", "faces", "--out", link}, "it would join");
+    }
     put_file(work() / "config.toml", "[data]\nsource = \"synthetic:bars\"\n");
     refused({"compare", "--config", "config.toml", "--dump", "config.toml"}, "it would replace");
     fs::remove_all(work() / "run");

@@ -3,19 +3,18 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <iterator>
-#include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "host/checkpoint.h"
 #include "host/file_descriptor.h"
 #include "host/npy.h"
-#include "tests/error_message.h"
-#include "tests/run_program.h"
-#include "tests/temporary_folder.h"
+#include "tests/cli_fixture.h"
 
 namespace vae {
 namespace {
@@ -24,39 +23,23 @@ using testing::contains;
 using testing::Program;
 using testing::ProgramResult;
 using testing::put_file;
-using testing::TemporaryFolder;
 using testing::text_of;
 
-class TrainProgramTest : public ::testing::Test {
+class TrainProgramTest : public testing::CliTest {
   protected:
-    TrainProgramTest() { std::filesystem::create_directory(work()); }
-
-    std::filesystem::path work() const { return folder_ / "work"; }
-
-    ProgramResult vae(const std::string& arguments) const {
-        std::istringstream in(arguments);
-        return testing::run_program(work(), {std::istream_iterator<std::string>(in), {}});
-    }
-
     // Examples of four pixels.
     void write_data(const std::string& name, std::size_t size) const {
         const std::size_t shape[] = {size, 2, 2};
         write_npy(work() / name, std::vector<float>(4 * size, 1.0F), shape);
     }
-
-    TemporaryFolder folder_;
 };
 
 // The shell gives the program a pipe that nobody reads any more.
 TEST_F(TrainProgramTest, AReaderThatEndsDoesNotEndTheRun) {
-    const std::string script =
-        "cd '" + work().string() +
-        "' && mkfifo pipe && exec 3<>pipe && exec 4>pipe && exec 3<&- && exec env "
-        "OMP_NUM_THREADS=1 VAE_CUDA_MODULE=/nowhere " VAE_PROGRAM
-        " train --data synthetic:bars --hidden 8 --latent 2 --epochs 2 --out run >&4 2>err";
-    const int status = std::system(script.c_str());
-    ASSERT_TRUE(WIFEXITED(status));
-    EXPECT_EQ(WEXITSTATUS(status), 1);
+    const int status =
+        shell("train --data synthetic:bars --hidden 8 --latent 2 --epochs 2 --out run >&4 2>err",
+              "mkfifo pipe && exec 3<>pipe && exec 4>pipe && exec 3<&-");
+    EXPECT_EQ(status, 1);
     EXPECT_TRUE(contains(text_of(work() / "err"), "standard output cannot be written"));
     EXPECT_EQ(load_checkpoint(work() / "run" / "checkpoint.safetensors").state.step, 94U);
     EXPECT_TRUE(std::filesystem::exists(work() / "run" / "samples.png"));
@@ -68,14 +51,26 @@ struct Identity {
     std::string environment;
 };
 
+// A pipe for writing, once somebody reads it; -1 if nobody does.
+int open_when_read(const std::string& pipe) {
+    using namespace std::chrono_literals;
+    for (int i = 0; i < 6000; ++i) {
+        const int descriptor = open(pipe.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+        if (descriptor >= 0 || errno != ENXIO) return descriptor;
+        std::this_thread::sleep_for(10ms);
+    }
+    return -1;
+}
+
 Identity identity_of_waiting(const std::filesystem::path& work) {
     const std::string settings = (work / "settings").string();
     mkfifo(settings.c_str(), 0600);
     const Program program(work, {"train", "--config", settings});
     Identity identity;
     {
-        // Opening it waits for the program to open it, long after it started itself again.
-        const FileDescriptor writer(open(settings.c_str(), O_WRONLY));
+        // It can be opened when the program has done so, long after it started itself again.
+        const FileDescriptor writer(open_when_read(settings));
+        if (!writer.is_open()) ADD_FAILURE() << "the program does not open its settings";
         const std::string process = "/proc/" + std::to_string(program.id());
         identity = {text_of(process + "/comm"), text_of(process + "/environ")};
         EXPECT_EQ(write(writer.get(), "x", 1), 1);  // no setting

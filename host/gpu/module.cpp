@@ -61,8 +61,8 @@ void fill_status(CudaStatus& status) {
     const cudaError_t counted = cudaGetDeviceCount(&count);
     if (counted != cudaSuccess || count == 0) {
         (void)cudaGetLastError();
-        status.reason = counted == cudaSuccess ? "there is no CUDA device"
-                                               : std::string(cudaGetErrorString(counted));
+        const bool is_absent = counted == cudaSuccess || counted == cudaErrorNoDevice;
+        status.reason = is_absent ? "there is no CUDA device" : cudaGetErrorString(counted);
         return;
     }
     for (int index = 0; index < count; ++index) status.devices.push_back(describe(index));

@@ -141,6 +141,7 @@ void run_blocking_streams();
 // Whether [pointer, pointer + size) lies in one allocation on the device.
 bool is_device_range(const void* pointer, std::size_t size);
 // Whether a kernel may be given the pointer: into memory of the device or pinned, or to its end.
+// Asked of its parameters; pointers inside of structs are not seen.
 bool is_visible_to_device(const void* pointer);
 
 // The kernel's name in the symbol table of its binary, without namespaces and parameters.

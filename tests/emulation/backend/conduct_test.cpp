@@ -202,7 +202,7 @@ TEST_F(BackendConduct, NoDriverAndNoDeviceAreToldApart) {
     emulation::fail_call("cudaGetDeviceCount", 1, cudaErrorNoDevice);
     vae_cuda_status(status);
     EXPECT_TRUE(status.devices.empty());
-    EXPECT_FALSE(status.reason.empty());
+    EXPECT_EQ(status.reason, "there is no CUDA device");
     EXPECT_FALSE(status.driver.empty());
 }
 
