@@ -202,9 +202,9 @@ TEST(Compare, StepsAreThoseOfARun) {
     const BackendRecord record = record_steps(*backend, start, 4);
     Progress silent(nullptr, false);
     const RunFolder run{folder.path()};
+    const std::vector<Tensor> tensors = start.layout().tensors();
     Trainer(config, splits, *backend, run, silent).run(std::move(start), [] { return false; });
     const std::vector<double> trained = backend->exact_parameters();
-    const std::vector<Tensor> tensors = start.layout().tensors();
     ASSERT_EQ(record.after.size(), tensors.size());
     for (std::size_t i = 0; i < record.after.size(); ++i) {
         const Tensor& wanted = tensors[i];
