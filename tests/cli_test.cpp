@@ -185,10 +185,11 @@ TEST_F(CliTest, StandardStreamsMayBeFullOrClosed) {
                                           {"--help >&-", 0}}) {
         EXPECT_EQ(shell(command), status) << command;
     }
-    const std::string train = "train --data synthetic:bars --hidden 8 --latent 2 --steps 1 --out ";
+    const std::string train =
+        "train --data synthetic:bars --hidden 8 --latent 2 --steps 1 --out run ";
     for (const std::string closed : {">&-", ">/dev/null 2>&-", ">/dev/null <&-"}) {
         std::filesystem::remove_all(work() / "run");
-        EXPECT_EQ(shell(train + "run " + closed), 0) << closed;
+        EXPECT_EQ(shell(train + closed), 0) << closed;
         std::istringstream metrics(testing::text_of(work() / "run" / "metrics.jsonl"));
         std::size_t rows = 0;
         for (std::string line; std::getline(metrics, line); ++rows) {
