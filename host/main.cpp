@@ -90,7 +90,7 @@ void check_command_name(const std::vector<vae::Command>& commands, int count, ch
     if (name[0] == '-') {
         throw vae::InputError(fmt::format("unknown option {}; see vae --help", name));
     }
-    const std::string nearest = vae::nearest_word(name, names, 3);
+    const std::string nearest = vae::nearest_word(name, names);
     throw vae::InputError(
         fmt::format("unknown command {}; {}", name,
                     nearest.empty() ? "`vae --help` lists them" : "did you mean " + nearest + "?"));
@@ -112,7 +112,7 @@ std::string explain_extras(const CLI::App& program, const CLI::App* command) {
         return fmt::format("argument {} was not expected", extras.empty() ? "" : extras.front());
     }
     const std::string name = option->substr(0, option->find('='));
-    const std::string nearest = vae::nearest_word(name, names, 5);
+    const std::string nearest = vae::nearest_word(name, names);
     return fmt::format("unknown option {}{}", name,
                        nearest.empty() ? "" : "; did you mean " + nearest + "?");
 }

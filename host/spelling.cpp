@@ -27,10 +27,10 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
     return row[b.size()];
 }
 
-std::string nearest_word(std::string_view word, const std::vector<std::string>& words,
-                         std::size_t most) {
+std::string nearest_word(std::string_view word, const std::vector<std::string>& words) {
+    const std::size_t dashes = std::min(word.find_first_not_of('-'), word.size());
     std::string best;
-    std::size_t least = most + 1;
+    std::size_t least = (word.size() - dashes) / 2 + 1;
     for (const std::string& candidate : words) {
         const std::size_t distance = edit_distance(word, candidate);
         if (distance < least) {

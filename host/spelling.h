@@ -15,8 +15,8 @@ std::string counted(std::uint64_t count, const std::string& what);
 // Levenshtein's distance: insertions, deletions and replacements.
 std::size_t edit_distance(std::string_view a, std::string_view b);
 
-// The first word nearest to `word` if at most `most` edits away, else "".
-std::string nearest_word(std::string_view word, const std::vector<std::string>& words,
-                         std::size_t most);
+// The first word nearest to `word`, or "" if every one is more edits away than half of what `word`
+// has behind its dashes.
+std::string nearest_word(std::string_view word, const std::vector<std::string>& words);
 
 }  // namespace vae

@@ -44,6 +44,7 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"--nonsense", 2, "--nonsense"},
         {"train --lernrate 3", 2, "unknown option --lernrate"},
         {"train --epoch 3", 2, "did you mean --epochs? See vae train --help"},
+        {"train --bogus", 2, "unknown option --bogus; see vae train --help"},
         {"train --out=", 2, "--out: the value is empty"},
         {"train surplus", 2, "argument surplus was not expected"},
         {"train --epochs 1 --steps 1", 2, "excludes"},
