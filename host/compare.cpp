@@ -206,7 +206,7 @@ bool all_ok(const std::vector<TensorComparison>& comparisons) {
 
 bool is_too_sensitive(const std::vector<TensorComparison>& comparisons) {
     return std::any_of(comparisons.begin(), comparisons.end(), [](const auto& one) {
-        return !one.is_ok && one.relative_l2 <= one.uncapped_gate;
+        return one.relative_l2 > one.gate && one.relative_l2 <= one.uncapped_gate;
     });
 }
 

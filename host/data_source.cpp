@@ -50,11 +50,19 @@ bool is_there(const fs::path& path) {
     throw InputError(fmt::format("cannot read {}: {}", path.string(), error.message()));
 }
 
-// A file of MNIST's, by the part of its name that tells it: "train-images" or "t10k-images".
-std::optional<fs::path> find_images(const fs::path& folder, const std::string& stem) {
+// Where a file of MNIST's may be, the first one first, by the part of its name that tells it:
+// "train-images" or "t10k-images".
+std::vector<fs::path> image_candidates(const fs::path& folder, const std::string& stem) {
+    std::vector<fs::path> paths;
     for (const char* const ending :
          {"-idx3-ubyte", "-idx3-ubyte.gz", ".idx3-ubyte", ".idx3-ubyte.gz"}) {
-        fs::path path = folder / (stem + ending);
+        paths.push_back(folder / (stem + ending));
+    }
+    return paths;
+}
+
+std::optional<fs::path> find_images(const fs::path& folder, const std::string& stem) {
+    for (const fs::path& path : image_candidates(folder, stem)) {
         if (is_there(path)) return path;
     }
     return std::nullopt;
@@ -140,7 +148,10 @@ std::optional<std::string> after(const std::string& spec, std::string_view prefi
 
 Source load_source(const std::string& spec) {
     if (spec == "fashion-mnist") return load_fashion_mnist();
-    if (const auto folder = after(spec, "mnist:")) return load_mnist(*folder);
+    if (const auto folder = after(spec, "mnist:")) {
+        if (folder->empty()) throw InputError("mnist: names no folder; write mnist:DIR");
+        return load_mnist(*folder);
+    }
     if (const auto name = after(spec, "synthetic:")) {
         SyntheticSet set = synthetic_set(*name);
         return {std::move(set.train), std::move(set.test)};
@@ -220,10 +231,19 @@ std::vector<fs::path> paths_read(const std::string& spec) {
     if (spec.empty()) return {};
     const auto path = spec == "fashion-mnist" ? fashion_mnist_folder() : path_of_source(spec);
     if (!path) return {};
-    if (is_one_set(spec)) return {*path};
+    std::error_code error;
+    if (is_one_set(spec)) {
+        if (!fs::is_directory(*path, error)) return {*path};
+        std::vector<fs::path> all = pictures_in(*path);
+        all.push_back(*path);
+        return all;
+    }
     std::vector<fs::path> files;
     for (const char* const stem : {kTrainImages, kTestImages}) {
-        if (const auto file = find_images(*path, stem)) files.push_back(*file);
+        for (const fs::path& candidate : image_candidates(*path, stem)) {
+            files.push_back(candidate);
+            if (is_there(candidate)) break;
+        }
     }
     return files;
 }

@@ -39,8 +39,9 @@ bool is_one_set(const std::string& spec);
 // The path in a SPEC of a FILE, a FOLDER or mnist:DIR.
 std::optional<std::filesystem::path> path_of_source(const std::string& spec);
 
-// The files that are read for a SPEC, or the FOLDER; none for synthetic data, and for an empty
-// SPEC. Throws InputError when the system does not say.
+// The files that are read for a SPEC, or would be if they were there, and the FOLDER; none for
+// synthetic data, and for an empty SPEC. Throws InputError when the system does not say, or the
+// FOLDER has no pictures.
 std::vector<std::filesystem::path> paths_read(const std::string& spec);
 
 // The SPEC with the path of a FILE, a FOLDER or mnist:DIR absolute and without symbolic links, so

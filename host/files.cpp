@@ -71,10 +71,9 @@ int create_temporary(const fs::path& folder, fs::path& name) {
         // An old one may be left by a process of the same number that was killed.
         if (descriptor < 0 && errno == EEXIST) continue;
         if (descriptor < 0 || claim(descriptor)) return descriptor;
-        ::unlink(name.c_str());
         ::close(descriptor);
     }
-    errno = EEXIST;
+    errno = EAGAIN;
     return -1;
 }
 

@@ -39,27 +39,6 @@ struct StbFree {
     void operator()(stbi_uc* pixels) const { stbi_image_free(pixels); }
 };
 
-std::vector<fs::path> pictures_in(const fs::path& folder) {
-    std::vector<fs::path> paths;
-    std::error_code error;
-    fs::directory_iterator entries(folder, error);
-    for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
-        if (is_picture(entries->path())) paths.push_back(entries->path());
-    }
-    if (error) {
-        throw InputError(
-            fmt::format("cannot read folder {}: {}", folder.string(), error.message()));
-    }
-    if (paths.empty()) {
-        throw InputError(
-            fmt::format("{}: the folder has no .png, .jpg or .jpeg file (for a folder "
-                        "of MNIST's files write mnist:{})",
-                        folder.string(), folder.string()));
-    }
-    std::sort(paths.begin(), paths.end());
-    return paths;
-}
-
 // stb_image has not always a reason.
 [[noreturn]] void cannot_decode(const fs::path& path, const char* reason) {
     throw InputError(fmt::format("{}: it is not a whole PNG or JPEG image ({})", path.string(),
@@ -113,6 +92,27 @@ void append_pixels(const Picture& picture, const ImageShape& shape,
 }
 
 }  // namespace
+
+std::vector<fs::path> pictures_in(const fs::path& folder) {
+    std::vector<fs::path> paths;
+    std::error_code error;
+    fs::directory_iterator entries(folder, error);
+    for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+        if (is_picture(entries->path())) paths.push_back(entries->path());
+    }
+    if (error) {
+        throw InputError(
+            fmt::format("cannot read folder {}: {}", folder.string(), error.message()));
+    }
+    if (paths.empty()) {
+        throw InputError(
+            fmt::format("{}: the folder has no .png, .jpg or .jpeg file (for a folder "
+                        "of MNIST's files write mnist:{})",
+                        folder.string(), folder.string()));
+    }
+    std::sort(paths.begin(), paths.end());
+    return paths;
+}
 
 Dataset load_image_folder(const fs::path& folder) {
     const std::vector<fs::path> paths = pictures_in(folder);

@@ -102,11 +102,13 @@ void check_output(const std::string& option, const std::filesystem::path& file,
     namespace fs = std::filesystem;
     check_writable(file);
     const fs::path target = follow_links(file);
-    const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
-    for (const fs::path& input : inputs) {
+    const auto is_picture_in = [](const fs::path& path, const fs::path& folder) {
         std::error_code error;
-        const bool is_inside =
-            fs::is_directory(input, error) && is_picture(target) && same_file(folder, input);
+        const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
+        return fs::is_directory(folder, error) && is_picture(path) && same_file(parent, folder);
+    };
+    for (const fs::path& input : inputs) {
+        const bool is_inside = is_picture_in(file, input) || is_picture_in(target, input);
         if (!is_inside && !same_file(target, input)) continue;
         throw InputError(fmt::format("{} {}: it would {} {}, which is read; choose another file",
                                      option, file.string(),

@@ -165,6 +165,12 @@ std::string nothing_left_text(const std::string& run, std::uint64_t step, std::u
                        run, step, counted(total, "step"));
 }
 
+// Of a run that goes on, with its settings as they are from now on.
+void record(const Checkpoint& start, const RunFolder& folder) {
+    write_file_atomically(folder.config(), to_toml(start.config));
+    save_checkpoint(folder.checkpoint(), start);
+}
+
 void resume_run(const TrainOptions& options, Progress& progress) {
     if (options.out.empty()) {
         throw InputError("--resume: say which run to go on with: --resume --out FOLDER");
@@ -177,12 +183,18 @@ void resume_run(const TrainOptions& options, Progress& progress) {
     const RunLock lock(folder.root);
     remove_stale_temporaries(folder.root);
     Checkpoint resumed = load_checkpoint(checkpoint);
-    const std::string old_source = resumed.config.data.source;
+    const Config old = resumed.config;
     ConfigBuilder builder(resumed.config);
     options.config.apply(builder);
     Plan plan(builder.finish(), std::move(resumed));
     const std::uint64_t step = plan.start.state.step;
+    const bool has_moved = plan.config.data.source != old.data.source;
     if (step >= plan.total) {
+        if (has_moved) {
+            plan.start.config = old;  // nothing but the place is taken over
+            plan.start.config.data.source = plan.config.data.source;
+            record(plan.start, folder);
+        }
         complete_pictures(plan, options, folder, progress);
         progress.line(nothing_left_text(options.out, step, plan.total));
         return;
@@ -193,11 +205,10 @@ void resume_run(const TrainOptions& options, Progress& progress) {
     // Nothing is written before all that has to be read was read.
     const StopSignal stop;
     write_file_atomically(folder.metrics(), kept);
-    write_file_atomically(folder.config(), to_toml(plan.config));
+    record(plan.start, folder);
     announce(plan, folder, progress);
-    if (plan.config.data.source != old_source) {
-        save_checkpoint(folder.checkpoint(), plan.start);  // which says where they are from now on
-        progress.line(fmt::format("the data were at {}; they must be the same", old_source));
+    if (has_moved) {
+        progress.line(fmt::format("the data were at {}; they must be the same", old.data.source));
     }
     progress.line(fmt::format("going on after step {}", step));
     train_to_the_end(plan, *chosen.backend, folder, stop, progress);

@@ -74,6 +74,8 @@ TEST(Compare, TensorsOfOneSideOnlyFail) {
     EXPECT_FALSE(all_ok(compare_traces(both, one)));
     EXPECT_FALSE(all_ok(compare_traces(one, both)));
     EXPECT_EQ(compare_traces(one, both).size(), 2U);
+    EXPECT_FALSE(is_too_sensitive(compare_traces(one, both)));
+    EXPECT_FALSE(is_too_sensitive(compare_after(one, both, both)));
 }
 
 TEST(Compare, FloatAgreesWithDoubleAndAnotherSeedDoesNot) {

@@ -159,7 +159,7 @@ TEST(DataSource, MnistFolderInBothSpellings) {
         EXPECT_EQ(load_examples(source).size, 1u);
     }
     EXPECT_TRUE(contains(refusal("mnist:/nowhere"), "/nowhere"));
-    EXPECT_TRUE(contains(refusal("mnist:"), "no train-images"));
+    EXPECT_TRUE(contains(refusal("mnist:"), "names no folder"));
 }
 
 TEST(DataSource, TheLastTenthOfOneFileIsTheTestSplit) {

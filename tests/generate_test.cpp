@@ -212,11 +212,19 @@ TEST_F(GenerateTest, WhatIsReadIsNeverReplaced) {
     refused({"compare", "--data", "x.npy", "--dump", "x.npy"}, "--dump x.npy: it would replace");
     const std::string images = "grey/train-images-idx3-ubyte";
     refused({"compare", "--data", "mnist:grey", "--dump", images}, "replace " + images);
+    fs::copy(work() / "faces" / "a.png", work() / "run.png");
+    fs::create_symlink("../run.png", work() / "faces" / "linked.png");
+    refused({"reconstruct", "run", "--data", "faces", "--out", "faces/linked.png"},
+            "it would replace");
     fs::create_symlink("faces/a.png", work() / "old.png");
     fs::create_symlink("faces/b.png", work() / "new.png");
     for (const std::string link : {"old.png", "new.png"}) {
-        refused({"reconstruct", "run", "--data", "faces", "--out", link}, "it would join");
+        refused({"reconstruct", "run", "--data", "faces", "--out", link}, "it would ");
     }
+    refused({"reconstruct", "run", "--data", "faces", "--out", "run.png"}, "it would replace");
+    const std::string unpacked = "grey/t10k-images-idx3-ubyte";
+    fs::rename(work() / unpacked, work() / "grey/t10k-images.idx3-ubyte");
+    refused({"compare", "--data", "mnist:grey", "--dump", unpacked}, "replace " + unpacked);
     put_file(work() / "config.toml", "[data]\nsource = \"synthetic:bars\"\n");
     refused({"compare", "--config", "config.toml", "--dump", "config.toml"}, "it would replace");
     fs::remove_all(work() / "run");

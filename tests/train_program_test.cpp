@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
@@ -70,7 +71,12 @@ Identity identity_of_waiting(const std::filesystem::path& work) {
     {
         // It can be opened when the program has done so, long after it started itself again.
         const FileDescriptor writer(open_when_read(settings));
-        if (!writer.is_open()) ADD_FAILURE() << "the program does not open its settings";
+        if (!writer.is_open()) {
+            program.raise(SIGKILL);  // it would wait for ever
+            program.wait();
+            ADD_FAILURE() << "the program does not open its settings";
+            return identity;
+        }
         const std::string process = "/proc/" + std::to_string(program.id());
         identity = {text_of(process + "/comm"), text_of(process + "/environ")};
         EXPECT_EQ(write(writer.get(), "x", 1), 1);  // no setting
@@ -121,6 +127,11 @@ TEST_F(TrainProgramTest, ARunGoesOnWithDataThatMoved) {
     EXPECT_EQ(again.status, 0) << again.err;
     EXPECT_FALSE(contains(again.out, "they must be the same")) << again.out;
     EXPECT_EQ(load_checkpoint(work() / "run" / "checkpoint.safetensors").state.step, 15U);
+    // A run that is done learns it too, and nothing else.
+    std::filesystem::rename(work() / "new.npy", work() / "newest.npy");
+    EXPECT_EQ(vae("train --resume --out run --epochs 2 --data newest.npy").status, 0);
+    EXPECT_EQ(vae("evaluate run").status, 0);
+    EXPECT_TRUE(contains(vae("train --resume --out run").out, "15 of 15 steps done"));
 }
 
 TEST_F(TrainProgramTest, AResumedRunHasNoFilesOfAKilledSave) {

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -220,6 +221,18 @@ TEST_F(TrainTest, WithoutAHeldOutSplitOnlyTheTrainingIsReported) {
         EXPECT_EQ(rows[i]["examples"], 6000);
     }
     EXPECT_EQ(load_checkpoint(whole_.checkpoint()).state.step, 18U);
+}
+
+TEST_F(TrainTest, AMomentThatIsNotFiniteIsNotSaved) {
+    const Config config = small_config();
+    Checkpoint start = initial_checkpoint(config, splits_);
+    start.state.adam_v[0] = std::numeric_limits<float>::infinity();  // its parameter stays
+    save_checkpoint(whole_.checkpoint(), start);
+    const std::string before = read_file(whole_.checkpoint());
+    const std::string message =
+        message_of<RunError>([&] { train_in(whole_, config, splits_, [] { return true; }); });
+    EXPECT_TRUE(contains(message, "a moment of Adam is not finite after step")) << message;
+    EXPECT_EQ(read_file(whole_.checkpoint()), before);
 }
 
 TEST_F(TrainTest, AParameterThatIsNotFiniteIsNotSaved) {
