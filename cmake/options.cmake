@@ -11,8 +11,8 @@ if(VAE_SANITIZE)
     target_compile_options(vae_options INTERFACE
         $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${VAE_SANITIZE} -fno-omit-frame-pointer
                                   -fno-sanitize-recover=all
-                                  # These cost the most time to compile, and most of what they find
-                                  # ends in a report of AddressSanitizer as well.
+                                  # These slow the compiler down, and most of what they find ends in
+                                  # a report of AddressSanitizer as well.
                                   -fno-sanitize=null,vptr
                                   # g++ warns of impossible paths in code that it has instrumented.
                                   -Wno-stringop-overflow -Wno-maybe-uninitialized>)

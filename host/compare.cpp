@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -14,6 +13,7 @@
 #include "host/config_file.h"
 #include "host/safetensors.h"
 #include "host/shuffle.h"
+#include "host/train.h"
 
 namespace vae {
 
@@ -32,40 +32,20 @@ Trace named_tensors(const std::string& prefix, const std::vector<double>& arena,
     return trace;
 }
 
-// Chunks of steps that take about a tenth of a second, so that they can be told of; the results do
-// not depend on them.
-class Pace {
-  public:
-    std::uint64_t steps() const { return steps_; }
-    void chunk_done() {
-        const auto now = Clock::now();
-        if (now - start_ < std::chrono::milliseconds(50) && steps_ < kMost) steps_ *= 2;
-        if (now - start_ > std::chrono::milliseconds(200) && steps_ > 1) steps_ /= 2;
-        start_ = now;
-    }
-
-  private:
-    using Clock = std::chrono::steady_clock;
-    static constexpr std::uint64_t kMost = std::uint64_t{1} << 16;
-
-    std::uint64_t steps_ = 1;
-    Clock::time_point start_ = Clock::now();
-};
-
 void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
                  const StepsDone& on_steps) {
     const TrainConfig& train = start.config.train;
     const auto examples = static_cast<std::uint32_t>(start.train_examples);
     const std::uint64_t per_epoch = steps_per_epoch(examples, train.batch);
     std::vector<std::uint32_t> rows;
-    Pace pace;
+    const std::uint64_t chunk = steps_in_chunk(backend, start.layout(), train.batch);
     for (std::uint64_t step = 0; step < steps;) {
         const std::uint64_t within = step % per_epoch;
         if (within == 0) {
             rows =
                 shuffled_rows(train.seed, static_cast<std::uint32_t>(step / per_epoch), examples);
         }
-        const std::uint64_t count = std::min({pace.steps(), per_epoch - within, steps - step});
+        const std::uint64_t count = std::min({chunk, per_epoch - within, steps - step});
         const std::size_t begin = within * train.batch;
         backend.train({.first_step = step,
                        .rows = std::span(rows).subspan(
@@ -75,7 +55,6 @@ void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
                        .learning_rate = train.learning_rate});
         backend.take_totals();
         step += count;
-        pace.chunk_done();
         if (on_steps) on_steps(step);
     }
 }

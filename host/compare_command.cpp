@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -42,12 +41,8 @@ struct Records {
 Records train_all(Backend& value, Backend& reference, const Splits& splits, const Checkpoint& start,
                   std::uint64_t steps) {
     Progress progress = Progress::standard_error();
-    const auto shown = [&](const std::string& what) -> StepsDone {
-        const auto begin = std::chrono::steady_clock::now();
-        return [&progress, what, steps, begin](std::uint64_t done) {
-            const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
-            progress.update(work_text(what, done, steps, "steps", passed.count()));
-        };
+    const auto shown = [&](const std::string& what) {
+        return ShownWork(progress, what, steps, "steps");
     };
     Records out;
     value.set_data(splits);

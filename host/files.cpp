@@ -107,10 +107,6 @@ void sync_folder(const fs::path& folder, const fs::path& path) {
     }
 }
 
-fs::path folder_of(const fs::path& file) {
-    return file.has_parent_path() ? file.parent_path() : fs::path(".");
-}
-
 // The file that is to be replaced: `path`, or where it points.
 fs::path resolve_target(const fs::path& path) {
     std::error_code error;
@@ -124,6 +120,10 @@ fs::path resolve_target(const fs::path& path) {
 }
 
 }  // namespace
+
+fs::path folder_of(const fs::path& file) {
+    return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
 
 fs::path follow_links(const fs::path& path) {
     constexpr int kMostLinks = 40;  // as Linux does

@@ -2,9 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <new>
@@ -74,28 +72,12 @@ void say_written(const std::string& what, const std::string& file) {
     fmt::print("wrote {} to {}\n", what, file);
 }
 
-// Shows on standard error how far `what` is with `count` examples.
-class ShownRows {
-  public:
-    ShownRows(std::string what, std::size_t count) : what_(std::move(what)), count_(count) {}
-
-    void operator()(std::size_t rows) {
-        const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start_;
-        progress_.update(work_text(what_, rows, count_, "examples", passed.count()));
-    }
-
-  private:
-    std::string what_;
-    std::size_t count_;
-    Progress progress_ = Progress::standard_error();
-    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
-// What `work` returns, which tells the RowsDone that it is given; nothing is shown after it.
+// What `work` returns, which tells the RowsDone that it is given how far it is: standard error
+// shows it, and nothing is shown after it.
 template <class Work>
 auto shown(const std::string& what, std::size_t count, const Work& work) {
-    ShownRows rows(what, count);
-    return work(std::ref(rows));
+    Progress progress = Progress::standard_error();
+    return work(ShownWork(progress, what, count, "examples"));
 }
 
 int run_sample(const GenerateOptions& options) {

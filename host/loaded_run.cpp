@@ -104,8 +104,8 @@ void check_output(const std::string& option, const std::filesystem::path& file,
     const fs::path target = follow_links(file);
     const auto is_picture_in = [](const fs::path& path, const fs::path& folder) {
         std::error_code error;
-        const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
-        return fs::is_directory(folder, error) && is_picture(path) && same_file(parent, folder);
+        return fs::is_directory(folder, error) && is_picture(path) &&
+               same_file(folder_of(path), folder);
     };
     for (const fs::path& input : inputs) {
         const bool is_inside = is_picture_in(file, input) || is_picture_in(target, input);

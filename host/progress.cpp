@@ -123,4 +123,9 @@ void Progress::update(const std::string& text) {
     if (is_due()) show(text.substr(0, columns()));
 }
 
+void ShownWork::operator()(std::uint64_t done) const {
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start_;
+    progress_->update(work_text(what_, done, total_, unit_, passed.count()));
+}
+
 }  // namespace vae

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "host/metrics.h"
 
@@ -66,6 +67,22 @@ class Progress {
     bool is_terminal_;
     bool has_status_ = false;  // a status line is on the terminal
     Clock::time_point shown_;
+};
+
+// Shows on a Progress how far `what` is with `total` of `unit`, when it is told how many are done.
+class ShownWork {
+  public:
+    ShownWork(Progress& progress, std::string what, std::uint64_t total, std::string unit)
+        : progress_(&progress), what_(std::move(what)), total_(total), unit_(std::move(unit)) {}
+
+    void operator()(std::uint64_t done) const;
+
+  private:
+    Progress* progress_;
+    std::string what_;
+    std::uint64_t total_;
+    std::string unit_;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 // What update() shows: the most important fields first, and of them as many as fit.

@@ -28,16 +28,6 @@ double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Losses are read, and a stop is noticed, after this many steps. It follows from the settings and
-// the backend alone, so that sums are added in the same order in every run: about a fifth of a
-// second on a CPU, and on a GPU long enough that waiting for the result costs nothing.
-std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layout,
-                             std::uint32_t batch) {
-    const double flops = backend.name() == "cuda" ? 1e12 : 1e10;
-    const double of_step = 6.0 * static_cast<double>(layout.arena_size) * batch;
-    return static_cast<std::uint64_t>(std::clamp(flops / of_step, 1.0, 512.0));
-}
-
 bool is_finite(const LossTotals& totals) {
     return std::isfinite(totals.recon) && std::isfinite(totals.kl) && std::isfinite(totals.loss);
 }
@@ -54,6 +44,13 @@ bool may_be_moved(const std::string& from, const std::string& to) {
 }
 
 }  // namespace
+
+std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layout,
+                             std::uint32_t batch) {
+    const double flops = backend.name() == "cuda" ? 1e12 : 1e10;
+    const double of_step = 6.0 * static_cast<double>(layout.arena_size) * batch;
+    return static_cast<std::uint64_t>(std::clamp(flops / of_step, 1.0, 512.0));
+}
 
 Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     Checkpoint checkpoint;

@@ -23,6 +23,12 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits);
 // Steps of a whole run. Throws InputError when there is nothing to train on or there are too many.
 std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples);
 
+// Losses are read, a stop is noticed and progress is shown after this many steps. It follows from
+// the settings and the backend alone, so that sums are added in the same order in every run: about
+// a fifth of a second on a CPU, and on a GPU long enough that waiting for the result costs nothing.
+std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layout,
+                             std::uint32_t batch);
+
 // Throws InputError naming the settings that differ, or the data that differ, so that the
 // checkpoint cannot be gone on with. train.epochs and train.steps may differ, and so may the path
 // of a file, a folder or mnist:DIR, which may have been moved.

@@ -18,8 +18,7 @@ enum class Pixels { grey, binary };  // as they are, or 1 with probability x, el
 //           must lie in data: it is not checked.
 // Writes    overwrites x, which must not overlap data
 // Numerics  exact: the same bits as host/noise.h gives. NaN in data gives NaN.
-// Cost      5 (bytes) or 8 (floats) bytes an element; bound by memory bandwidth. Grey pixels take
-//           up to 10 instructions, the division. Binary adds about
+// Cost      5 (bytes) or 8 (floats) bytes an element; bound by memory bandwidth. Binary adds about
 //           25 instructions an element if cols % 4 is 0: four elements share ten rounds of Philox.
 //           Other widths draw for each element anew, 100 instructions, bound by those.
 // Launch    tiles, see kernels/tile.cuh

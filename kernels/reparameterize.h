@@ -31,7 +31,8 @@ struct HeadsView {
 // Writes    overwrites; each of mu, logvar, epsilon may be null; nothing may overlap. kl is zero if
 //           latent is 0.
 // Numerics  float; kl by lane, then a fixed tree over the warp. epsilon as kernels/philox.cuh says,
-//           within 1e-5 of host/noise.h. NaN in gives NaN out: the clamp lets it through.
+//           which the tests hold within 1e-5 of host/noise.h. NaN in gives NaN out: the clamp lets
+//           it through.
 // Cost      8 bytes read and 4 to 16 written an element, about 100 instructions; bound by latency
 //           at the sizes of a latent space
 // Launch    a warp a row, 4 elements a lane at a time, 4 warps a block
