@@ -14,7 +14,7 @@ die() {
 }
 
 # One line a package: Debian's name | what it is | how to tell that it is there without Debian's
-# package (a command, a header or a folder).
+# package (a command, a header, a library or a folder).
 package_table='
 g++|a C++20 compiler|command c++
 cmake|CMake 3.25 or newer, https://cmake.org|command cmake
@@ -25,7 +25,7 @@ libfmt-dev|{fmt}, https://github.com/fmtlib/fmt|header fmt/format.h
 libstb-dev|stb, https://github.com/nothings/stb|header stb/stb_image_write.h
 libtomlplusplus-dev|toml++, https://github.com/marzer/tomlplusplus|header toml++/toml.h
 zlib1g-dev|zlib, https://zlib.net|header zlib.h
-libopenblas-openmp-dev|OpenBLAS built with OpenMP, https://www.openblas.net|header cblas.h
+libopenblas-openmp-dev|OpenBLAS built with OpenMP, https://www.openblas.net|library openblas
 dataset-fashion-mnist|Fashion-MNIST (or set VAE_DATA to its folder), https://github.com/zalandoresearch/fashion-mnist|data fashion-mnist
 libgtest-dev|GoogleTest, https://github.com/google/googletest|header gtest/gtest.h
 libgmock-dev|GoogleMock, https://github.com/google/googletest|header gmock/gmock.h
@@ -52,6 +52,8 @@ present() {
     case ${probe%% *} in
     command) command -v "$what" >/dev/null ;;
     header) echo "#include <$what>" | c++ -E -x c++ - >/dev/null 2>&1 ;;
+    # A path, if the linker would find it; else the name as it was asked for.
+    library) [[ $(c++ -print-file-name="lib$what.so") == /* ]] ;;
     module) "$(system_python)" -c "import $what" >/dev/null 2>&1 ;;
     data) [[ -n ${VAE_DATA:-} || -d /usr/share/datasets/$what ]] ;;
     *) return 1 ;;
