@@ -11,8 +11,8 @@ BENCHMARK_DEFINE_F(GpuBench, add_losses)(benchmark::State& state) {
     const auto kl = random_buffer(rows);
     const DeviceBuffer<kernels::LossSums> totals(1);
     measure(state, 2 * recon.bytes(), rows, [&](cudaStream_t stream) {
-        kernels::add_losses(recon.data(), kl.data(), static_cast<int>(rows), 1.0, totals.data(),
-                            stream);
+        kernels::add_losses(recon.data(), kl.data(), nullptr, static_cast<int>(rows), 1.0,
+                            totals.data(), stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, add_losses)

@@ -3,7 +3,9 @@
 // parameters and how a step is executed.
 //
 // recon = -log p(x|z) and kl = KL(q(z|x) || p(z)) are per-example sums in nats, normalising
-// constants included. loss = mean over the batch of (recon + beta·kl).
+// constants included, and means over the example's draws of z; kl is in closed form or estimated
+// from the draws, as objective.kl says. loss is what is minimised: the mean over the batch of
+// recon + beta·kl, or of minus the importance-weighted bound (docs/maths.md).
 #pragma once
 
 #include <cstddef>
@@ -23,7 +25,7 @@ namespace vae {
 struct LossTotals {
     double recon = 0;
     double kl = 0;
-    double loss = 0;  // sum of (recon + beta·kl), with the beta of each step
+    double loss = 0;  // with the beta of each step
     std::uint64_t examples = 0;
 
     LossTotals& operator+=(const LossTotals& other);
@@ -43,8 +45,13 @@ struct TrainingState {
     std::vector<float> parameters;
     std::vector<float> adam_m;
     std::vector<float> adam_v;
-    std::uint64_t step = 0;  // optimiser steps done
+    std::uint64_t step = 0;   // optimiser steps done
+    double running_mean = 0;  // of the score function's signal: objective.baseline
 };
+
+// The running mean moves this far towards each step's mean signal: 1 − its decay. The first step
+// sets it.
+inline constexpr double kRunningMeanRate = 0.01;
 
 // A tensor as compare and the dump see it: double holds float exactly.
 struct TracedTensor {
@@ -53,10 +60,12 @@ struct TracedTensor {
     std::vector<double> values;
 };
 
-// One step's forward and backward, no update. Names, in order: x[B,D], epsilon, then each hidden
-// layer's output as encoder.<i>.h[B,H], then mu, logvar, z (all [B,Z]), decoder.<i>.h,
-// logits[B,D] (mean[B,D] for a Gaussian), recon[B], kl[B], loss[1] and, in layout order,
-// grad.<parameter>.
+// One step's forward and backward, no update. With S = objective.samples draws of z an example,
+// [B,S,…] stands for [B,…] where S is 1. Names, in order: x[B,D], epsilon[B,S,Z], then each hidden
+// layer's output as encoder.<i>.h[B,H], then mu, logvar (both [B,Z]), z[B,S,Z],
+// decoder.<i>.h[B,S,H], logits[B,S,D] (mean for a Gaussian), recon[B], kl[B], loss[1] and, in
+// layout order, grad.<parameter>. If S is above 1 or the draws' log q(z|x) − log p(z) is part of
+// the objective, recon.draws[B,S] and log_ratio[B,S] stand before recon.
 using Trace = std::vector<TracedTensor>;
 
 // Posterior parameters, [rows, latent] each.
@@ -95,8 +104,8 @@ class Backend {
     // Waits, returns the losses of all steps since the last call, and starts from zero again.
     virtual LossTotals take_totals() = 0;
 
-    // recon and kl over a whole split with one posterior sample an example, addressed by
-    // (seed, evaluation_epsilon, 0, example). beta weighs the loss only.
+    // recon, kl and loss over a whole split with the objective's number of draws an example,
+    // addressed by (seed, evaluation_epsilon, 0, example, draw). beta weighs the loss only.
     virtual LossTotals evaluate(Split split, double beta) = 0;
 
     // x[rows, pixels] in the likelihood's range; posterior of each row.
@@ -107,8 +116,8 @@ class Backend {
     virtual std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) = 0;
 
     // The step that train would do on these rows: everything it computes, and no update.
-    // Differentiates loss = mean over rows of (recon + beta·kl). Any first_step will do; else as
-    // train, and std::invalid_argument unless there are 1 to batch rows.
+    // Any first_step will do; else as train, and std::invalid_argument unless there are 1 to batch
+    // rows.
     virtual Trace trace(const TrainRequest& one_step) = 0;
 };
 

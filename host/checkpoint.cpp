@@ -134,6 +134,7 @@ void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkp
         {"program_version", program_version()},
         {"config", to_toml(checkpoint.config)},
         {"step", fmt::format("{}", checkpoint.state.step)},
+        {"running_mean", fmt::format("{}", checkpoint.state.running_mean)},
         {"seed", fmt::format("{}", checkpoint.config.train.seed)},
         {"image", to_text(checkpoint.shape)},
         {"train_examples", fmt::format("{}", checkpoint.train_examples)},
@@ -164,6 +165,10 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
     checkpoint.shape = metadata.image("image");
     checkpoint.train_examples = metadata.number<std::uint64_t>("train_examples");
     checkpoint.state.step = metadata.number<std::uint64_t>("step");
+    // Of the score function alone, and of later versions.
+    if (file.metadata().count("running_mean") > 0) {
+        checkpoint.state.running_mean = metadata.number<double>("running_mean");
+    }
     checkpoint.epoch_totals = {.recon = metadata.number<double>("epoch_recon"),
                                .kl = metadata.number<double>("epoch_kl"),
                                .loss = metadata.number<double>("epoch_loss"),

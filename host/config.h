@@ -14,6 +14,19 @@ enum class Initialization { pytorch, glorot, he };
 // are drawn once); drawn once.
 enum class Binarize { none, dynamic, fixed };
 
+// The lower bound of log p(x) that is maximised: the ELBO, or that of importance weighting (Burda
+// et al. 2016).
+enum class Bound { elbo, iwae };
+// The KL term of the ELBO: in closed form (the SGVB estimator B of Kingma & Welling 2014), or from
+// the samples as log q(z|x) − log p(z) (their estimator A).
+enum class KlTerm { analytic, sampled };
+// How the bound's gradient reaches the encoder: through the samples of z; doubly reparameterised
+// (DReG, Tucker et al. 2019); or by the score function (REINFORCE, Ranganath et al. 2014).
+enum class EncoderGradient { pathwise, dreg, score };
+// What is subtracted from each sample's signal under the score function: nothing, the mean of the
+// example's other samples, or a running mean over the steps before.
+enum class Baseline { none, leave_one_out, running_mean };
+
 struct DataConfig {
     std::string source = "fashion-mnist";
     std::uint32_t validation = 0;  // how many of the last training examples are held out
@@ -32,6 +45,17 @@ struct ModelConfig {
     Initialization initialization = Initialization::pytorch;
 };
 
+struct ObjectiveConfig {
+    Bound bound = Bound::elbo;
+    KlTerm kl = KlTerm::analytic;
+    std::uint32_t samples = 1;  // of z for each example and step: L of the ELBO, k of IWAE
+    EncoderGradient gradient = EncoderGradient::pathwise;
+    Baseline baseline = Baseline::none;  // of the score function
+
+    // Whether log q(z|x) − log p(z) of the draws is part of the loss.
+    bool uses_log_ratio() const { return bound == Bound::iwae || kl == KlTerm::sampled; }
+};
+
 struct TrainConfig {
     std::uint64_t seed = 1;
     std::uint32_t epochs = 10;
@@ -47,6 +71,7 @@ struct TrainConfig {
 struct Config {
     DataConfig data;
     ModelConfig model;
+    ObjectiveConfig objective;
     TrainConfig train;
 };
 

@@ -112,6 +112,7 @@ Setting number_setting(std::string key, const std::string& help, const std::stri
 }
 
 constexpr std::int64_t kMostWidth = 1 << 20;
+constexpr std::int64_t kMostSamples = 1 << 16;
 
 template <class Field>
 Setting widths_setting(std::string key, const std::string& help, Field field) {
@@ -192,6 +193,32 @@ void add_model_settings(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.model.initialization; }));
 }
 
+void add_objective_settings(std::vector<Setting>& all) {
+    all.push_back(choice_setting(
+        "objective.bound", "of log p(x), which is maximised",
+        Names<Bound>{{Bound::elbo, "elbo"}, {Bound::iwae, "iwae"}},
+        [](auto& c) -> auto& { return c.objective.bound; }));
+    all.push_back(choice_setting(
+        "objective.kl", "the ELBO's KL term: in closed form, or from the samples of z",
+        Names<KlTerm>{{KlTerm::analytic, "analytic"}, {KlTerm::sampled, "sampled"}},
+        [](auto& c) -> auto& { return c.objective.kl; }));
+    all.push_back(integer_setting(
+        "objective.samples", "of z for each example and step: L of the ELBO, k of IWAE", 1,
+        kMostSamples, [](auto& c) -> auto& { return c.objective.samples; }));
+    all.push_back(choice_setting(
+        "objective.gradient", "how the gradient reaches the encoder",
+        Names<EncoderGradient>{{EncoderGradient::pathwise, "pathwise"},
+                               {EncoderGradient::dreg, "dreg"},
+                               {EncoderGradient::score, "score"}},
+        [](auto& c) -> auto& { return c.objective.gradient; }));
+    all.push_back(choice_setting(
+        "objective.baseline", "what is subtracted from the score function's signal",
+        Names<Baseline>{{Baseline::none, "none"},
+                        {Baseline::leave_one_out, "leave-one-out"},
+                        {Baseline::running_mean, "running-mean"}},
+        [](auto& c) -> auto& { return c.objective.baseline; }));
+}
+
 void add_train_settings(std::vector<Setting>& all) {
     constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
     const auto positive = [](double v) { return v > 0; };
@@ -226,6 +253,30 @@ void add_train_settings(std::vector<Setting>& all) {
         [](double v) { return v >= 0; }, [](auto& c) -> auto& { return c.train.beta; }));
 }
 
+// What of the objective's settings goes together.
+void check_objective(const ObjectiveConfig& objective) {
+    const bool is_score = objective.gradient == EncoderGradient::score;
+    if (objective.gradient == EncoderGradient::dreg && objective.bound != Bound::iwae) {
+        throw InputError(
+            "objective.gradient = \"dreg\" is the gradient of IWAE; set objective.bound = "
+            "\"iwae\" too");
+    }
+    if (is_score && objective.bound != Bound::elbo) {
+        throw InputError(
+            "objective.gradient = \"score\" is for the ELBO; set objective.bound = \"elbo\", or "
+            "use the pathwise or dreg gradient");
+    }
+    if (!is_score && objective.baseline != Baseline::none) {
+        throw InputError(
+            "objective.baseline is for the score function; set objective.gradient = \"score\" "
+            "too, or leave the baseline out");
+    }
+    if (objective.baseline == Baseline::leave_one_out && objective.samples < 2) {
+        throw InputError(
+            "objective.baseline = \"leave-one-out\" needs objective.samples of at least 2");
+    }
+}
+
 }  // namespace
 
 std::string quote(std::string_view text) {
@@ -248,6 +299,7 @@ const std::vector<Setting>& settings() {
         std::vector<Setting> list;
         add_data_settings(list);
         add_model_settings(list);
+        add_objective_settings(list);
         add_train_settings(list);
         return list;
     }();
@@ -275,6 +327,7 @@ void check_config(const Config& config) {
                         "[-{0}, {0}], not {1} and {2}",
                         kMostLogvar, model.logvar_min, model.logvar_max));
     }
+    check_objective(config.objective);
 }
 
 std::vector<std::string> differing_settings(const Config& a, const Config& b) {

@@ -12,33 +12,36 @@ constexpr unsigned kThreads = 512;
 constexpr unsigned kWarps = kThreads / kWarpSize;
 
 __global__ void __launch_bounds__(kThreads)
-    add_losses_kernel(const float* recon, const float* kl, unsigned rows, double beta,
-                      LossSums* totals) {
+    add_losses_kernel(const float* recon, const float* kl, const float* loss, unsigned rows,
+                      double beta, LossSums* totals) {
     double* const memory = dynamic_shared<double>();
     double recon_sum = 0;
     double kl_sum = 0;
+    double loss_sum = 0;
     for (unsigned row = threadIdx.x; row < rows; row += kThreads) {
         recon_sum += recon[row];
         kl_sum += kl[row];
+        if (loss != nullptr) loss_sum += loss[row];
     }
     recon_sum = block_sum(recon_sum, memory);
     kl_sum = block_sum(kl_sum, memory + kWarps);
+    if (loss != nullptr) loss_sum = block_sum(loss_sum, memory + 2 * kWarps);
     if (threadIdx.x == 0) {
         totals->recon += recon_sum;
         totals->kl += kl_sum;
-        totals->loss += recon_sum + beta * kl_sum;
+        totals->loss += loss != nullptr ? loss_sum : recon_sum + beta * kl_sum;
     }
 }
 
 }  // namespace
 
-void add_losses(const float* recon, const float* kl, int rows, double beta, LossSums* totals,
-                cudaStream_t stream) {
+void add_losses(const float* recon, const float* kl, const float* loss, int rows, double beta,
+                LossSums* totals, cudaStream_t stream) {
     require(rows >= 0, "add_losses", "rows must not be negative");
     if (rows == 0) return;
-    const LaunchShape shape{dim3(1), dim3(kThreads), 2 * kWarps * sizeof(double)};
-    launch("add_losses", add_losses_kernel, shape, stream, recon, kl, static_cast<unsigned>(rows),
-           beta, totals);
+    const LaunchShape shape{dim3(1), dim3(kThreads), 3 * kWarps * sizeof(double)};
+    launch("add_losses", add_losses_kernel, shape, stream, recon, kl, loss,
+           static_cast<unsigned>(rows), beta, totals);
 }
 
 }  // namespace vae::kernels

@@ -9,16 +9,16 @@ namespace vae::kernels {
 struct LossSums {
     double recon;
     double kl;
-    double loss;  // recon + beta·kl
+    double loss;
 };
 
-// Computes  totals += (Σ recon, Σ kl, Σ recon + beta·Σ kl)
-// Shapes    recon[rows], kl[rows]; totals: one, on the device; any rows >= 0
+// Computes  totals += (Σ recon, Σ kl, Σ loss); without loss, Σ recon + beta·Σ kl in its place
+// Shapes    recon[rows], kl[rows]; loss[rows] or null; totals: one, on the device; any rows >= 0
 // Writes    accumulates in totals, which may not overlap anything; nothing if rows is 0
 // Numerics  double, in a fixed order
-// Cost      8 bytes and 2 flops a row; bound by latency
-// Launch    one block of 512 threads, 256 bytes of shared memory
-void add_losses(const float* recon, const float* kl, int rows, double beta, LossSums* totals,
-                cudaStream_t stream);
+// Cost      8 or 12 bytes and 2 or 3 flops a row; bound by latency
+// Launch    one block of 512 threads, 384 bytes of shared memory
+void add_losses(const float* recon, const float* kl, const float* loss, int rows, double beta,
+                LossSums* totals, cudaStream_t stream);
 
 }  // namespace vae::kernels

@@ -17,54 +17,63 @@ __device__ inline float clamp(float value, float low, float high) {
     return value > high ? high : value;
 }
 
-struct ForwardArrays {
-    const std::uint32_t* index;
-    std::uint32_t first_index;
-    float* mu;
-    float* logvar;
-    float* epsilon;
-    float* z;
-    float* kl;
-};
-
-// Element j of a row: everything but the sum. Returns its part of 2·kl.
-__device__ inline float forward_element(const HeadsView& heads, const ForwardArrays& arrays,
-                                        std::size_t row, unsigned j, float epsilon) {
-    const float* const product = heads.product + row * 2 * static_cast<std::size_t>(heads.stride);
+// Element j of a draw: everything but the sums. Adds its parts of 2·kl and 2·log_ratio.
+__device__ inline void forward_element(const HeadsView& heads, const Draws& draws,
+                                       std::size_t example, std::size_t row, unsigned j,
+                                       float epsilon, float& kl, float& log_ratio) {
+    const std::size_t latent = static_cast<std::size_t>(heads.latent);
+    const float* const product =
+        heads.product + example * 2 * static_cast<std::size_t>(heads.stride);
     const float mu = product[j] + heads.mu_bias[j];
     const float logvar =
         clamp(product[static_cast<unsigned>(heads.stride) + j] + heads.logvar_bias[j],
               heads.logvar_min, heads.logvar_max);
-    const std::size_t offset = row * static_cast<std::size_t>(heads.latent) + j;
-    if (arrays.mu != nullptr) arrays.mu[offset] = mu;
-    if (arrays.logvar != nullptr) arrays.logvar[offset] = logvar;
-    if (arrays.epsilon != nullptr) arrays.epsilon[offset] = epsilon;
-    arrays.z[offset] = mu + expf(0.5f * logvar) * epsilon;
-    return mu * mu + (expm1f(logvar) - logvar);
+    const float half = 0.5f * logvar;
+    const float z = mu + expf(half) * epsilon;
+    if (row == example * static_cast<std::size_t>(heads.samples)) {  // the example's first draw
+        if (draws.mu != nullptr) draws.mu[example * latent + j] = mu;
+        if (draws.logvar != nullptr) draws.logvar[example * latent + j] = logvar;
+    }
+    if (draws.epsilon != nullptr) draws.epsilon[row * latent + j] = epsilon;
+    draws.z[row * latent + j] = z;
+    kl += mu * mu + (expm1f(logvar) - logvar);
+    log_ratio += (mu + expm1f(half) * epsilon) * (z + epsilon) - logvar;
 }
 
-// A warp a row; a lane takes four neighboring elements, which share one block of random words.
+// A warp a draw; a lane takes four neighboring elements, which share one block of random words.
 __global__ void __launch_bounds__(kForwardThreads)
-    reparameterize_forward_kernel(const HeadsView heads, const NoiseStream noise,
-                                  const ForwardArrays arrays) {
+    reparameterize_forward_kernel(const HeadsView heads, const EpsilonSource source,
+                                  const Draws draws) {
     const std::size_t row =
         static_cast<std::size_t>(blockIdx.x) * kForwardWarps + threadIdx.x / kWarpSize;
-    if (row >= static_cast<std::size_t>(heads.rows)) return;  // the whole warp
+    const std::size_t samples = static_cast<std::size_t>(heads.samples);
+    if (row >= static_cast<std::size_t>(heads.examples) * samples) return;  // the whole warp
+    const std::size_t example = row / samples;
     const unsigned lane = threadIdx.x % kWarpSize;
     const unsigned latent = static_cast<unsigned>(heads.latent);
-    const std::uint32_t example = arrays.first_index + arrays.index[row];
-    float sum = 0;
+    NoiseStream noise = source.stream;
+    noise.sample += static_cast<unsigned>(row % samples);
+    const std::uint32_t address = source.first_index + source.index[example];
+    float kl = 0;
+    float log_ratio = 0;
     for (unsigned j = 4 * lane; j < latent; j += 4 * kWarpSize) {
-        const float4 epsilon = normal4(noise, example, j / 4);
+        const float4 epsilon = normal4(noise, address, j / 4);
 #pragma unroll
         for (unsigned i = 0; i < 4; ++i) {
             if (j + i < latent) {
-                sum += forward_element(heads, arrays, row, j + i, member(epsilon, i));
+                forward_element(heads, draws, example, row, j + i, member(epsilon, i), kl,
+                                log_ratio);
             }
         }
     }
-    sum = warp_sum(sum);
-    if (lane == 0) arrays.kl[row] = 0.5f * sum;
+    if (draws.kl != nullptr && row == example * samples) {
+        kl = warp_sum(kl);
+        if (lane == 0) draws.kl[example] = 0.5f * kl;
+    }
+    if (draws.log_ratio != nullptr) {
+        log_ratio = warp_sum(log_ratio);
+        if (lane == 0) draws.log_ratio[row] = 0.5f * log_ratio;
+    }
 }
 
 // Over the columns [0, 2·stride) of d_product: mu's half, then log-variance's.
@@ -76,21 +85,19 @@ struct HeadsBackwardOp {
     struct Columns {
         bool is_logvar;
         unsigned first;  // latent element of the first column
-        Pack<V> bias;
+        Pack<V> mu_bias;
+        Pack<V> logvar_bias;
     };
     template <int V>
     struct Loaded {
-        Pack<V> product;
-        Pack<V> d_z;
+        Pack<V> mu;
+        Pack<V> logvar;
         std::uint32_t index;
     };
 
     HeadsView heads;
-    NoiseStream noise;
-    const std::uint32_t* index;
-    std::uint32_t first_index;
-    const float* d_z;
-    float kl_scale;
+    EpsilonSource source;
+    LatentGradient gradient;
     float* d_product;
     float* d_mu_bias;
     float* d_logvar_bias;
@@ -103,49 +110,86 @@ struct HeadsBackwardOp {
         Columns<V> result = {};
         result.is_logvar = col >= stride();
         result.first = result.is_logvar ? col - stride() : col;
-        const float* const bias = result.is_logvar ? heads.logvar_bias : heads.mu_bias;
 #pragma unroll
         for (unsigned i = 0; i < V; ++i) {
-            if (result.first + i < latent()) result.bias.v[i] = bias[result.first + i];
+            if (result.first + i >= latent()) continue;
+            result.mu_bias.v[i] = heads.mu_bias[result.first + i];
+            result.logvar_bias.v[i] = heads.logvar_bias[result.first + i];
         }
         return result;
     }
 
     template <int V>
-    __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>& columns) const {
+    __device__ Loaded<V> load(unsigned row, unsigned, const Columns<V>& columns) const {
         Loaded<V> result = {};
-        result.product =
-            load_pack<V>(heads.product + static_cast<std::size_t>(row) * 2 * stride() + col);
-        result.index = index[row];
-#pragma unroll
-        for (unsigned i = 0; i < V; ++i) {
-            const unsigned j = columns.first + i;
-            if (j < latent()) result.d_z.v[i] = d_z[static_cast<std::size_t>(row) * latent() + j];
-        }
+        const float* const product = heads.product + static_cast<std::size_t>(row) * 2 * stride();
+        result.mu = load_pack<V>(product + columns.first);
+        result.logvar = load_pack<V>(product + stride() + columns.first);
+        result.index = source.index[row];
         return result;
     }
 
-    __device__ float d_logvar(float unclamped, float epsilon, float d) const {
-        if (unclamped < heads.logvar_min || unclamped > heads.logvar_max) return 0.0f;
-        return 0.5f * (d * epsilon * expf(0.5f * unclamped) + kl_scale * expm1f(unclamped));
+    // One latent element of one example: what its draws need of it, and the sum that they add to.
+    struct Element {
+        float mu;
+        float sigma;
+        float inverse_sigma;
+        float d;
+    };
+
+    __device__ void add_draw(bool is_logvar, std::size_t r, unsigned j, float epsilon,
+                             Element& element) const {
+        float d = gradient.d_z[r * latent() + j];
+        if (gradient.path != nullptr) d *= gradient.path[r];
+        if (gradient.ratio != nullptr) {
+            const float z = element.mu + element.sigma * epsilon;
+            d += gradient.scale * gradient.ratio[r] * (z - epsilon * element.inverse_sigma);
+        }
+        element.d += is_logvar ? d * element.sigma * epsilon : d;
+        if (gradient.score == nullptr) return;
+        const float score = gradient.scale * gradient.score[r];
+        element.d +=
+            score * (is_logvar ? epsilon * epsilon - 1.0f : epsilon * element.inverse_sigma);
     }
 
     template <int V>
     __device__ void apply(unsigned row, unsigned col, const Columns<V>& columns,
                           const Loaded<V>& loaded, float&, float (&column_sums)[V]) const {
-        Pack<V> d = {};
+        const bool is_logvar = columns.is_logvar;
         const unsigned j = columns.first;
-        float4 epsilon = {};
-        if (columns.is_logvar && j < latent()) {
-            epsilon = normal4(noise, first_index + loaded.index, j / 4);
+        Element elements[V] = {};
+        bool is_outside[V] = {};
+#pragma unroll
+        for (unsigned i = 0; i < V; ++i) {
+            const float mu = loaded.mu.v[i] + columns.mu_bias.v[i];
+            const float unclamped = loaded.logvar.v[i] + columns.logvar_bias.v[i];
+            is_outside[i] = unclamped < heads.logvar_min || unclamped > heads.logvar_max;
+            const float logvar = clamp(unclamped, heads.logvar_min, heads.logvar_max);
+            const float kl_part = is_logvar ? expm1f(logvar) : mu;
+            elements[i] = {mu, expf(0.5f * logvar), expf(-0.5f * logvar),
+                           gradient.kl_scale * kl_part};
         }
+        // The mean's gradient through z alone needs no noise.
+        const bool needs_noise =
+            j < latent() && (is_logvar || gradient.ratio != nullptr || gradient.score != nullptr);
+        const unsigned samples = static_cast<unsigned>(heads.samples);
+        NoiseStream noise = source.stream;
+        for (unsigned s = 0; s < samples; ++s, ++noise.sample) {
+            float4 epsilon = {};
+            if (needs_noise) epsilon = normal4(noise, source.first_index + loaded.index, j / 4);
+            const std::size_t r = static_cast<std::size_t>(row) * samples + s;
+#pragma unroll
+            for (unsigned i = 0; i < V; ++i) {
+                if (j + i < latent()) {
+                    add_draw(is_logvar, r, j + i, member(epsilon, V == 4 ? i : j % 4), elements[i]);
+                }
+            }
+        }
+        Pack<V> d = {};
 #pragma unroll
         for (unsigned i = 0; i < V; ++i) {
             if (j + i >= latent()) continue;
-            const float pre = loaded.product.v[i] + columns.bias.v[i];
-            d.v[i] = columns.is_logvar
-                         ? d_logvar(pre, member(epsilon, V == 4 ? i : j % 4), loaded.d_z.v[i])
-                         : loaded.d_z.v[i] + kl_scale * pre;
+            d.v[i] = !is_logvar ? elements[i].d : is_outside[i] ? 0.0f : 0.5f * elements[i].d;
             column_sums[i] += d.v[i];
         }
         store_pack<V>(d_product + static_cast<std::size_t>(row) * 2 * stride() + col, d);
@@ -159,7 +203,8 @@ struct HeadsBackwardOp {
 };
 
 void require_heads(const HeadsView& heads, const char* launcher) {
-    require_shape(heads.rows, heads.latent, launcher);
+    require_shape(heads.examples, heads.latent, launcher);
+    require(heads.samples >= 1, launcher, "samples must be at least 1");
     require(heads.stride >= heads.latent, launcher, "stride must not be less than latent");
     require(heads.stride <= std::numeric_limits<int>::max() / 2, launcher, "stride is too large");
     require(heads.logvar_min <= heads.logvar_max, launcher,
@@ -168,27 +213,24 @@ void require_heads(const HeadsView& heads, const char* launcher) {
 
 }  // namespace
 
-void reparameterize_forward(const HeadsView& heads, const NoiseStream& noise,
-                            const std::uint32_t* index, std::uint32_t first_index, float* mu,
-                            float* logvar, float* epsilon, float* z, float* kl,
+void reparameterize_forward(const HeadsView& heads, const EpsilonSource& source, const Draws& draws,
                             cudaStream_t stream) {
     constexpr const char* kLauncher = "reparameterize_forward";
     require_heads(heads, kLauncher);
-    if (heads.rows == 0) return;
-    const ForwardArrays arrays{index, first_index, mu, logvar, epsilon, z, kl};
-    const LaunchShape shape{
-        dim3(static_cast<unsigned>(tiles_of(static_cast<std::size_t>(heads.rows), kForwardWarps))),
-        dim3(kForwardThreads)};
-    launch(kLauncher, reparameterize_forward_kernel, shape, stream, heads, noise, arrays);
+    if (heads.examples == 0) return;
+    const std::size_t rows = static_cast<std::size_t>(heads.examples) * heads.samples;
+    const std::size_t blocks = tiles_of(rows, kForwardWarps);
+    require(blocks <= std::numeric_limits<int>::max(), kLauncher, "there are too many draws");
+    const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kForwardThreads)};
+    launch(kLauncher, reparameterize_forward_kernel, shape, stream, heads, source, draws);
 }
 
-void reparameterize_backward(const HeadsView& heads, const NoiseStream& noise,
-                             const std::uint32_t* index, std::uint32_t first_index,
-                             const float* d_z, float kl_scale, float* d_product, float* d_mu_bias,
+void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source,
+                             const LatentGradient& gradient, float* d_product, float* d_mu_bias,
                              float* d_logvar_bias, const Scratch& scratch, cudaStream_t stream) {
     constexpr const char* kLauncher = "reparameterize_backward";
     require_heads(heads, kLauncher);
-    if (heads.rows == 0) {
+    if (heads.examples == 0) {
         const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(heads.latent);
         if (bytes == 0) return;
         cuda_check(cudaMemsetAsync(d_mu_bias, 0, bytes, stream), kLauncher);
@@ -196,10 +238,9 @@ void reparameterize_backward(const HeadsView& heads, const NoiseStream& noise,
         return;
     }
     if (heads.stride == 0) return;
-    const HeadsBackwardOp op{heads,    noise,     index,     first_index,  d_z,
-                             kl_scale, d_product, d_mu_bias, d_logvar_bias};
+    const HeadsBackwardOp op{heads, source, gradient, d_product, d_mu_bias, d_logvar_bias};
     const bool wide = heads.stride % 4 == 0 && aligned_to_16(heads.product, d_product);
-    launch_tiles(kLauncher, op, heads.rows, 2 * heads.stride, wide, scratch, stream);
+    launch_tiles(kLauncher, op, heads.examples, 2 * heads.stride, wide, scratch, stream);
 }
 
 }  // namespace vae::kernels

@@ -17,19 +17,27 @@
 namespace vae::test {
 namespace {
 
+using kernels::EpsilonSource;
 using kernels::HeadsView;
 using kernels::NoiseStream;
 
 constexpr float kLow = -6.0f;
 constexpr float kHigh = 2.0f;
 constexpr float kKlScale = 0.41f;
+constexpr float kScale = 0.73f;                     // of ratio and score
 constexpr std::uint32_t kFirstIndex = 4294967000u;  // some examples wrap around
 
 // stride >= latent; multiples of 4 take the wide path.
 struct HeadsShape {
-    int rows = 0;
+    int examples = 0;
     int latent = 0;
     int stride = 0;
+    int samples = 1;
+    bool is_weighted = false;  // every draw has weights of its own
+
+    std::size_t rows() const {
+        return static_cast<std::size_t>(examples) * static_cast<std::size_t>(samples);
+    }
 };
 
 std::vector<HeadsShape> all_shapes() {
@@ -49,10 +57,18 @@ std::vector<HeadsShape> all_shapes() {
                                                               {128, 128},
                                                               {300, 301}}};
     std::vector<HeadsShape> shapes;
-    for (const int rows : {0, 1, 31, 32, 33, 101, 127, 128, 129}) {
-        for (const auto& [latent, stride] : kWidths) shapes.push_back({rows, latent, stride});
+    for (const int examples : {0, 1, 31, 32, 33, 101, 127, 128, 129}) {
+        for (const auto& [latent, stride] : kWidths) shapes.push_back({examples, latent, stride});
+    }
+    for (const int examples : {0, 1, 5, 33}) {
+        for (const auto& [latent, stride] : kWidths) {
+            shapes.push_back({examples, latent, stride, 1, true});
+            shapes.push_back({examples, latent, stride, 3, false});
+            shapes.push_back({examples, latent, stride, 7, true});
+        }
     }
     shapes.push_back({8200, 2, 4});
+    shapes.push_back({20, 50, 64, 50, true});
     return shapes;
 }
 
@@ -63,25 +79,33 @@ NoiseStream noise_stream() {
             .sample = 5};
 }
 
-// Inputs and double references of one shape.
+EpsilonSource source_of(const std::uint32_t* index) {
+    return {noise_stream(), index, kFirstIndex};
+}
+
+// Inputs and double references of one shape. `b` counts examples, `r` draws.
 struct Heads {
     explicit Heads(const HeadsShape& s)
         : shape(s),
-          latent{s.rows, s.latent},
+          latent{s.examples, s.latent},
+          draws{static_cast<int>(s.rows()), s.latent},
           pitch(2 * static_cast<std::size_t>(s.stride)),
           product(random_normals(latent.height() * pitch, 1, 2.0f)),
           mu_bias(random_normals(latent.width(), 2)),
           logvar_bias(random_normals(latent.width(), 3)),
-          d_z(random_normals(latent.size(), 4)),
+          d_z(random_normals(draws.size(), 4)),
+          path(random_normals(s.rows(), 5)),
+          ratio(random_normals(s.rows(), 6)),
+          score(random_normals(s.rows(), 7)),
           index(latent.height()) {
         // Without a bias the boundary is hit exactly.
         for (std::size_t j = 0; j < logvar_bias.size(); j += 2) logvar_bias[j] = 0;
-        for (std::size_t r = 0; r < index.size(); ++r) {
-            index[r] = static_cast<std::uint32_t>(r * 7 % 1000);
+        for (std::size_t b = 0; b < index.size(); ++b) {
+            index[b] = static_cast<std::uint32_t>(b * 7 % 1000);
             // Far outside, and exactly on both boundaries, where the gradient still flows.
             for (std::size_t j = 0; j < latent.width(); ++j) {
-                float& logvar = product[r * pitch + stride() + j];
-                switch ((r + 3 * j) % 11) {
+                float& logvar = product[b * pitch + stride() + j];
+                switch ((b + 3 * j) % 11) {
                     case 0:
                         logvar = 200;
                         break;
@@ -102,42 +126,72 @@ struct Heads {
     }
 
     std::size_t stride() const { return static_cast<std::size_t>(shape.stride); }
+    std::size_t samples() const { return static_cast<std::size_t>(shape.samples); }
     // The kernel's own float sums.
-    double mu(std::size_t r, std::size_t j) const { return product[r * pitch + j] + mu_bias[j]; }
-    double unclamped(std::size_t r, std::size_t j) const {
-        return product[r * pitch + stride() + j] + logvar_bias[j];
+    double mu(std::size_t b, std::size_t j) const { return product[b * pitch + j] + mu_bias[j]; }
+    double unclamped(std::size_t b, std::size_t j) const {
+        return product[b * pitch + stride() + j] + logvar_bias[j];
     }
-    double logvar(std::size_t r, std::size_t j) const {
-        return std::clamp<double>(unclamped(r, j), kLow, kHigh);
+    double logvar(std::size_t b, std::size_t j) const {
+        return std::clamp<double>(unclamped(b, j), kLow, kHigh);
     }
-    Bound d_mu(std::size_t r, std::size_t j) const {
+    double sigma(std::size_t b, std::size_t j) const { return std::exp(logvar(b, j) / 2); }
+
+    // What draw r adds to d (the gradient that comes through z) of element j, times `factor`. Each
+    // term has at most 5 products, and exponentials good to 1 unit (2 roundings).
+    void add_path(std::size_t r, std::size_t j, double epsilon, double factor, Sum& sum) const {
+        const std::size_t b = r / samples();
+        const double own = shape.is_weighted ? path[r] : 1;
+        sum.add(factor * own * d_z[r * latent.width() + j]);
+        if (!shape.is_weighted) return;
+        const double weight = factor * kScale * ratio[r];
+        sum.add(weight * mu(b, j));
+        sum.add(weight * sigma(b, j) * epsilon);
+        sum.add(-weight * epsilon / sigma(b, j));
+    }
+    // Roundings of each term: its own, and one for each sum that it is part of.
+    double roundings() const { return 14 + static_cast<double>(samples()); }
+
+    Bound d_mu(std::size_t b, std::size_t j, const std::vector<float>& epsilon) const {
         Sum sum;
-        sum.add(d_z[r * latent.width() + j]);
-        sum.add(kKlScale * mu(r, j));
-        return sum.within(2);
+        sum.add(kKlScale * mu(b, j));
+        for (std::size_t r = b * samples(); r < (b + 1) * samples(); ++r) {
+            const double e = epsilon[r * latent.width() + j];
+            add_path(r, j, e, 1, sum);
+            if (shape.is_weighted) sum.add(kScale * score[r] * e / sigma(b, j));
+        }
+        return sum.within(roundings());
     }
-    // exp and expm1 are good to 1 unit each (2 roundings); four products and a sum.
-    Bound d_logvar(std::size_t r, std::size_t j, double epsilon) const {
-        if (unclamped(r, j) < kLow || unclamped(r, j) > kHigh) return {0, 0};
-        const double value = logvar(r, j);
+    Bound d_logvar(std::size_t b, std::size_t j, const std::vector<float>& epsilon) const {
+        if (unclamped(b, j) < kLow || unclamped(b, j) > kHigh) return {0, 0};
         Sum sum;
-        sum.add(d_z[r * latent.width() + j] * epsilon * std::exp(value / 2) / 2);
-        sum.add(kKlScale * std::expm1(value) / 2);
-        return sum.within(8);
+        sum.add(kKlScale * std::expm1(logvar(b, j)) / 2);
+        for (std::size_t r = b * samples(); r < (b + 1) * samples(); ++r) {
+            const double e = epsilon[r * latent.width() + j];
+            add_path(r, j, e, sigma(b, j) * e / 2, sum);
+            if (!shape.is_weighted) continue;
+            sum.add(kScale * score[r] * e * e / 2);
+            sum.add(-kScale * score[r] / 2.0);
+        }
+        return sum.within(roundings());
     }
 
     HeadsShape shape;
     Shape latent;
+    Shape draws;
     std::size_t pitch;
     std::vector<float> product;
     std::vector<float> mu_bias;
     std::vector<float> logvar_bias;
     std::vector<float> d_z;
+    std::vector<float> path;
+    std::vector<float> ratio;
+    std::vector<float> score;
     std::vector<std::uint32_t> index;
 };
 
 struct ForwardOutputs {
-    std::vector<float> mu, logvar, epsilon, z, kl;
+    std::vector<float> mu, logvar, epsilon, z, kl, log_ratio;
 };
 
 struct BackwardOutputs {
@@ -153,110 +207,163 @@ class Reparameterize : public KernelTest {
         auto index = upload(in.index);
         auto mu = output(in.latent.size(), shift);
         auto logvar = output(in.latent.size(), shift);
-        auto epsilon = output(in.latent.size(), shift);
-        auto z = output(in.latent.size(), shift);
         auto kl = output(in.latent.height());
+        auto epsilon = output(in.draws.size(), shift);
+        auto z = output(in.draws.size(), shift);
+        auto log_ratio = output(in.draws.height());
+        const HeadsView heads = view(in, product.data(), mu_bias.data(), logvar_bias.data());
         kernels::reparameterize_forward(
-            view(in, product.data(), mu_bias.data(), logvar_bias.data()), noise_stream(),
-            index.data(), kFirstIndex, mu.data(), logvar.data(), epsilon.data(), z.data(),
-            kl.data(), stream().get());
-        auto only_z = output(in.latent.size());
-        auto only_kl = output(in.latent.height());
-        kernels::reparameterize_forward(
-            view(in, product.data(), mu_bias.data(), logvar_bias.data()), noise_stream(),
-            index.data(), kFirstIndex, nullptr, nullptr, nullptr, only_z.data(), only_kl.data(),
+            heads, source_of(index.data()),
+            {mu.data(), logvar.data(), kl.data(), epsilon.data(), z.data(), log_ratio.data()},
             stream().get());
-        if (in.latent.size() > 0) {
-            expect_same_bits(only_z.download(), z.download(), "z alone");
-            expect_same_bits(only_kl.download(), kl.download(), "kl alone");
-        }
-        return {mu.download(), logvar.download(), epsilon.download(), z.download(), kl.download()};
+        auto only_z = output(in.draws.size());
+        kernels::reparameterize_forward(heads, source_of(index.data()), {.z = only_z.data()},
+                                        stream().get());
+        if (in.draws.size() > 0) expect_same_bits(only_z.download(), z.download(), "z alone");
+        return {mu.download(), logvar.download(), epsilon.download(),
+                z.download(),  kl.download(),     log_ratio.download()};
     }
 
-    BackwardOutputs backward(const Heads& in, std::size_t shift = 0, bool in_place = false) {
+    BackwardOutputs backward(const Heads& in, std::size_t shift = 0) {
         auto product = upload(in.product, shift);
         auto mu_bias = upload(in.mu_bias, shift);
         auto logvar_bias = upload(in.logvar_bias, shift);
         auto index = upload(in.index);
         auto d_z = upload(in.d_z, shift);
-        auto separate = output(in.product.size(), shift);
+        auto path = upload(in.path);
+        auto ratio = upload(in.ratio);
+        auto score = upload(in.score);
+        auto d_product = output(in.product.size(), shift);
         auto d_mu_bias = output(in.latent.width());
         auto d_logvar_bias = output(in.latent.width());
-        auto& d_product = in_place ? product : separate;
-        DeviceScratch scratch(stream(), in.shape.rows, 2 * in.shape.stride);
+        DeviceScratch scratch(stream(), in.shape.examples, 2 * in.shape.stride);
+        kernels::LatentGradient gradient;
+        gradient.d_z = d_z.data();
+        gradient.scale = kScale;
+        gradient.kl_scale = kKlScale;
+        if (in.shape.is_weighted) {
+            gradient.path = path.data();
+            gradient.ratio = ratio.data();
+            gradient.score = score.data();
+        }
         kernels::reparameterize_backward(
-            view(in, product.data(), mu_bias.data(), logvar_bias.data()), noise_stream(),
-            index.data(), kFirstIndex, d_z.data(), kKlScale, d_product.data(), d_mu_bias.data(),
-            d_logvar_bias.data(), scratch.get(), stream().get());
+            view(in, product.data(), mu_bias.data(), logvar_bias.data()), source_of(index.data()),
+            gradient, d_product.data(), d_mu_bias.data(), d_logvar_bias.data(), scratch.get(),
+            stream().get());
         return {d_product.download(), d_mu_bias.download(), d_logvar_bias.download()};
     }
 
     static HeadsView view(const Heads& in, const float* product, const float* mu_bias,
                           const float* logvar_bias) {
-        return {product,         mu_bias,         logvar_bias, in.shape.rows,
-                in.shape.latent, in.shape.stride, kLow,        kHigh};
+        return {product,
+                mu_bias,
+                logvar_bias,
+                in.shape.examples,
+                in.shape.samples,
+                in.shape.latent,
+                in.shape.stride,
+                kLow,
+                kHigh};
     }
 
     void check_forward(const Heads& in, const ForwardOutputs& out) {
         const std::size_t width = in.latent.width();
-        const auto each_latent = [&](const auto& element) { return each(in.latent, element); };
-        std::vector<double> noise(in.latent.size());
-        for (std::size_t r = 0; r < in.latent.height(); ++r) {
+        const std::size_t samples = in.samples();
+        std::vector<double> noise(in.draws.size());
+        for (std::size_t r = 0; r < in.draws.height(); ++r) {
             fill_normal({noise_stream().seed, Purpose::epsilon, noise_stream().step,
-                         kFirstIndex + in.index[r], noise_stream().sample},
+                         kFirstIndex + in.index[r / samples],
+                         noise_stream().sample + static_cast<std::uint32_t>(r % samples)},
                         std::span(noise).subspan(r * width, width));
         }
         // The radius, up to 6.8, times an error of sine and cosine of about 1e-6 on a GPU, where
         // cuRAND takes them from the fast unit.
-        expect_close(out.epsilon, each_latent([&](auto r, auto j) {
-                         return Bound{noise[r * width + j], 1e-5};
-                     }),
+        expect_close(out.epsilon,
+                     each(in.draws,
+                          [&](auto r, auto j) {
+                              return Bound{noise[r * width + j], 1e-5};
+                          }),
                      "epsilon");
-        expect_close(out.mu, each_latent([&](auto r, auto j) {
-                         return Bound{in.mu(r, j), 0};
-                     }),
+        expect_close(out.mu,
+                     each(in.latent,
+                          [&](auto b, auto j) {
+                              return Bound{in.mu(b, j), 0};
+                          }),
                      "mu");
-        expect_close(out.logvar, each_latent([&](auto r, auto j) {
-                         return Bound{in.logvar(r, j), 0};
-                     }),
+        expect_close(out.logvar,
+                     each(in.latent,
+                          [&](auto b, auto j) {
+                              return Bound{in.logvar(b, j), 0};
+                          }),
                      "logvar");
         // exp is good to 1 unit (2 roundings); a product and a sum.
-        expect_close(out.z, each_latent([&](auto r, auto j) {
-                         Sum sum;
-                         sum.add(in.mu(r, j));
-                         sum.add(std::exp(in.logvar(r, j) / 2) * out.epsilon[r * width + j]);
-                         return sum.within(5);
-                     }),
+        expect_close(out.z,
+                     each(in.draws,
+                          [&](auto r, auto j) {
+                              Sum sum;
+                              sum.add(in.mu(r / samples, j));
+                              sum.add(in.sigma(r / samples, j) * out.epsilon[r * width + j]);
+                              return sum.within(5);
+                          }),
                      "z");
+        expect_close(out.kl, kl_bounds(in), "kl");
+        expect_close(out.log_ratio, log_ratio_bounds(in, out.epsilon), "log_ratio");
+    }
+
+    // A warp's sum: at most 12 terms in a lane and 5 levels of the tree, besides 5 roundings a
+    // term.
+    static std::vector<Bound> kl_bounds(const Heads& in) {
         std::vector<Bound> kl;
-        for (std::size_t r = 0; r < in.latent.height(); ++r) {
+        for (std::size_t b = 0; b < in.latent.height(); ++b) {
             Sum sum;
-            for (std::size_t j = 0; j < width; ++j) {
-                sum.add(in.mu(r, j) * in.mu(r, j) / 2);
-                sum.add(std::expm1(in.logvar(r, j)) / 2);
-                sum.add(-in.logvar(r, j) / 2);
+            for (std::size_t j = 0; j < in.latent.width(); ++j) {
+                sum.add(in.mu(b, j) * in.mu(b, j) / 2);
+                sum.add(std::expm1(in.logvar(b, j)) / 2);
+                sum.add(-in.logvar(b, j) / 2);
             }
-            // 5 roundings a term, at most 12 terms in a lane, 5 levels of the tree.
             kl.push_back(sum.within(22));
         }
-        expect_close(out.kl, kl, "kl");
+        return kl;
+    }
+
+    // log N(z; mu, sigma²) − log N(z; 0, 1), from the densities themselves. Both factors of a term
+    // have 4 roundings, of z itself and of what it is made of.
+    static std::vector<Bound> log_ratio_bounds(const Heads& in, const std::vector<float>& epsilon) {
+        const std::size_t width = in.latent.width();
+        std::vector<Bound> bounds;
+        for (std::size_t r = 0; r < in.draws.height(); ++r) {
+            const std::size_t b = r / in.samples();
+            Sum sum;
+            for (std::size_t j = 0; j < width; ++j) {
+                const double e = epsilon[r * width + j];
+                const double mu = in.mu(b, j);
+                const double z = mu + in.sigma(b, j) * e;
+                const double shift = std::abs(mu) + std::abs(std::expm1(in.logvar(b, j) / 2) * e);
+                sum.add((z * z - e * e - in.logvar(b, j)) / 2,
+                        (shift * (std::abs(mu) + (in.sigma(b, j) + 1) * std::abs(e)) +
+                         std::abs(in.logvar(b, j))) /
+                            2);
+            }
+            bounds.push_back(sum.within(30));
+        }
+        return bounds;
     }
 
     void check_backward(const Heads& in, const BackwardOutputs& out,
                         const std::vector<float>& epsilon) {
         const std::size_t stride = in.stride();
         const std::size_t width = in.latent.width();
-        const auto d_mu = [&](std::size_t r, std::size_t j) { return in.d_mu(r, j); };
-        const auto d_logvar = [&](std::size_t r, std::size_t j) {
-            return in.d_logvar(r, j, epsilon[r * width + j]);
+        const auto d_mu = [&](std::size_t b, std::size_t j) { return in.d_mu(b, j, epsilon); };
+        const auto d_logvar = [&](std::size_t b, std::size_t j) {
+            return in.d_logvar(b, j, epsilon);
         };
-        const Shape both{in.shape.rows, 2 * in.shape.stride};
+        const Shape both{in.shape.examples, 2 * in.shape.stride};
         expect_close(out.d_product,
                      each(both,
-                          [&](std::size_t r, std::size_t c) {
+                          [&](std::size_t b, std::size_t c) {
                               const std::size_t j = c < stride ? c : c - stride;
                               if (j >= width) return Bound{0, 0};
-                              return c < stride ? d_mu(r, j) : d_logvar(r, j);
+                              return c < stride ? d_mu(b, j) : d_logvar(b, j);
                           }),
                      "d_product");
         expect_close(out.d_mu_bias, column_sums(in.latent, d_mu), "d_mu_bias");
@@ -264,8 +371,10 @@ class Reparameterize : public KernelTest {
     }
 
     void check(const HeadsShape& shape, std::size_t shift = 0) {
-        SCOPED_TRACE(testing::Message() << shape.rows << " rows, " << shape.latent << " latents in "
-                                        << shape.stride << ", seed " << kSeed);
+        SCOPED_TRACE(testing::Message()
+                     << shape.examples << " examples of " << shape.samples
+                     << (shape.is_weighted ? " weighted" : "") << " draws, " << shape.latent
+                     << " latents in " << shape.stride << ", seed " << kSeed);
         const Heads in(shape);
         const ForwardOutputs out = forward(in, shift);
         check_forward(in, out);
@@ -279,29 +388,51 @@ TEST_F(Reparameterize, EveryRaggedSize) {
 
 TEST_F(Reparameterize, UnalignedArrays) {
     check({33, 32, 32}, 1);
+    check({33, 32, 32, 2, true}, 1);
 }
 
-TEST_F(Reparameterize, InPlaceAndRepeatsBitForBit) {
-    for (const HeadsShape& shape : {HeadsShape{129, 20, 64}, HeadsShape{70, 21, 21}}) {
+TEST_F(Reparameterize, RepeatsBitForBit) {
+    for (const HeadsShape& shape : {HeadsShape{129, 20, 64}, HeadsShape{70, 21, 21, 3, true}}) {
         const Heads in(shape);
         const BackwardOutputs out = backward(in);
-        for (const bool in_place : {false, true}) {
-            const BackwardOutputs again = backward(in, 0, in_place);
-            expect_same_bits(again.d_product, out.d_product, "d_product");
-            expect_same_bits(again.d_mu_bias, out.d_mu_bias, "d_mu_bias");
-            expect_same_bits(again.d_logvar_bias, out.d_logvar_bias, "d_logvar_bias");
+        const BackwardOutputs again = backward(in);
+        expect_same_bits(again.d_product, out.d_product, "d_product");
+        expect_same_bits(again.d_mu_bias, out.d_mu_bias, "d_mu_bias");
+        expect_same_bits(again.d_logvar_bias, out.d_logvar_bias, "d_logvar_bias");
+    }
+}
+
+// Next to the prior log q − log p is a small number: that of the formula must keep its digits.
+TEST_F(Reparameterize, RatioKeepsItsDigitsNextToThePrior) {
+    Heads in({5, 8, 8, 4});
+    for (float& value : in.product) value = 0x1p-12f;
+    std::fill(in.mu_bias.begin(), in.mu_bias.end(), 0.0f);
+    std::fill(in.logvar_bias.begin(), in.logvar_bias.end(), 0.0f);
+    const ForwardOutputs out = forward(in);
+    for (std::size_t r = 0; r < in.draws.height(); ++r) {
+        double want = 0;
+        for (std::size_t j = 0; j < 8; ++j) {
+            const double e = out.epsilon[r * 8 + j];
+            const double z = in.mu(r / 4, j) + in.sigma(r / 4, j) * e;
+            want += (z * z - e * e - in.logvar(r / 4, j)) / 2;
         }
+        // Terms are of size 2^-12·(1 + |e|)²; z² − e² in float would be wrong by 2^-24·e².
+        EXPECT_NEAR(out.log_ratio[r], want, 0x1p-30) << r;
     }
 }
 
 TEST_F(Reparameterize, NanComesThrough) {
     for (const bool in_logvar : {false, true}) {
         SCOPED_TRACE(in_logvar);
-        Heads in({3, 20, 32});
+        Heads in({3, 20, 32, 2});
         in.product[64 + (in_logvar ? 32 : 0) + 7] = kNan;
         const ForwardOutputs out = forward(in);
-        EXPECT_TRUE(std::isnan(out.z[27]));
-        for (std::size_t r = 0; r < 3; ++r) EXPECT_EQ(std::isnan(out.kl[r]), r == 1) << r;
+        EXPECT_TRUE(std::isnan(out.z[47]));
+        EXPECT_TRUE(std::isnan(out.z[67]));
+        for (std::size_t b = 0; b < 3; ++b) EXPECT_EQ(std::isnan(out.kl[b]), b == 1) << b;
+        for (std::size_t r = 0; r < 6; ++r) {
+            EXPECT_EQ(std::isnan(out.log_ratio[r]), r / 2 == 1) << r;
+        }
         EXPECT_TRUE(std::isnan(in_logvar ? out.logvar[27] : out.mu[27]));
         const BackwardOutputs back = backward(in);
         EXPECT_TRUE(std::isnan(back.d_product[64 + (in_logvar ? 32 : 0) + 7]));
@@ -315,10 +446,10 @@ TEST_F(Reparameterize, NanComesThrough) {
 TEST_F(Reparameterize, BadRequestsThrow) {
     auto array = output(64);
     auto index = upload(std::vector<std::uint32_t>(4, 0));
-    const auto request = [&](int rows, int latent, int stride, float low) {
-        const HeadsView heads{array.data(), array.data(), array.data(), rows,
+    const auto request = [&](int examples, int latent, int stride, float low, int samples = 1) {
+        const HeadsView heads{array.data(), array.data(), array.data(), examples, samples,
                               latent,       stride,       low,          kHigh};
-        kernels::reparameterize_backward(heads, noise_stream(), index.data(), 0, array.data(), 1,
+        kernels::reparameterize_backward(heads, source_of(index.data()), {.d_z = array.data()},
                                          array.data(), array.data(), array.data(), {},
                                          stream().get());
     };
@@ -326,6 +457,7 @@ TEST_F(Reparameterize, BadRequestsThrow) {
     EXPECT_THROW(request(4, -1, 4, kLow), std::invalid_argument);
     EXPECT_THROW(request(4, 4, 3, kLow), std::invalid_argument);
     EXPECT_THROW(request(4, 4, 4, 3.0f), std::invalid_argument);
+    EXPECT_THROW(request(4, 4, 4, kLow, 0), std::invalid_argument);
     EXPECT_THROW(request(4, 4, 4, kLow), std::invalid_argument) << "no scratch";
 }
 

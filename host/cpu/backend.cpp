@@ -47,7 +47,7 @@ template <class T>
 class CpuBackend final : public Backend {
   public:
     CpuBackend(const Config& config, const ParameterLayout& layout)
-        : config_(config), layout_(layout), network_(config.model, layout) {
+        : config_(config), layout_(layout), network_(config, layout) {
         for (Buffer<T>* arena : {&parameters_, &gradients_, &m_, &v_}) {
             arena->reserve(layout.arena_size);
         }
@@ -92,8 +92,10 @@ class CpuBackend final : public Backend {
     void load_for_training(const Dataset& data, Rows rows, std::uint64_t step);
     void load_for_evaluation(const Dataset& data, Rows rows);
     void draw_epsilon(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
-    void forward(std::size_t rows);
-    LossTotals totals(std::size_t rows, double beta) const;
+    void forward(std::size_t examples);
+    double backward(std::size_t examples, double beta);
+    void move_running_mean(double signal);
+    LossTotals totals(std::size_t examples) const;
 
     Config config_;
     ParameterLayout layout_;
@@ -105,6 +107,7 @@ class CpuBackend final : public Backend {
     Buffer<T> v_;
     Buffer<float> uniforms_;
     std::uint64_t step_ = 0;
+    double running_mean_ = 0;  // of the score function's signal
     LossTotals totals_;
 };
 
@@ -115,6 +118,7 @@ void CpuBackend<T>::set_state(const TrainingState& state) {
     convert<float>(state.adam_m, m_.data());
     convert<float>(state.adam_v, v_.data());
     step_ = state.step;
+    running_mean_ = state.running_mean;
 }
 
 template <class T>
@@ -128,6 +132,7 @@ TrainingState CpuBackend<T>::state() {
     copy(m_, state.adam_m);
     copy(v_, state.adam_v);
     state.step = step_;
+    state.running_mean = running_mean_;
     return state;
 }
 
@@ -139,7 +144,7 @@ const Dataset& CpuBackend<T>::data_of(Split split) const {
 
 template <class T>
 void CpuBackend<T>::load(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step) {
-    network_.reserve(rows.size());
+    network_.reserve(rows.size(), config_.objective.samples);
     if (config_.data.binarize == Binarize::none) {
         gather(data, rows, network_.x());
         return;
@@ -167,35 +172,52 @@ template <class T>
 void CpuBackend<T>::draw_epsilon(const Dataset& data, Rows rows, Purpose purpose,
                                  std::uint64_t step) {
     const std::size_t latent = layout_.heads.latent;
+    const std::size_t samples = config_.objective.samples;
     const NoiseAddress stream{config_.train.seed, purpose, static_cast<std::uint32_t>(step), 0, 0};
     T* epsilon = network_.epsilon();
-    for_each_chunk(rows.size(), latent * 8,
+    for_each_chunk(rows.size(), samples * latent * 8,
                    [=, &data](std::size_t, std::size_t first, std::size_t last) {
-                       for (std::size_t r = first; r < last; ++r) {
+                       for (std::size_t r = first * samples; r < last * samples; ++r) {
                            NoiseAddress address = stream;
-                           address.example = data.first_index + rows[r];
+                           address.example = data.first_index + rows[r / samples];
+                           address.sample = static_cast<std::uint32_t>(r % samples);
                            fill_normal(address, std::span<T>(epsilon + r * latent, latent));
                        }
                    });
 }
 
-// x and epsilon are there; all but recon follows.
+// x and epsilon are there; all but the losses follows.
 template <class T>
-void CpuBackend<T>::forward(std::size_t rows) {
-    network_.encode(parameters_.data(), rows);
-    network_.sample(parameters_.data(), rows);
-    network_.decode(parameters_.data(), rows);
+void CpuBackend<T>::forward(std::size_t examples) {
+    const std::size_t samples = config_.objective.samples;
+    network_.encode(parameters_.data(), examples);
+    network_.sample(parameters_.data(), examples, samples);
+    network_.decode(parameters_.data(), examples * samples);
+}
+
+// Returns the mean signal of the score function.
+template <class T>
+double CpuBackend<T>::backward(std::size_t examples, double beta) {
+    return network_.backward(parameters_.data(), examples, beta, running_mean_, gradients_.data());
+}
+
+// A signal that is not finite leaves it as it is.
+template <class T>
+void CpuBackend<T>::move_running_mean(double signal) {
+    if (config_.objective.baseline != Baseline::running_mean || !std::isfinite(signal)) return;
+    running_mean_ =
+        step_ == 0 ? signal : running_mean_ + kRunningMeanRate * (signal - running_mean_);
 }
 
 template <class T>
-LossTotals CpuBackend<T>::totals(std::size_t rows, double beta) const {
+LossTotals CpuBackend<T>::totals(std::size_t examples) const {
     LossTotals sums;
-    for (std::size_t r = 0; r < rows; ++r) {
-        sums.recon += static_cast<double>(network_.recon()[r]);
-        sums.kl += static_cast<double>(network_.kl()[r]);
+    for (std::size_t b = 0; b < examples; ++b) {
+        sums.recon += static_cast<double>(network_.recon()[b]);
+        sums.kl += static_cast<double>(network_.kl()[b]);
+        sums.loss += static_cast<double>(network_.loss()[b]);
     }
-    sums.loss = sums.recon + beta * sums.kl;
-    sums.examples = rows;
+    sums.examples = examples;
     return sums;
 }
 
@@ -209,11 +231,11 @@ void CpuBackend<T>::train(const TrainRequest& request) {
         load_for_training(data, rows, step_);
         draw_epsilon(data, rows, Purpose::epsilon, step_);
         forward(rows.size());
-        network_.backward(parameters_.data(), rows.size(), request.beta, gradients_.data());
+        move_running_mean(backward(rows.size(), request.beta));
         ++step_;
         adam(adam_step<T>(config_.train, request.learning_rate, step_), gradients_.data(),
              layout_.arena_size, parameters_.data(), m_.data(), v_.data());
-        totals_ += totals(rows.size(), request.beta);
+        totals_ += totals(rows.size());
     }
 }
 
@@ -228,8 +250,8 @@ LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
         load_for_evaluation(data, rows);
         draw_epsilon(data, rows, Purpose::evaluation_epsilon, 0);
         forward(rows.size());
-        network_.reconstruct(parameters_.data(), rows.size());
-        sums += totals(rows.size(), beta);
+        network_.losses(parameters_.data(), rows.size(), beta);
+        sums += totals(rows.size());
     }
     return sums;
 }
@@ -241,11 +263,11 @@ Posterior CpuBackend<T>::encode(std::span<const float> x) {
     Posterior posterior{std::vector<float>(count * latent), std::vector<float>(count * latent)};
     for (std::size_t first = 0; first < count; first += kInferenceRows) {
         const std::size_t rows = std::min(kInferenceRows, count - first);
-        network_.reserve(rows);
+        network_.reserve(rows, 1);
         convert(x.subspan(first * layout_.pixels, rows * layout_.pixels), network_.x());
         std::fill_n(network_.epsilon(), rows * latent, T(0));
         network_.encode(parameters_.data(), rows);
-        network_.sample(parameters_.data(), rows);
+        network_.sample(parameters_.data(), rows, 1);
         convert(std::span(network_.mu(), rows * latent), posterior.mu.data() + first * latent);
         convert(std::span(network_.logvar(), rows * latent),
                 posterior.logvar.data() + first * latent);
@@ -260,7 +282,7 @@ std::vector<float> CpuBackend<T>::decode(std::span<const float> z) {
     std::vector<float> means(count * layout_.pixels);
     for (std::size_t first = 0; first < count; first += kInferenceRows) {
         const std::size_t rows = std::min(kInferenceRows, count - first);
-        network_.reserve(rows);
+        network_.reserve(rows, 1);
         convert(z.subspan(first * latent, rows * latent), network_.z());
         network_.decode(parameters_.data(), rows);
         network_.mean(parameters_.data(), rows, network_.x());
@@ -291,36 +313,46 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     check_trace(one_step, data.size);
     const std::size_t batch = rows.size();
     const std::size_t latent = layout_.heads.latent;
+    const std::size_t samples = config_.objective.samples;
     Trace trace;
     const auto add = [&](std::string name, std::vector<std::size_t> shape, const T* values) {
         std::size_t size = 1;
         for (const std::size_t extent : shape) size *= extent;
         trace.push_back({std::move(name), std::move(shape), {values, values + size}});
     };
+    const auto add_draws = [&](std::string name, std::size_t cols, const T* values) {
+        std::vector<std::size_t> shape = {batch, cols};
+        if (samples > 1) shape = {batch, samples, cols};
+        add(std::move(name), std::move(shape), values);
+    };
     load_for_training(data, rows, one_step.first_step);
     draw_epsilon(data, rows, Purpose::epsilon, one_step.first_step);
     forward(batch);
     add("x", {batch, layout_.pixels}, network_.x());
-    add("epsilon", {batch, latent}, network_.epsilon());
+    add_draws("epsilon", latent, network_.epsilon());
     for (std::size_t i = 0; i < layout_.encoder.size(); ++i) {
         add(fmt::format("encoder.{}.h", i), {batch, layout_.encoder[i].out},
             network_.encoder_hidden(i));
     }
     add("mu", {batch, latent}, network_.mu());
     add("logvar", {batch, latent}, network_.logvar());
-    add("z", {batch, latent}, network_.z());
+    add_draws("z", latent, network_.z());
     for (std::size_t i = 0; i < layout_.decoder.size(); ++i) {
-        add(fmt::format("decoder.{}.h", i), {batch, layout_.decoder[i].out},
-            network_.decoder_hidden(i));
+        add_draws(fmt::format("decoder.{}.h", i), layout_.decoder[i].out,
+                  network_.decoder_hidden(i));
     }
-    Buffer<T> outputs(batch * layout_.pixels);
-    network_.outputs(parameters_.data(), batch, outputs.data());
-    add(config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean",
-        {batch, layout_.pixels}, outputs.data());
-    network_.backward(parameters_.data(), batch, one_step.beta, gradients_.data());
+    Buffer<T> outputs(batch * samples * layout_.pixels);
+    network_.outputs(parameters_.data(), batch * samples, outputs.data());
+    add_draws(config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean", layout_.pixels,
+              outputs.data());
+    backward(batch, one_step.beta);
+    if (samples > 1 || config_.objective.uses_log_ratio()) {
+        add("recon.draws", {batch, samples}, network_.draw_recon());
+        add("log_ratio", {batch, samples}, network_.log_ratio());
+    }
     add("recon", {batch}, network_.recon());
     add("kl", {batch}, network_.kl());
-    const double loss = totals(batch, one_step.beta).loss / static_cast<double>(batch);
+    const double loss = totals(batch).loss / static_cast<double>(batch);
     trace.push_back({"loss", {1}, {loss}});
     for (const Tensor& tensor : layout_.tensors()) {
         add("grad." + tensor.name, tensor.shape, gradients_.data() + tensor.offset);

@@ -3,50 +3,53 @@
 #include <algorithm>
 
 #include "host/cpu/activation.h"
-#include "host/cpu/bernoulli.h"
 #include "host/cpu/chunks.h"
-#include "host/cpu/gaussian.h"
 #include "host/cpu/matmul.h"
 
 namespace vae::cpu {
 
 template <class T>
-Network<T>::Network(const ModelConfig& model, const ParameterLayout& layout)
-    : model_(model),
+Network<T>::Network(const Config& config, const ParameterLayout& layout)
+    : model_(config.model),
+      objective_(config.objective),
       layout_(layout),
+      likelihood_(config.model, layout),
       encoder_(layout.encoder.size()),
       decoder_(layout.decoder.size()) {}
 
 template <class T>
-void Network<T>::reserve(std::size_t rows) {
-    if (rows <= capacity_) return;
-    capacity_ = 0;
+void Network<T>::reserve(std::size_t examples, std::size_t samples) {
+    const std::size_t rows = examples * samples;
+    if (examples <= capacity_ && rows <= draw_capacity_) return;
+    capacity_ = draw_capacity_ = 0;
     const Heads& heads = layout_.heads;
     std::size_t widest_input = heads.latent;
-    std::size_t widest_product = std::max(2 * heads.stride, layout_.pixels);
+    std::size_t widest_product = std::max(2 * heads.stride, layout_.output.out);
     const auto reserve_hidden = [&](const std::vector<DenseLayer>& layers,
-                                    std::vector<Hidden>& hidden) {
+                                    std::vector<Hidden>& hidden, std::size_t count) {
         for (std::size_t i = 0; i < layers.size(); ++i) {
-            hidden[i].product.reserve(rows * layers[i].out);
-            hidden[i].h.reserve(rows * layers[i].out);
+            hidden[i].product.reserve(count * layers[i].out);
+            hidden[i].h.reserve(count * layers[i].out);
             widest_input = std::max(widest_input, layers[i].out);
             widest_product = std::max(widest_product, layers[i].out);
         }
     };
-    reserve_hidden(layout_.encoder, encoder_);
-    reserve_hidden(layout_.decoder, decoder_);
-    x_.reserve(rows * layout_.pixels);
-    heads_product_.reserve(rows * 2 * heads.stride);
-    for (Buffer<T>* buffer : {&mu_, &logvar_, &epsilon_, &z_}) {
-        buffer->reserve(rows * heads.latent);
-    }
-    output_product_.reserve(rows * layout_.pixels);
-    recon_.reserve(rows);
-    kl_.reserve(rows);
+    reserve_hidden(layout_.encoder, encoder_, examples);
+    reserve_hidden(layout_.decoder, decoder_, rows);
+    x_.reserve(examples * layout_.pixels);
+    heads_product_.reserve(examples * 2 * heads.stride);
+    d_heads_.reserve(examples * 2 * heads.stride);
+    for (Buffer<T>* buffer : {&mu_, &logvar_}) buffer->reserve(examples * heads.latent);
+    for (Buffer<T>* buffer : {&closed_kl_, &recon_, &kl_, &loss_}) buffer->reserve(examples);
+    for (Buffer<T>* buffer : {&epsilon_, &z_}) buffer->reserve(rows * heads.latent);
+    for (Buffer<T>* buffer : {&log_ratio_, &draw_recon_}) buffer->reserve(rows);
+    for (Buffer<T>& buffer : weights_) buffer.reserve(rows);
+    output_product_.reserve(rows * layout_.output.out);
     d_even_.reserve(rows * widest_input);
     d_odd_.reserve(rows * widest_input);
     partials_.reserve(chunk_count(rows) * widest_product);
-    capacity_ = rows;
+    capacity_ = examples;
+    draw_capacity_ = rows;
 }
 
 template <class T>
@@ -55,12 +58,14 @@ const T* Network<T>::last_of(const std::vector<Hidden>& hidden, const T* input) 
 }
 
 template <class T>
-HeadsView<T> Network<T>::heads(const T* parameters, std::size_t rows) const {
+HeadsView<T> Network<T>::heads(const T* parameters, std::size_t examples,
+                               std::size_t samples) const {
     const Heads& heads = layout_.heads;
     return {heads_product_.data(),
             parameters + heads.mu_bias.offset,
             parameters + heads.logvar_bias.offset,
-            rows,
+            examples,
+            samples,
             heads.latent,
             heads.stride,
             static_cast<T>(model_.logvar_min),
@@ -83,17 +88,17 @@ const T* Network<T>::forward(const std::vector<DenseLayer>& layers, std::vector<
 }
 
 template <class T>
-void Network<T>::encode(const T* parameters, std::size_t rows) {
-    const T* h = forward(layout_.encoder, encoder_, x_.data(), parameters, rows);
+void Network<T>::encode(const T* parameters, std::size_t examples) {
+    const T* h = forward(layout_.encoder, encoder_, x_.data(), parameters, examples);
     const Heads& heads = layout_.heads;
-    matmul_nt(h, parameters + heads.mu_weight.offset, rows, 2 * heads.stride, heads.in,
+    matmul_nt(h, parameters + heads.mu_weight.offset, examples, 2 * heads.stride, heads.in,
               heads_product_.data());
 }
 
 template <class T>
-void Network<T>::sample(const T* parameters, std::size_t rows) {
-    reparameterize_forward(heads(parameters, rows), epsilon_.data(), mu_.data(), logvar_.data(),
-                           z_.data(), kl_.data());
+void Network<T>::sample(const T* parameters, std::size_t examples, std::size_t samples) {
+    reparameterize_forward(heads(parameters, examples, samples), epsilon_.data(), mu_.data(),
+                           logvar_.data(), z_.data(), closed_kl_.data(), log_ratio_.data());
 }
 
 template <class T>
@@ -105,32 +110,43 @@ void Network<T>::decode(const T* parameters, std::size_t rows) {
 }
 
 template <class T>
-void Network<T>::reconstruct(const T* parameters, std::size_t rows) {
-    const T* bias = parameters + layout_.output.bias.offset;
-    const T* product = output_product_.data();
-    if (model_.likelihood == Likelihood::bernoulli) {
-        bernoulli_forward(product, bias, x_.data(), rows, layout_.pixels, recon_.data());
-    } else {
-        gaussian_forward(product, bias, x_.data(), rows, layout_.pixels, model_.sigma,
-                         recon_.data());
-    }
+DecoderOutput<T> Network<T>::output(std::size_t examples, std::size_t samples) const {
+    return {output_product_.data(), x_.data(), examples * samples, samples};
+}
+
+template <class T>
+void Network<T>::reconstruct(const T* parameters, std::size_t examples, std::size_t samples) {
+    likelihood_.recon(output(examples, samples), parameters, draw_recon_.data());
 }
 
 template <class T>
 void Network<T>::mean(const T* parameters, std::size_t rows, T* mean) const {
-    if (model_.likelihood == Likelihood::gaussian) {
-        outputs(parameters, rows, mean);
-        return;
-    }
-    bernoulli_mean(output_product_.data(), parameters + layout_.output.bias.offset, rows,
-                   layout_.pixels, mean);
+    likelihood_.mean(output(rows, 1), parameters, mean);
 }
 
-// The product with its bias, of either likelihood: logits or means.
 template <class T>
 void Network<T>::outputs(const T* parameters, std::size_t rows, T* outputs) const {
-    gaussian_mean(output_product_.data(), parameters + layout_.output.bias.offset, rows,
-                  layout_.pixels, outputs);
+    likelihood_.outputs(output(rows, 1), parameters, outputs);
+}
+
+// Returns the mean signal of the score function.
+template <class T>
+double Network<T>::apply_objective(std::size_t examples, double beta, double running_mean,
+                                   const DrawWeights<T>& weights) {
+    return objective(objective_, beta, running_mean, examples,
+                     DrawLosses<T>{draw_recon_.data(), log_ratio_.data(), closed_kl_.data()},
+                     ExampleLosses<T>{recon_.data(), kl_.data(), loss_.data()}, weights);
+}
+
+template <class T>
+DrawWeights<T> Network<T>::draw_weights() {
+    return {weights_[0].data(), weights_[1].data(), weights_[2].data(), weights_[3].data()};
+}
+
+template <class T>
+void Network<T>::losses(const T* parameters, std::size_t examples, double beta) {
+    reconstruct(parameters, examples, objective_.samples);
+    apply_objective(examples, beta, 0, {});
 }
 
 // The weight's gradient and, if wanted, the input's, in whichever of the two buffers does not hold
@@ -163,37 +179,67 @@ T* Network<T>::backward(const std::vector<DenseLayer>& layers, std::vector<Hidde
     return d_h;
 }
 
+// From the output layer's gradients to d_z, which is returned.
 template <class T>
-void Network<T>::backward(const T* parameters, std::size_t rows, double beta, T* gradients) {
-    const double scale = 1.0 / static_cast<double>(rows);
-    const DenseLayer& output = layout_.output;
-    const T* bias = parameters + output.bias.offset;
-    T* d_bias = gradients + output.bias.offset;
-    T* product = output_product_.data();
-    if (model_.likelihood == Likelihood::bernoulli) {
-        bernoulli_forward_backward(product, bias, x_.data(), rows, layout_.pixels, scale,
-                                   recon_.data(), product, d_bias, partials_.data());
-    } else {
-        gaussian_forward_backward(product, bias, x_.data(), rows, layout_.pixels, model_.sigma,
-                                  scale, recon_.data(), product, d_bias, partials_.data());
-    }
-    T* d_h = dense_backward(output, last_of(decoder_, z_.data()), product, true, parameters, rows,
-                            gradients);
-    const T* d_z =
-        backward(layout_.decoder, decoder_, z_.data(), true, parameters, rows, d_h, gradients);
+const T* Network<T>::decoder_backward(const T* parameters, std::size_t rows, T* gradients) {
+    T* d_h = dense_backward(layout_.output, last_of(decoder_, z_.data()), output_product_.data(),
+                            true, parameters, rows, gradients);
+    return backward(layout_.decoder, decoder_, z_.data(), true, parameters, rows, d_h, gradients);
+}
 
+template <class T>
+void Network<T>::encoder_backward(const T* parameters, std::size_t examples,
+                                  const LatentGradient<T>& gradient, T* gradients) {
     const Heads& heads_layout = layout_.heads;
-    T* d_heads = heads_product_.data();
-    reparameterize_backward(heads(parameters, rows), epsilon_.data(), d_z, beta * scale, d_heads,
-                            gradients + heads_layout.mu_bias.offset,
+    reparameterize_backward(heads(parameters, examples, objective_.samples), epsilon_.data(),
+                            gradient, d_heads_.data(), gradients + heads_layout.mu_bias.offset,
                             gradients + heads_layout.logvar_bias.offset, partials_.data());
     DenseLayer joint;  // both heads as the one layer that they are
     joint.in = heads_layout.in;
     joint.out = 2 * heads_layout.stride;
     joint.weight.offset = heads_layout.mu_weight.offset;
-    T* d_encoded = dense_backward(joint, last_of(encoder_, x_.data()), d_heads, !encoder_.empty(),
-                                  parameters, rows, gradients);
-    backward(layout_.encoder, encoder_, x_.data(), false, parameters, rows, d_encoded, gradients);
+    T* d_encoded = dense_backward(joint, last_of(encoder_, x_.data()), d_heads_.data(),
+                                  !encoder_.empty(), parameters, examples, gradients);
+    backward(layout_.encoder, encoder_, x_.data(), false, parameters, examples, d_encoded,
+             gradients);
+}
+
+// Every draw weighs the same in the decoder's gradient unless the bound is importance weighted:
+// then all of an example's losses must be there first, and the likelihood is gone through twice.
+template <class T>
+double Network<T>::backward(const T* parameters, std::size_t examples, double beta,
+                            double running_mean, T* gradients) {
+    const std::size_t samples = objective_.samples;
+    const std::size_t rows = examples * samples;
+    const double scale = 1.0 / static_cast<double>(examples);
+    const DrawWeights<T> weights = draw_weights();
+    OutputGradient<T> gradient{.scale = scale,
+                               .d_product = output_product_.data(),
+                               .gradients = gradients,
+                               .partials = partials_.data()};
+    double signal = 0;
+    if (objective_.bound == Bound::iwae) {
+        reconstruct(parameters, examples, samples);
+        apply_objective(examples, beta, 0, weights);
+        gradient.row_weight = weights.decoder;
+    } else {
+        gradient.scale = scale / static_cast<double>(samples);
+    }
+    likelihood_.recon_and_gradients(output(examples, samples), parameters, gradient,
+                                    draw_recon_.data());
+    if (objective_.bound != Bound::iwae) {
+        signal = apply_objective(examples, beta, running_mean, weights);
+    }
+    const bool is_closed = objective_.bound == Bound::elbo && objective_.kl == KlTerm::analytic;
+    encoder_backward(parameters, examples,
+                     {.d_z = decoder_backward(parameters, rows, gradients),
+                      .path = weights.path,
+                      .ratio = weights.ratio,
+                      .score = weights.score,
+                      .scale = scale,
+                      .kl_scale = is_closed ? beta * scale : 0},
+                     gradients);
+    return signal;
 }
 
 template class Network<float>;

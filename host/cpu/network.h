@@ -7,45 +7,56 @@
 
 #include "host/config.h"
 #include "host/cpu/buffer.h"
+#include "host/cpu/likelihood.h"
+#include "host/cpu/objective.h"
 #include "host/cpu/reparameterize.h"
 #include "host/parameters.h"
 
 namespace vae::cpu {
 
 // Each forward function reads what the one before left in the workspace; `parameters` and
-// `gradients` are arenas of the layout. rows never exceeds what was reserved.
+// `gradients` are arenas of the layout. An example has `samples` draws of z, which are neighbouring
+// rows of what the decoder sees: rows = examples·samples, never more than was reserved.
 template <class T>
 class Network {
   public:
-    Network(const ModelConfig& model, const ParameterLayout& layout);
+    Network(const Config& config, const ParameterLayout& layout);
 
     // Room for a batch. Throws RunError when there is no memory. Growing discards the contents.
-    void reserve(std::size_t rows);
+    void reserve(std::size_t examples, std::size_t samples);
 
     // x → the heads' product.
-    void encode(const T* parameters, std::size_t rows);
-    // The heads' product, epsilon → mu, logvar, z, kl.
-    void sample(const T* parameters, std::size_t rows);
+    void encode(const T* parameters, std::size_t examples);
+    // The heads' product, epsilon → mu, logvar, kl, z, log_ratio.
+    void sample(const T* parameters, std::size_t examples, std::size_t samples);
     // z → the output layer's product.
     void decode(const T* parameters, std::size_t rows);
-    // The output layer's product, x → recon.
-    void reconstruct(const T* parameters, std::size_t rows);
+    // The output layer's product, x → recon of each draw.
+    void reconstruct(const T* parameters, std::size_t examples, std::size_t samples);
     // The output layer's product → the likelihood's mean[rows, pixels].
     void mean(const T* parameters, std::size_t rows, T* mean) const;
-    // The output layer's product → logits of a Bernoulli, mean of a Gaussian, [rows, pixels].
+    // The output layer's product → the same with its bias, [rows, layout.output.out].
     void outputs(const T* parameters, std::size_t rows, T* outputs) const;
-    // After decode: recon, and the gradients of mean over rows of (recon + beta·kl). Overwrites
-    // the products of the heads and of the output layer. Padding of gradients is left as it is,
-    // but for the heads' padding rows, which become zero.
-    void backward(const T* parameters, std::size_t rows, double beta, T* gradients);
+    // After decode, with the objective's own number of draws: recon of each draw and the losses of
+    // each example.
+    void losses(const T* parameters, std::size_t examples, double beta);
+    // losses, and the gradients of their mean. running_mean is the score function's baseline of
+    // that name; returns the mean of its signal. Overwrites the product of the output layer.
+    // Padding of gradients is left as it is, but for the heads' padding rows, which become zero.
+    double backward(const T* parameters, std::size_t examples, double beta, double running_mean,
+                    T* gradients);
 
-    T* x() { return x_.data(); }              // [rows, pixels]
-    T* epsilon() { return epsilon_.data(); }  // [rows, latent]
-    T* z() { return z_.data(); }              // [rows, latent]
-    const T* mu() const { return mu_.data(); }
-    const T* logvar() const { return logvar_.data(); }
-    const T* recon() const { return recon_.data(); }  // [rows]
-    const T* kl() const { return kl_.data(); }        // [rows]
+    T* x() { return x_.data(); }                                // [examples, pixels]
+    T* epsilon() { return epsilon_.data(); }                    // [rows, latent]
+    T* z() { return z_.data(); }                                // [rows, latent]
+    const T* mu() const { return mu_.data(); }                  // [examples, latent]
+    const T* logvar() const { return logvar_.data(); }          // [examples, latent]
+    const T* draw_recon() const { return draw_recon_.data(); }  // [rows]
+    const T* log_ratio() const { return log_ratio_.data(); }    // [rows]
+    // [examples], as host/cpu/objective.h defines them.
+    const T* recon() const { return recon_.data(); }
+    const T* kl() const { return kl_.data(); }
+    const T* loss() const { return loss_.data(); }
     const T* encoder_hidden(std::size_t i) const { return encoder_[i].h.data(); }
     const T* decoder_hidden(std::size_t i) const { return decoder_[i].h.data(); }
 
@@ -61,12 +72,22 @@ class Network {
                 bool input_gradient, const T* parameters, std::size_t rows, T* d_h, T* gradients);
     T* dense_backward(const DenseLayer& layer, const T* input, const T* d_product,
                       bool input_gradient, const T* parameters, std::size_t rows, T* gradients);
-    HeadsView<T> heads(const T* parameters, std::size_t rows) const;
+    HeadsView<T> heads(const T* parameters, std::size_t examples, std::size_t samples) const;
+    DecoderOutput<T> output(std::size_t examples, std::size_t samples) const;
+    double apply_objective(std::size_t examples, double beta, double running_mean,
+                           const DrawWeights<T>& weights);
+    const T* decoder_backward(const T* parameters, std::size_t rows, T* gradients);
+    void encoder_backward(const T* parameters, std::size_t examples,
+                          const LatentGradient<T>& gradient, T* gradients);
+    DrawWeights<T> draw_weights();
     const T* last_of(const std::vector<Hidden>& hidden, const T* input) const;
 
     ModelConfig model_;
+    ObjectiveConfig objective_;
     ParameterLayout layout_;
-    std::size_t capacity_ = 0;  // rows
+    OutputLikelihood<T> likelihood_;
+    std::size_t capacity_ = 0;       // examples
+    std::size_t draw_capacity_ = 0;  // rows
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
     Buffer<T> x_;
@@ -75,9 +96,15 @@ class Network {
     Buffer<T> logvar_;
     Buffer<T> epsilon_;
     Buffer<T> z_;
+    Buffer<T> d_heads_;
     Buffer<T> output_product_;
+    Buffer<T> closed_kl_;  // the divergence in closed form
+    Buffer<T> log_ratio_;
+    Buffer<T> draw_recon_;
     Buffer<T> recon_;
     Buffer<T> kl_;
+    Buffer<T> loss_;
+    Buffer<T> weights_[4];  // of DrawWeights, in its order
     Buffer<T> d_even_;  // gradients of layer inputs, alternating: a product's operands stay apart
     Buffer<T> d_odd_;
     Buffer<T> partials_;

@@ -15,13 +15,14 @@
 namespace vae::gpu {
 namespace {
 
-// Evaluation and encoding use at least this many rows at a time, however small the batch.
-constexpr std::uint32_t kEvaluationRows = 512;
+// Evaluation and encoding use at least this many draws of z at a time, however small the batch.
+constexpr std::uint32_t kEvaluationDraws = 512;
 // Indices of this many examples go to the device at a time.
 constexpr std::size_t kIndexChunk = std::size_t{1} << 16;
 
 int capacity_of(const Config& config) {
-    const std::uint32_t rows = std::max(config.train.batch, kEvaluationRows);
+    const std::uint32_t enough = (kEvaluationDraws - 1) / config.objective.samples + 1;
+    const std::uint32_t rows = std::max(config.train.batch, enough);
     if (rows > static_cast<std::uint32_t>(std::numeric_limits<int>::max())) {
         throw InputError(fmt::format("train.batch = {} is too large", rows));
     }
@@ -43,9 +44,10 @@ TotalsOnDevice::TotalsOnDevice(const Stream& stream)
     sums_.zero(stream_);
 }
 
-void TotalsOnDevice::add(const float* recon, const float* kl, int rows, double beta) {
-    kernels::add_losses(recon, kl, rows, beta, sums_.data(), stream_.get());
-    examples_ += static_cast<std::uint64_t>(rows);
+void TotalsOnDevice::add(const Network& network, int examples, double beta) {
+    kernels::add_losses(network.recon().data(), network.kl().data(), network.loss(), examples, beta,
+                        sums_.data(), stream_.get());
+    examples_ += static_cast<std::uint64_t>(examples);
 }
 
 LossTotals TotalsOnDevice::take() {
@@ -62,7 +64,7 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
     : config_(config),
       layout_(layout),
       device_(select_device()),
-      network_(config.model, layout, capacity_of(config), stream_),
+      network_(config, layout, capacity_of(config), stream_),
       adam_m_(layout.arena_size, "Adam's first moments"),
       adam_v_(layout.arena_size, "Adam's second moments"),
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
@@ -95,6 +97,8 @@ void CudaBackend::set_state(const TrainingState& state) {
     adam_m_.upload(state.adam_m, stream_);
     adam_v_.upload(state.adam_v, stream_);
     steps_done_ = state.step;
+    network_.running_mean().upload(std::span(&state.running_mean, network_.running_mean().size()),
+                                   stream_);
 }
 
 TrainingState CudaBackend::state() {
@@ -106,6 +110,8 @@ TrainingState CudaBackend::state() {
     network_.parameters().download(state.parameters, stream_);
     adam_m_.download(state.adam_m, stream_);
     adam_v_.download(state.adam_v, stream_);
+    network_.running_mean().download(std::span(&state.running_mean, network_.running_mean().size()),
+                                     stream_);
     return state;
 }
 
@@ -163,7 +169,7 @@ void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std
                        network_.x().data(), stream_);
 }
 
-BatchNoise CudaBackend::epsilon_of(const TrainingBatch& batch) const {
+kernels::EpsilonSource CudaBackend::epsilon_of(const TrainingBatch& batch) const {
     return {.stream = noise(Purpose::epsilon, batch.step),
             .index = batch.index,
             .first_index = data(Split::train).first_index()};
@@ -172,21 +178,17 @@ BatchNoise CudaBackend::epsilon_of(const TrainingBatch& batch) const {
 void CudaBackend::forward(const TrainingBatch& batch, const PosteriorOutputs& outputs) {
     gather_training(batch);
     network_.encode(batch.rows, epsilon_of(batch), outputs);
-    network_.decode(batch.rows);
+    network_.decode(batch.rows * network_.samples());
 }
 
 void CudaBackend::backward(const TrainingBatch& batch, double beta) {
-    network_.backward(batch.rows, epsilon_of(batch), 1.0 / batch.rows, beta);
+    network_.backward(batch.rows, epsilon_of(batch), beta);
 }
 
-void CudaBackend::add_losses(int rows, double beta, TotalsOnDevice& totals) {
-    totals.add(network_.recon().data(), network_.kl().data(), rows, beta);
-}
-
-double CudaBackend::mean_loss(int rows, double beta) {
+double CudaBackend::mean_loss(int examples, double beta) {
     TotalsOnDevice totals(stream_);
-    add_losses(rows, beta, totals);
-    return totals.take().loss / rows;
+    totals.add(network_, examples, beta);
+    return totals.take().loss / examples;
 }
 
 void CudaBackend::update(double learning_rate) {
@@ -217,7 +219,8 @@ void CudaBackend::train(const TrainRequest& request) {
             const TrainingBatch step = {index_.data() + first, count, steps_done_};
             forward(step, {});
             backward(step, request.beta);
-            add_losses(count, request.beta, training_totals_);
+            network_.move_running_mean(count, steps_done_ == 0);
+            training_totals_.add(network_, count, request.beta);
             update(request.learning_rate);
         }
     }
@@ -240,9 +243,9 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
                          .index = identity_.data(),
                          .first_index = data(split).first_index() + offset},
                         {});
-        network_.decode(rows);
-        network_.reconstruction_loss(rows);
-        add_losses(rows, beta, totals);
+        network_.decode(rows * network_.samples());
+        network_.losses(rows, beta);
+        totals.add(network_, rows, beta);
     }
     return totals.take();
 }
@@ -279,15 +282,14 @@ std::vector<float> CudaBackend::decode(std::span<const float> z) {
     const std::size_t pixels = layout_.pixels;
     const std::size_t latent = layout_.heads.latent;
     const std::size_t rows = whole_rows(z.size(), latent, "decode");
-    const auto capacity = static_cast<std::size_t>(network_.capacity());
+    const auto capacity = static_cast<std::size_t>(network_.decode_capacity());
     std::vector<float> means(rows * pixels);
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);
         network_.z().upload(z.subspan(start * latent, count * latent), stream_);
         network_.decode(static_cast<int>(count));
         network_.output_mean(static_cast<int>(count));
-        network_.output_product().download(std::span(means).subspan(start * pixels, count * pixels),
-                                           stream_);
+        network_.x().download(std::span(means).subspan(start * pixels, count * pixels), stream_);
     }
     return means;
 }

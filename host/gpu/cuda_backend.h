@@ -21,7 +21,8 @@ class TotalsOnDevice {
   public:
     explicit TotalsOnDevice(const Stream& stream);
 
-    void add(const float* recon, const float* kl, int rows, double beta);
+    // Of the network's examples [0, examples).
+    void add(const Network& network, int examples, double beta);
     // Waits, returns the sums and starts from zero again.
     LossTotals take();
 
@@ -73,20 +74,19 @@ class CudaBackend : public Backend {
     void gather_training(const TrainingBatch& batch);
     // x from examples offset + index[0 … rows) of a split, as evaluation sees them.
     void gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset, int rows);
-    BatchNoise epsilon_of(const TrainingBatch& batch) const;
-    // From the examples to the decoder's output, with kl.
+    kernels::EpsilonSource epsilon_of(const TrainingBatch& batch) const;
+    // From the examples to the decoder's output.
     void forward(const TrainingBatch& batch, const PosteriorOutputs& outputs);
-    // After forward: recon, and the gradients of the mean loss.
+    // After forward: the losses, and the gradients of their mean.
     void backward(const TrainingBatch& batch, double beta);
-    void add_losses(int rows, double beta, TotalsOnDevice& totals);
     // Moves the parameters against the gradients, and counts the step.
     void update(double learning_rate);
     // Copies rows to index_, in order with what is queued. Waits for the last such copy alone.
     void upload_index(std::span<const std::uint32_t> rows);
-    // Of recon() and kl() as they are now; the running totals of training stay as they are.
-    double mean_loss(int rows, double beta);
+    // Of the network's losses as they are now; the running totals of training stay as they are.
+    double mean_loss(int examples, double beta);
     // The decoder's logits (or means) from its product.
-    TracedTensor trace_output(std::size_t rows);
+    TracedTensor trace_output(std::size_t rows, std::vector<std::size_t> shape);
 
     const Config config_;
     const ParameterLayout layout_;

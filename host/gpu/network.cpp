@@ -1,11 +1,13 @@
 #include "host/gpu/network.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 
-#include "kernels/bernoulli.h"
+#include "host/backend.h"
 #include "kernels/bias_activation.h"
-#include "kernels/gaussian.h"
 
 namespace vae::gpu {
 namespace {
@@ -38,35 +40,61 @@ std::size_t widest_hidden(const ParameterLayout& layout) {
     return result;
 }
 
-// The widest array that a kernel sums over, of hidden layers, heads and output.
+// The widest array that a kernel sums over, of hidden layers and heads.
 std::size_t widest(const ParameterLayout& layout) {
-    return std::max({2 * layout.heads.stride, layout.pixels, widest_hidden(layout)});
+    return std::max(2 * layout.heads.stride, widest_hidden(layout));
+}
+
+// Rows of a decoder's means that are worth one call.
+constexpr int kDecodeRows = 512;
+
+int draws_of(int examples, int samples) {
+    if (examples > std::numeric_limits<int>::max() / samples) {
+        throw InputError(fmt::format(
+            "{} examples of objective.samples = {} draws are too many at once; use a smaller "
+            "train.batch",
+            examples, samples));
+    }
+    return examples * samples;
 }
 
 }  // namespace
 
-Network::Network(const ModelConfig& model, const ParameterLayout& layout, int capacity,
+Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
                  const Stream& stream)
-    : model_(model),
+    : model_(config.model),
+      objective_(config.objective),
       layout_(layout),
       capacity_(capacity),
+      samples_(static_cast<int>(config.objective.samples)),
+      decode_capacity_(std::min(draws_of(capacity, samples_), std::max(capacity, kDecodeRows))),
+      is_plain_(samples_ == 1 && !objective_.uses_log_ratio() &&
+                objective_.gradient == EncoderGradient::pathwise),
       stream_(stream),
       matmul_(stream),
+      likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
       parameters_(layout.arena_size, "the parameters"),
       gradients_(layout.arena_size, "the gradients"),
       encoder_(allocate(layout.encoder, capacity)),
-      decoder_(allocate(layout.decoder, capacity)) {
-    const auto rows = static_cast<std::size_t>(capacity);
-    x_ = {rows * layout.pixels, "the batch"};
-    heads_product_ = {rows * 2 * layout.heads.stride, "the encoder's heads"};
+      decoder_(allocate(layout.decoder, draws_of(capacity, samples_))) {
+    const int draws = draws_of(capacity, samples_);
+    const auto examples = static_cast<std::size_t>(capacity);
+    const auto rows = static_cast<std::size_t>(draws);
+    x_ = {static_cast<std::size_t>(decode_capacity_) * layout.pixels, "the batch"};
+    for (DeviceArray<float>* heads : {&heads_product_, &d_heads_}) {
+        *heads = {examples * 2 * layout.heads.stride, "the encoder's heads"};
+    }
+    closed_kl_ = {examples, "the KL terms"};
     z_ = {rows * layout.heads.latent, "the latents"};
-    kl_ = {rows, "the KL terms"};
-    output_product_ = {rows * layout.pixels, "the decoder's output"};
-    recon_ = {rows, "the reconstruction terms"};
+    output_product_ = {rows * layout.output.out, "the decoder's output"};
+    draw_recon_ = {rows, "the reconstruction terms"};
     for (DeviceArray<float>& buffer : d_h_) {
         buffer = {rows * widest_hidden(layout), "the gradients of the activations"};
     }
-    const kernels::ScratchSize size = kernels::scratch_size(capacity, width(widest(layout)));
+    if (!is_plain_) allocate_objective(examples, rows);
+    kernels::ScratchSize size = kernels::scratch_size(draws, width(widest(layout)));
+    const kernels::ScratchSize of_output = likelihood_.scratch_size();
+    size = {std::max(size.partials, of_output.partials), std::max(size.tickets, of_output.tickets)};
     partials_ = {size.partials, "the partial sums"};
     tickets_ = {size.tickets, "the partial sums' tickets"};
     scratch_ = {partials_.data(), size.partials, tickets_.data(), size.tickets};
@@ -75,6 +103,18 @@ Network::Network(const ModelConfig& model, const ParameterLayout& layout, int ca
     // Padding is never written again: the optimiser must find zero there.
     gradients_.zero(stream);
     tickets_.zero(stream);
+}
+
+void Network::allocate_objective(std::size_t examples, std::size_t rows) {
+    for (DeviceArray<float>* losses : {&recon_, &kl_, &loss_, &signal_}) {
+        *losses = {examples, "the losses"};
+    }
+    for (DeviceArray<float>* of_draws :
+         {&log_ratio_, &decoder_weight_, &path_weight_, &ratio_weight_, &score_weight_}) {
+        *of_draws = {rows, "the weights of the draws"};
+    }
+    running_mean_ = {1, "the running mean"};
+    running_mean_.zero(stream_);
 }
 
 std::vector<Network::Hidden> Network::allocate(const std::vector<DenseLayer>& layers,
@@ -99,11 +139,12 @@ float* Network::other_d_h(const float* in_use) {
     return in_use == d_h_[0].data() ? d_h_[1].data() : d_h_[0].data();
 }
 
-kernels::HeadsView Network::heads_view(int rows) const {
+kernels::HeadsView Network::heads_view(int examples) const {
     return {.product = heads_product_.data(),
             .mu_bias = weight(layout_.heads.mu_bias),
             .logvar_bias = weight(layout_.heads.logvar_bias),
-            .rows = rows,
+            .examples = examples,
+            .samples = samples_,
             .latent = width(layout_.heads.latent),
             .stride = width(layout_.heads.stride),
             .logvar_min = static_cast<float>(model_.logvar_min),
@@ -124,14 +165,20 @@ const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector
     return x;
 }
 
-void Network::encode(int rows, const BatchNoise& noise, const PosteriorOutputs& outputs) {
-    const float* h = forward(layout_.encoder, encoder_, x_.data(), rows);
+void Network::encode(int examples, const kernels::EpsilonSource& noise,
+                     const PosteriorOutputs& outputs) {
+    const float* h = forward(layout_.encoder, encoder_, x_.data(), examples);
     const Heads& heads = layout_.heads;
-    matmul_.forward(h, weight(heads.mu_weight), rows, width(heads.in), width(2 * heads.stride),
+    matmul_.forward(h, weight(heads.mu_weight), examples, width(heads.in), width(2 * heads.stride),
                     heads_product_.data());
-    kernels::reparameterize_forward(heads_view(rows), noise.stream, noise.index, noise.first_index,
-                                    outputs.mu, outputs.logvar, outputs.epsilon, z_.data(),
-                                    kl_.data(), stream_.get());
+    kernels::reparameterize_forward(heads_view(examples), noise,
+                                    {.mu = outputs.mu,
+                                     .logvar = outputs.logvar,
+                                     .kl = closed_kl_.data(),
+                                     .epsilon = outputs.epsilon,
+                                     .z = z_.data(),
+                                     .log_ratio = log_ratio_.data()},
+                                    stream_.get());
 }
 
 void Network::decode(int rows) {
@@ -141,54 +188,85 @@ void Network::decode(int rows) {
                     output_product_.data());
 }
 
-void Network::reconstruction_loss(int rows) {
-    const float* bias = weight(layout_.output.bias);
-    const int cols = width(layout_.pixels);
-    switch (model_.likelihood) {
-        case Likelihood::bernoulli:
-            kernels::bernoulli_forward(output_product_.data(), bias, x_.data(), rows, cols,
-                                       recon_.data(), scratch_, stream_.get());
-            break;
-        case Likelihood::gaussian:
-            kernels::gaussian_forward(output_product_.data(), bias, x_.data(), rows, cols,
-                                      model_.sigma, recon_.data(), scratch_, stream_.get());
-            break;
-    }
+DecoderOutput Network::decoder_output(int rows, int samples) const {
+    return {.product = output_product_.data(), .x = x_.data(), .rows = rows, .samples = samples};
 }
 
 void Network::output_mean(int rows) {
-    float* product = output_product_.data();
-    const float* bias = weight(layout_.output.bias);
-    const int cols = width(layout_.pixels);
-    switch (model_.likelihood) {
-        case Likelihood::bernoulli:
-            kernels::bernoulli_mean(product, bias, rows, cols, product, stream_.get());
-            break;
-        case Likelihood::gaussian:
-            kernels::gaussian_mean(product, bias, rows, cols, product, stream_.get());
-            break;
-    }
+    likelihood_.mean(decoder_output(rows, 1), parameters_.data(), x_.data());
 }
 
-// recon(), the gradient of the output's product in its place, and that of the output's bias.
-void Network::output_backward(int rows, double scale) {
-    float* product = output_product_.data();
-    const float* bias = weight(layout_.output.bias);
-    float* d_bias = gradient(layout_.output.bias);
-    const int cols = width(layout_.pixels);
-    const auto scale_f = static_cast<float>(scale);
-    switch (model_.likelihood) {
-        case Likelihood::bernoulli:
-            kernels::bernoulli_forward_backward(product, bias, x_.data(), rows, cols, scale_f,
-                                                recon_.data(), product, d_bias, scratch_,
-                                                stream_.get());
-            break;
-        case Likelihood::gaussian:
-            kernels::gaussian_forward_backward(product, bias, x_.data(), rows, cols, model_.sigma,
-                                               scale_f, recon_.data(), product, d_bias, scratch_,
-                                               stream_.get());
-            break;
+void Network::add_output_bias(int rows) {
+    likelihood_.outputs(decoder_output(rows, 1), parameters_.data(), output_product_.data());
+}
+
+kernels::Objective Network::objective() const {
+    using kernels::Objective;
+    if (objective_.bound == Bound::iwae) {
+        return objective_.gradient == EncoderGradient::dreg ? Objective::dreg : Objective::iwae;
     }
+    if (objective_.gradient != EncoderGradient::score) return Objective::elbo;
+    switch (objective_.baseline) {
+        case Baseline::none:
+            return Objective::score;
+        case Baseline::leave_one_out:
+            return Objective::score_leave_one_out;
+        case Baseline::running_mean:
+            return Objective::score_running_mean;
+    }
+    throw std::logic_error("a baseline without a kernel");
+}
+
+// The losses of each example, and what its draws weigh.
+void Network::apply_objective(int examples, double beta) {
+    if (is_plain_) return;
+    const bool is_score = objective_.gradient == EncoderGradient::score;
+    kernels::objective(objective(),
+                       {.recon = draw_recon_.data(),
+                        .log_ratio = log_ratio_.data(),
+                        .kl = objective_.kl == KlTerm::analytic ? closed_kl_.data() : nullptr,
+                        .examples = examples,
+                        .samples = samples_,
+                        .beta = static_cast<float>(beta)},
+                       running_mean_.data(),
+                       {.recon = recon_.data(),
+                        .kl = kl_.data(),
+                        .loss = loss_.data(),
+                        .decoder = decoder_weight_.data(),
+                        .path = path_weight_.data(),
+                        .ratio = ratio_weight_.data(),
+                        .score = score_weight_.data(),
+                        .signal = is_score ? signal_.data() : nullptr},
+                       stream_.get());
+}
+
+void Network::losses(int examples, double beta) {
+    likelihood_.recon(decoder_output(examples * samples_, samples_), parameters_.data(), scratch_,
+                      draw_recon_.data());
+    apply_objective(examples, beta);
+}
+
+// losses(), and the gradient of the output's product in its place. Every draw weighs the same here
+// unless the bound is importance weighted: then all of an example's losses must be there first, and
+// the likelihood is gone through twice.
+void Network::likelihood_backward(int examples, double beta) {
+    const bool is_weighted = objective_.bound == Bound::iwae;
+    if (is_weighted) losses(examples, beta);
+    const int weights = is_weighted ? 1 : samples_;
+    likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_),
+                                    parameters_.data(),
+                                    {.scale = 1.0 / (static_cast<double>(examples) * weights),
+                                     .row_weight = is_weighted ? decoder_weight_.data() : nullptr,
+                                     .d_product = output_product_.data(),
+                                     .gradients = gradients_.data()},
+                                    scratch_, draw_recon_.data());
+    if (!is_weighted) apply_objective(examples, beta);
+}
+
+void Network::move_running_mean(int examples, bool first) {
+    if (objective_.baseline != Baseline::running_mean) return;
+    kernels::update_running_mean(signal_.data(), examples, 1 - kRunningMeanRate, first,
+                                 running_mean_.data(), stream_.get());
 }
 
 float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
@@ -211,9 +289,11 @@ float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidd
     return d_h;
 }
 
-void Network::backward(int rows, const BatchNoise& noise, double scale, double beta) {
+void Network::backward(int examples, const kernels::EpsilonSource& noise, double beta) {
+    const int rows = examples * samples_;
+    const double scale = 1.0 / examples;
     const DenseLayer& output = layout_.output;
-    output_backward(rows, scale);
+    likelihood_backward(examples, beta);
     const float* d_product = output_product_.data();
     matmul_.backward_weight(d_product, output_input(), rows, width(output.in), width(output.out),
                             gradient(output.weight));
@@ -224,17 +304,23 @@ void Network::backward(int rows, const BatchNoise& noise, double scale, double b
 
     const Heads& heads = layout_.heads;
     const int heads_out = width(2 * heads.stride);
-    float* d_heads = heads_product_.data();
-    kernels::reparameterize_backward(heads_view(rows), noise.stream, noise.index, noise.first_index,
-                                     d_z, static_cast<float>(scale * beta), d_heads,
-                                     gradient(heads.mu_bias), gradient(heads.logvar_bias), scratch_,
-                                     stream_.get());
-    matmul_.backward_weight(d_heads, heads_input(), rows, width(heads.in), heads_out,
+    kernels::reparameterize_backward(
+        heads_view(examples), noise,
+        {.d_z = d_z,
+         .path = path_weight_.data(),
+         .ratio = ratio_weight_.data(),
+         .score = score_weight_.data(),
+         .scale = static_cast<float>(scale),
+         .kl_scale = objective_.uses_log_ratio() ? 0.0f : static_cast<float>(scale * beta)},
+        d_heads_.data(), gradient(heads.mu_bias), gradient(heads.logvar_bias), scratch_,
+        stream_.get());
+    matmul_.backward_weight(d_heads_.data(), heads_input(), examples, width(heads.in), heads_out,
                             gradient(heads.mu_weight));
     if (encoder_.empty()) return;
     d_h = d_h_[0].data();
-    matmul_.backward_input(d_heads, weight(heads.mu_weight), rows, width(heads.in), heads_out, d_h);
-    backward(layout_.encoder, encoder_, x_.data(), d_h, rows, false);
+    matmul_.backward_input(d_heads_.data(), weight(heads.mu_weight), examples, width(heads.in),
+                           heads_out, d_h);
+    backward(layout_.encoder, encoder_, x_.data(), d_h, examples, false);
 }
 
 }  // namespace vae::gpu

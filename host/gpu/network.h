@@ -7,54 +7,61 @@
 
 #include "host/config.h"
 #include "host/gpu/device_array.h"
+#include "host/gpu/likelihood.h"
 #include "host/gpu/matmul.h"
 #include "host/parameters.h"
-#include "kernels/noise.h"
+#include "kernels/objective.h"
 #include "kernels/reparameterize.h"
 #include "kernels/scratch.h"
 
 namespace vae::gpu {
 
-// Where a batch's noise comes from: row r is example first_index + index[r].
-struct BatchNoise {
-    kernels::NoiseStream stream;
-    const std::uint32_t* index = nullptr;  // device
-    std::uint32_t first_index = 0;
-};
-
-// Optional outputs of the encoder, [rows, latent] on the device; null: not written.
+// Optional outputs of the encoder on the device; null: not written.
 struct PosteriorOutputs {
-    float* mu = nullptr;
-    float* logvar = nullptr;
-    float* epsilon = nullptr;
+    float* mu = nullptr;       // [examples, latent]
+    float* logvar = nullptr;   // [examples, latent]
+    float* epsilon = nullptr;  // [rows, latent]
 };
 
+// An example has `samples` draws of z, which are neighbouring rows of what the decoder sees: rows =
+// examples·samples. Training and evaluation take the objective's number of draws.
 class Network {
   public:
-    // Allocates everything for batches of up to `capacity` rows. Parameters and gradients are zero.
-    // Throws RunError when the device is full.
-    Network(const ModelConfig& model, const ParameterLayout& layout, int capacity,
+    // Allocates everything for batches of up to `capacity` examples with the objective's draws.
+    // Parameters and gradients are zero. Throws RunError when the device is full.
+    Network(const Config& config, const ParameterLayout& layout, int capacity,
             const Stream& stream);
 
-    // x() of rows × pixels through the encoder to z() and kl().
-    void encode(int rows, const BatchNoise& noise, const PosteriorOutputs& outputs);
+    // x() through the encoder to z(), and what losses() and backward() need of it.
+    void encode(int examples, const kernels::EpsilonSource& noise, const PosteriorOutputs& outputs);
     // z() through the decoder to output_product(), without the output's bias.
     void decode(int rows);
-    // recon() of output_product() and x().
-    void reconstruction_loss(int rows);
-    // output_product() becomes the likelihood's mean.
+    // After encode and decode: recon(), kl() and loss() of each example.
+    void losses(int examples, double beta);
+    // x() becomes the likelihood's mean of output_product(), for at most decode_capacity() rows.
     void output_mean(int rows);
-    // After encode and decode: recon(), and the gradients of
-    // Σ over rows of scale·(recon + beta·kl). Destroys output_product().
-    void backward(int rows, const BatchNoise& noise, double scale, double beta);
+    // output_product() gets its bias.
+    void add_output_bias(int rows);
+    // losses(), and the gradients of their mean. Destroys output_product().
+    void backward(int examples, const kernels::EpsilonSource& noise, double beta);
+    // After backward: moves the running mean of the score function's signal towards this step's, or
+    // to it if the step is the run's first. Nothing for other baselines.
+    void move_running_mean(int examples, bool first);
 
     int capacity() const { return capacity_; }
+    int samples() const { return samples_; }
+    int decode_capacity() const { return decode_capacity_; }
     DeviceArray<float>& parameters() { return parameters_; }
     DeviceArray<float>& gradients() { return gradients_; }
     DeviceArray<float>& x() { return x_; }
     DeviceArray<float>& z() { return z_; }
-    DeviceArray<float>& kl() { return kl_; }
-    DeviceArray<float>& recon() { return recon_; }
+    const DeviceArray<float>& draw_recon() const { return draw_recon_; }  // of each draw
+    const DeviceArray<float>& log_ratio() const { return log_ratio_; }    // likewise
+    const DeviceArray<float>& recon() const { return is_plain_ ? draw_recon_ : recon_; }
+    const DeviceArray<float>& kl() const { return is_plain_ ? closed_kl_ : kl_; }
+    // Null: recon + beta·kl.
+    const float* loss() const { return loss_.data(); }
+    DeviceArray<double>& running_mean() { return running_mean_; }
     DeviceArray<float>& output_product() { return output_product_; }
     const DeviceArray<float>& encoder_h(std::size_t layer) const { return encoder_[layer].h; }
     const DeviceArray<float>& decoder_h(std::size_t layer) const { return decoder_[layer].h; }
@@ -66,6 +73,7 @@ class Network {
         DeviceArray<float> h;        // f(product + bias)
     };
 
+    void allocate_objective(std::size_t examples, std::size_t rows);
     static std::vector<Hidden> allocate(const std::vector<DenseLayer>& layers, int capacity);
     // Runs hidden layers on x; returns their output.
     const float* forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
@@ -74,8 +82,11 @@ class Network {
     // (and null returned) unless wanted. Both live in d_h_.
     float* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                     const float* x, float* d_h, int rows, bool want_input);
-    void output_backward(int rows, double scale);
-    kernels::HeadsView heads_view(int rows) const;
+    DecoderOutput decoder_output(int rows, int samples) const;
+    kernels::HeadsView heads_view(int examples) const;
+    kernels::Objective objective() const;
+    void apply_objective(int examples, double beta);
+    void likelihood_backward(int examples, double beta);
     // The one of the two d_h_ buffers that `in_use` is not.
     float* other_d_h(const float* in_use);
     const float* weight(const Tensor& tensor) const { return parameters_.data() + tensor.offset; }
@@ -84,22 +95,41 @@ class Network {
     const float* output_input() const;
 
     const ModelConfig model_;
+    const ObjectiveConfig objective_;
     const ParameterLayout layout_;
-    const int capacity_;
+    const int capacity_;         // examples
+    const int samples_;          // of an example
+    const int decode_capacity_;  // rows whose mean x() has room for
+    // One draw, the KL term in closed form, the gradient through z: there are no weights, and each
+    // example's losses are its draw's.
+    const bool is_plain_;
     const Stream& stream_;
     Matmul matmul_;
+    OutputLikelihood likelihood_;
 
     DeviceArray<float> parameters_;
     DeviceArray<float> gradients_;
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
-    DeviceArray<float> x_;               // [rows, pixels]
-    DeviceArray<float> heads_product_;   // [rows, 2·stride]
+    DeviceArray<float> x_;               // [examples, pixels]
+    DeviceArray<float> heads_product_;   // [examples, 2·stride]
+    DeviceArray<float> d_heads_;         // [examples, 2·stride]
+    DeviceArray<float> closed_kl_;       // [examples]
     DeviceArray<float> z_;               // [rows, latent]
-    DeviceArray<float> kl_;              // [rows]
-    DeviceArray<float> output_product_;  // [rows, pixels]
-    DeviceArray<float> recon_;           // [rows]
+    DeviceArray<float> output_product_;  // [rows, layout.output.out]
+    DeviceArray<float> draw_recon_;      // [rows]
     DeviceArray<float> d_h_[2];          // [rows, widest hidden layer or latent]
+    // Empty where nothing needs them: what the objective makes of the draws.
+    DeviceArray<float> log_ratio_;  // [rows]
+    DeviceArray<float> recon_;      // [examples], as the next
+    DeviceArray<float> kl_;
+    DeviceArray<float> loss_;
+    DeviceArray<float> signal_;
+    DeviceArray<float> decoder_weight_;  // [rows], as the next
+    DeviceArray<float> path_weight_;
+    DeviceArray<float> ratio_weight_;
+    DeviceArray<float> score_weight_;
+    DeviceArray<double> running_mean_;  // one
     DeviceArray<float> partials_;
     DeviceArray<unsigned> tickets_;
     kernels::Scratch scratch_;
