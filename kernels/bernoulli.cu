@@ -18,26 +18,20 @@ struct BernoulliPixel {
 
 }  // namespace
 
-void bernoulli_forward(const float* product, const float* bias, const float* x, int rows, int cols,
-                       float* recon, const Scratch& scratch, cudaStream_t stream) {
-    const auto op =
-        likelihood_op<BernoulliPixel, false>(BernoulliPixel{}, product, bias, x, cols, recon);
-    launch_likelihood("bernoulli_forward", op, rows, cols, scratch, stream);
+void bernoulli_forward(const LikelihoodInput& in, float* recon, const Scratch& scratch,
+                       cudaStream_t stream) {
+    const auto op = likelihood_op<false>(BernoulliPixel{}, in, {}, recon);
+    launch_likelihood("bernoulli_forward", op, in, scratch, stream);
 }
 
-void bernoulli_forward_backward(const float* product, const float* bias, const float* x, int rows,
-                                int cols, float scale, float* recon, float* d_product,
-                                float* d_bias, const Scratch& scratch, cudaStream_t stream) {
-    auto op = likelihood_op<BernoulliPixel, true>(BernoulliPixel{}, product, bias, x, cols, recon);
-    op.scale = scale;
-    op.d_product = d_product;
-    op.d_bias = d_bias;
-    launch_likelihood("bernoulli_forward_backward", op, rows, cols, scratch, stream);
+void bernoulli_forward_backward(const LikelihoodInput& in, const LikelihoodGradient& gradient,
+                                float* recon, const Scratch& scratch, cudaStream_t stream) {
+    const auto op = likelihood_op<true>(BernoulliPixel{}, in, gradient, recon);
+    launch_likelihood("bernoulli_forward_backward", op, in, scratch, stream);
 }
 
-void bernoulli_mean(const float* product, const float* bias, int rows, int cols, float* mean,
-                    cudaStream_t stream) {
-    launch_biased<Sigmoid>("bernoulli_mean", product, bias, rows, cols, mean, stream);
+void bernoulli_mean(const LikelihoodInput& in, float* mean, cudaStream_t stream) {
+    launch_biased<Sigmoid>("bernoulli_mean", in.product, in.bias, in.rows, in.pixels, mean, stream);
 }
 
 }  // namespace vae::kernels

@@ -313,7 +313,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
         add(fmt::format("decoder.{}.h", i), {batch, layout_.decoder[i].out},
             network_.decoder_hidden(i));
     }
-    Buffer<T> outputs(batch * layout_.pixels);
+    Buffer<T> outputs(batch * layout_.output.out);
     network_.outputs(parameters_.data(), batch, outputs.data());
     add(config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean",
         {batch, layout_.pixels}, outputs.data());

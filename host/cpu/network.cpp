@@ -3,9 +3,7 @@
 #include <algorithm>
 
 #include "host/cpu/activation.h"
-#include "host/cpu/bernoulli.h"
 #include "host/cpu/chunks.h"
-#include "host/cpu/gaussian.h"
 #include "host/cpu/matmul.h"
 
 namespace vae::cpu {
@@ -14,6 +12,7 @@ template <class T>
 Network<T>::Network(const ModelConfig& model, const ParameterLayout& layout)
     : model_(model),
       layout_(layout),
+      likelihood_(model, layout),
       encoder_(layout.encoder.size()),
       decoder_(layout.decoder.size()) {}
 
@@ -23,7 +22,7 @@ void Network<T>::reserve(std::size_t rows) {
     capacity_ = 0;
     const Heads& heads = layout_.heads;
     std::size_t widest_input = heads.latent;
-    std::size_t widest_product = std::max(2 * heads.stride, layout_.pixels);
+    std::size_t widest_product = std::max(2 * heads.stride, layout_.output.out);
     const auto reserve_hidden = [&](const std::vector<DenseLayer>& layers,
                                     std::vector<Hidden>& hidden) {
         for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -40,7 +39,7 @@ void Network<T>::reserve(std::size_t rows) {
     for (Buffer<T>* buffer : {&mu_, &logvar_, &epsilon_, &z_}) {
         buffer->reserve(rows * heads.latent);
     }
-    output_product_.reserve(rows * layout_.pixels);
+    output_product_.reserve(rows * layout_.output.out);
     recon_.reserve(rows);
     kl_.reserve(rows);
     d_even_.reserve(rows * widest_input);
@@ -105,32 +104,23 @@ void Network<T>::decode(const T* parameters, std::size_t rows) {
 }
 
 template <class T>
+DecoderOutput<T> Network<T>::output(std::size_t rows) const {
+    return {output_product_.data(), x_.data(), rows};
+}
+
+template <class T>
 void Network<T>::reconstruct(const T* parameters, std::size_t rows) {
-    const T* bias = parameters + layout_.output.bias.offset;
-    const T* product = output_product_.data();
-    if (model_.likelihood == Likelihood::bernoulli) {
-        bernoulli_forward(product, bias, x_.data(), rows, layout_.pixels, recon_.data());
-    } else {
-        gaussian_forward(product, bias, x_.data(), rows, layout_.pixels, model_.sigma,
-                         recon_.data());
-    }
+    likelihood_.recon(output(rows), parameters, recon_.data());
 }
 
 template <class T>
 void Network<T>::mean(const T* parameters, std::size_t rows, T* mean) const {
-    if (model_.likelihood == Likelihood::gaussian) {
-        outputs(parameters, rows, mean);
-        return;
-    }
-    bernoulli_mean(output_product_.data(), parameters + layout_.output.bias.offset, rows,
-                   layout_.pixels, mean);
+    likelihood_.mean(output(rows), parameters, mean);
 }
 
-// The product with its bias, of either likelihood: logits or means.
 template <class T>
 void Network<T>::outputs(const T* parameters, std::size_t rows, T* outputs) const {
-    gaussian_mean(output_product_.data(), parameters + layout_.output.bias.offset, rows,
-                  layout_.pixels, outputs);
+    likelihood_.outputs(output(rows), parameters, outputs);
 }
 
 // The weight's gradient and, if wanted, the input's, in whichever of the two buffers does not hold
@@ -166,19 +156,15 @@ T* Network<T>::backward(const std::vector<DenseLayer>& layers, std::vector<Hidde
 template <class T>
 void Network<T>::backward(const T* parameters, std::size_t rows, double beta, T* gradients) {
     const double scale = 1.0 / static_cast<double>(rows);
-    const DenseLayer& output = layout_.output;
-    const T* bias = parameters + output.bias.offset;
-    T* d_bias = gradients + output.bias.offset;
     T* product = output_product_.data();
-    if (model_.likelihood == Likelihood::bernoulli) {
-        bernoulli_forward_backward(product, bias, x_.data(), rows, layout_.pixels, scale,
-                                   recon_.data(), product, d_bias, partials_.data());
-    } else {
-        gaussian_forward_backward(product, bias, x_.data(), rows, layout_.pixels, model_.sigma,
-                                  scale, recon_.data(), product, d_bias, partials_.data());
-    }
-    T* d_h = dense_backward(output, last_of(decoder_, z_.data()), product, true, parameters, rows,
-                            gradients);
+    likelihood_.recon_and_gradients(output(rows), parameters,
+                                    {.scale = scale,
+                                     .d_product = product,
+                                     .gradients = gradients,
+                                     .partials = partials_.data()},
+                                    recon_.data());
+    T* d_h = dense_backward(layout_.output, last_of(decoder_, z_.data()), product, true, parameters,
+                            rows, gradients);
     const T* d_z =
         backward(layout_.decoder, decoder_, z_.data(), true, parameters, rows, d_h, gradients);
 

@@ -7,6 +7,7 @@
 
 #include "host/config.h"
 #include "host/cpu/buffer.h"
+#include "host/cpu/likelihood.h"
 #include "host/cpu/reparameterize.h"
 #include "host/parameters.h"
 
@@ -32,7 +33,7 @@ class Network {
     void reconstruct(const T* parameters, std::size_t rows);
     // The output layer's product → the likelihood's mean[rows, pixels].
     void mean(const T* parameters, std::size_t rows, T* mean) const;
-    // The output layer's product → logits of a Bernoulli, mean of a Gaussian, [rows, pixels].
+    // The output layer's product → the same with its bias, [rows, layout.output.out].
     void outputs(const T* parameters, std::size_t rows, T* outputs) const;
     // After decode: recon, and the gradients of mean over rows of (recon + beta·kl). Overwrites
     // the products of the heads and of the output layer. Padding of gradients is left as it is,
@@ -62,10 +63,12 @@ class Network {
     T* dense_backward(const DenseLayer& layer, const T* input, const T* d_product,
                       bool input_gradient, const T* parameters, std::size_t rows, T* gradients);
     HeadsView<T> heads(const T* parameters, std::size_t rows) const;
+    DecoderOutput<T> output(std::size_t rows) const;
     const T* last_of(const std::vector<Hidden>& hidden, const T* input) const;
 
     ModelConfig model_;
     ParameterLayout layout_;
+    OutputLikelihood<T> likelihood_;
     std::size_t capacity_ = 0;  // rows
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;

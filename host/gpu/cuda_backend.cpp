@@ -286,8 +286,7 @@ std::vector<float> CudaBackend::decode(std::span<const float> z) {
         network_.z().upload(z.subspan(start * latent, count * latent), stream_);
         network_.decode(static_cast<int>(count));
         network_.output_mean(static_cast<int>(count));
-        network_.output_product().download(std::span(means).subspan(start * pixels, count * pixels),
-                                           stream_);
+        network_.x().download(std::span(means).subspan(start * pixels, count * pixels), stream_);
     }
     return means;
 }

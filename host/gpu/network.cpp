@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "kernels/bernoulli.h"
 #include "kernels/bias_activation.h"
-#include "kernels/gaussian.h"
 
 namespace vae::gpu {
 namespace {
@@ -38,9 +36,9 @@ std::size_t widest_hidden(const ParameterLayout& layout) {
     return result;
 }
 
-// The widest array that a kernel sums over, of hidden layers, heads and output.
+// The widest array that a kernel sums over, of hidden layers and heads.
 std::size_t widest(const ParameterLayout& layout) {
-    return std::max({2 * layout.heads.stride, layout.pixels, widest_hidden(layout)});
+    return std::max(2 * layout.heads.stride, widest_hidden(layout));
 }
 
 }  // namespace
@@ -52,6 +50,7 @@ Network::Network(const ModelConfig& model, const ParameterLayout& layout, int ca
       capacity_(capacity),
       stream_(stream),
       matmul_(stream),
+      likelihood_(model, layout, capacity, stream),
       parameters_(layout.arena_size, "the parameters"),
       gradients_(layout.arena_size, "the gradients"),
       encoder_(allocate(layout.encoder, capacity)),
@@ -61,12 +60,14 @@ Network::Network(const ModelConfig& model, const ParameterLayout& layout, int ca
     heads_product_ = {rows * 2 * layout.heads.stride, "the encoder's heads"};
     z_ = {rows * layout.heads.latent, "the latents"};
     kl_ = {rows, "the KL terms"};
-    output_product_ = {rows * layout.pixels, "the decoder's output"};
+    output_product_ = {rows * layout.output.out, "the decoder's output"};
     recon_ = {rows, "the reconstruction terms"};
     for (DeviceArray<float>& buffer : d_h_) {
         buffer = {rows * widest_hidden(layout), "the gradients of the activations"};
     }
-    const kernels::ScratchSize size = kernels::scratch_size(capacity, width(widest(layout)));
+    kernels::ScratchSize size = kernels::scratch_size(capacity, width(widest(layout)));
+    const kernels::ScratchSize of_output = likelihood_.scratch_size();
+    size = {std::max(size.partials, of_output.partials), std::max(size.tickets, of_output.tickets)};
     partials_ = {size.partials, "the partial sums"};
     tickets_ = {size.tickets, "the partial sums' tickets"};
     scratch_ = {partials_.data(), size.partials, tickets_.data(), size.tickets};
@@ -141,54 +142,20 @@ void Network::decode(int rows) {
                     output_product_.data());
 }
 
+DecoderOutput Network::decoder_output(int rows) const {
+    return {.product = output_product_.data(), .x = x_.data(), .rows = rows};
+}
+
 void Network::reconstruction_loss(int rows) {
-    const float* bias = weight(layout_.output.bias);
-    const int cols = width(layout_.pixels);
-    switch (model_.likelihood) {
-        case Likelihood::bernoulli:
-            kernels::bernoulli_forward(output_product_.data(), bias, x_.data(), rows, cols,
-                                       recon_.data(), scratch_, stream_.get());
-            break;
-        case Likelihood::gaussian:
-            kernels::gaussian_forward(output_product_.data(), bias, x_.data(), rows, cols,
-                                      model_.sigma, recon_.data(), scratch_, stream_.get());
-            break;
-    }
+    likelihood_.recon(decoder_output(rows), parameters_.data(), scratch_, recon_.data());
 }
 
 void Network::output_mean(int rows) {
-    float* product = output_product_.data();
-    const float* bias = weight(layout_.output.bias);
-    const int cols = width(layout_.pixels);
-    switch (model_.likelihood) {
-        case Likelihood::bernoulli:
-            kernels::bernoulli_mean(product, bias, rows, cols, product, stream_.get());
-            break;
-        case Likelihood::gaussian:
-            kernels::gaussian_mean(product, bias, rows, cols, product, stream_.get());
-            break;
-    }
+    likelihood_.mean(decoder_output(rows), parameters_.data(), x_.data());
 }
 
-// recon(), the gradient of the output's product in its place, and that of the output's bias.
-void Network::output_backward(int rows, double scale) {
-    float* product = output_product_.data();
-    const float* bias = weight(layout_.output.bias);
-    float* d_bias = gradient(layout_.output.bias);
-    const int cols = width(layout_.pixels);
-    const auto scale_f = static_cast<float>(scale);
-    switch (model_.likelihood) {
-        case Likelihood::bernoulli:
-            kernels::bernoulli_forward_backward(product, bias, x_.data(), rows, cols, scale_f,
-                                                recon_.data(), product, d_bias, scratch_,
-                                                stream_.get());
-            break;
-        case Likelihood::gaussian:
-            kernels::gaussian_forward_backward(product, bias, x_.data(), rows, cols, model_.sigma,
-                                               scale_f, recon_.data(), product, d_bias, scratch_,
-                                               stream_.get());
-            break;
-    }
+void Network::add_output_bias(int rows) {
+    likelihood_.outputs(decoder_output(rows), parameters_.data(), output_product_.data());
 }
 
 float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
@@ -213,7 +180,10 @@ float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidd
 
 void Network::backward(int rows, const BatchNoise& noise, double scale, double beta) {
     const DenseLayer& output = layout_.output;
-    output_backward(rows, scale);
+    likelihood_.recon_and_gradients(
+        decoder_output(rows), parameters_.data(),
+        {.scale = scale, .d_product = output_product_.data(), .gradients = gradients_.data()},
+        scratch_, recon_.data());
     const float* d_product = output_product_.data();
     matmul_.backward_weight(d_product, output_input(), rows, width(output.in), width(output.out),
                             gradient(output.weight));

@@ -7,6 +7,7 @@
 
 #include "host/config.h"
 #include "host/gpu/device_array.h"
+#include "host/gpu/likelihood.h"
 #include "host/gpu/matmul.h"
 #include "host/parameters.h"
 #include "kernels/noise.h"
@@ -42,8 +43,10 @@ class Network {
     void decode(int rows);
     // recon() of output_product() and x().
     void reconstruction_loss(int rows);
-    // output_product() becomes the likelihood's mean.
+    // x() becomes the likelihood's mean of output_product().
     void output_mean(int rows);
+    // output_product() gets its bias.
+    void add_output_bias(int rows);
     // After encode and decode: recon(), and the gradients of
     // Σ over rows of scale·(recon + beta·kl). Destroys output_product().
     void backward(int rows, const BatchNoise& noise, double scale, double beta);
@@ -74,7 +77,7 @@ class Network {
     // (and null returned) unless wanted. Both live in d_h_.
     float* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                     const float* x, float* d_h, int rows, bool want_input);
-    void output_backward(int rows, double scale);
+    DecoderOutput decoder_output(int rows) const;
     kernels::HeadsView heads_view(int rows) const;
     // The one of the two d_h_ buffers that `in_use` is not.
     float* other_d_h(const float* in_use);
@@ -88,6 +91,7 @@ class Network {
     const int capacity_;
     const Stream& stream_;
     Matmul matmul_;
+    OutputLikelihood likelihood_;
 
     DeviceArray<float> parameters_;
     DeviceArray<float> gradients_;
@@ -97,7 +101,7 @@ class Network {
     DeviceArray<float> heads_product_;   // [rows, 2·stride]
     DeviceArray<float> z_;               // [rows, latent]
     DeviceArray<float> kl_;              // [rows]
-    DeviceArray<float> output_product_;  // [rows, pixels]
+    DeviceArray<float> output_product_;  // [rows, layout.output.out]
     DeviceArray<float> recon_;           // [rows]
     DeviceArray<float> d_h_[2];          // [rows, widest hidden layer or latent]
     DeviceArray<float> partials_;

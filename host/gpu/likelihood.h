@@ -1,0 +1,62 @@
+// The decoder's output layer as p(x|z) on the device: which likelihood the settings ask for, and
+// where its parameters are.
+#pragma once
+
+#include "host/config.h"
+#include "host/gpu/device_array.h"
+#include "host/parameters.h"
+#include "kernels/likelihood.h"
+#include "kernels/scratch.h"
+
+namespace vae::gpu {
+
+// The output layer's product and the data, on the device; row r is of example r / samples.
+struct DecoderOutput {
+    const float* product = nullptr;  // [rows, layout.output.out], without the bias
+    const float* x = nullptr;        // [rows / samples, pixels]
+    int rows = 0;
+    int samples = 1;
+};
+
+// Where the gradients of Σ_r scale·row_weight[r]·recon[r] go.
+struct OutputGradient {
+    double scale = 1;
+    const float* row_weight = nullptr;  // [rows] on the device; null: all 1
+    float* d_product = nullptr;         // [rows, layout.output.out]; may be the product
+    float* gradients = nullptr;         // an arena of the layout, on the device
+};
+
+// Everything is queued on the stream. Parameters are an arena of the layout, on the device.
+class OutputLikelihood {
+  public:
+    OutputLikelihood(const ModelConfig& model, const ParameterLayout& layout, int capacity,
+                     const Stream& stream);
+
+    // What its kernels need for up to `capacity` rows.
+    kernels::ScratchSize scratch_size() const;
+
+    // recon[r] = −log p(x | row r), as in evaluation.
+    void recon(const DecoderOutput& output, const float* parameters,
+               const kernels::Scratch& scratch, float* recon);
+    // recon as in training, and the gradients of the product and of all parameters of the layer
+    // but its weight.
+    void recon_and_gradients(const DecoderOutput& output, const float* parameters,
+                             const OutputGradient& gradient, const kernels::Scratch& scratch,
+                             float* recon);
+    // The mean of p(x|z), [rows, pixels]; it does not overlap the product. x is not used.
+    void mean(const DecoderOutput& output, const float* parameters, float* mean);
+    // The product with its bias, [rows, layout.output.out], which may be the product. x is not
+    // used.
+    void outputs(const DecoderOutput& output, const float* parameters, float* outputs);
+
+  private:
+    kernels::LikelihoodInput input_of(const DecoderOutput& output, const float* parameters) const;
+
+    const ModelConfig model_;
+    const int pixels_;
+    const DenseLayer layer_;
+    const int capacity_;
+    const Stream& stream_;
+};
+
+}  // namespace vae::gpu
