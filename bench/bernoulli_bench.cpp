@@ -1,6 +1,6 @@
 #include "kernels/bernoulli.h"
 
-#include "bench/gpu_fixture.h"
+#include "bench/likelihood_input.h"
 
 namespace vae::bench {
 namespace {
@@ -13,8 +13,8 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward)(benchmark::State& state) {
     const DeviceBuffer<float> recon(extent.height());
     const ScratchBuffer scratch(extent.rows, extent.cols);
     measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::bernoulli_forward(product.data(), bias.data(), x.data(), extent.rows, extent.cols,
-                                   recon.data(), scratch.get(), stream);
+        kernels::bernoulli_forward(input(product, bias, x, extent), recon.data(), scratch.get(),
+                                   stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward)->Apply(batch_sizes);
@@ -28,11 +28,12 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward)(benchmark::State& state
     const DeviceBuffer<float> d_product(extent.size());
     const DeviceBuffer<float> d_bias(extent.width());
     const ScratchBuffer scratch(extent.rows, extent.cols);
-    const float scale = 1.0f / static_cast<float>(extent.rows);
+    const kernels::LikelihoodGradient gradient = {.scale = 1.0f / static_cast<float>(extent.rows),
+                                                  .d_product = d_product.data(),
+                                                  .d_bias = d_bias.data()};
     measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::bernoulli_forward_backward(product.data(), bias.data(), x.data(), extent.rows,
-                                            extent.cols, scale, recon.data(), d_product.data(),
-                                            d_bias.data(), scratch.get(), stream);
+        kernels::bernoulli_forward_backward(input(product, bias, x, extent), gradient, recon.data(),
+                                            scratch.get(), stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward_backward)->Apply(batch_sizes);
@@ -43,8 +44,8 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_mean)(benchmark::State& state) {
     const auto bias = random_buffer(extent.width());
     const DeviceBuffer<float> mean(extent.size());
     measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::bernoulli_mean(product.data(), bias.data(), extent.rows, extent.cols, mean.data(),
-                                stream);
+        kernels::bernoulli_mean({product.data(), bias.data(), nullptr, extent.rows, extent.cols},
+                                mean.data(), stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_mean)->Apply(batch_sizes);

@@ -1,6 +1,6 @@
 #include "kernels/gaussian.h"
 
-#include "bench/gpu_fixture.h"
+#include "bench/likelihood_input.h"
 
 namespace vae::bench {
 namespace {
@@ -15,8 +15,8 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_forward)(benchmark::State& state) {
     const DeviceBuffer<float> recon(extent.height());
     const ScratchBuffer scratch(extent.rows, extent.cols);
     measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::gaussian_forward(product.data(), bias.data(), x.data(), extent.rows, extent.cols,
-                                  kSigma, recon.data(), scratch.get(), stream);
+        kernels::gaussian_forward(input(product, bias, x, extent), kSigma, recon.data(),
+                                  scratch.get(), stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, gaussian_forward)->Apply(batch_sizes);
@@ -30,26 +30,27 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward)(benchmark::State& state)
     const DeviceBuffer<float> d_product(extent.size());
     const DeviceBuffer<float> d_bias(extent.width());
     const ScratchBuffer scratch(extent.rows, extent.cols);
-    const float scale = 1.0f / static_cast<float>(extent.rows);
+    const kernels::LikelihoodGradient gradient = {.scale = 1.0f / static_cast<float>(extent.rows),
+                                                  .d_product = d_product.data(),
+                                                  .d_bias = d_bias.data()};
     measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::gaussian_forward_backward(product.data(), bias.data(), x.data(), extent.rows,
-                                           extent.cols, kSigma, scale, recon.data(),
-                                           d_product.data(), d_bias.data(), scratch.get(), stream);
+        kernels::gaussian_forward_backward(input(product, bias, x, extent), kSigma, gradient,
+                                           recon.data(), scratch.get(), stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, gaussian_forward_backward)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, gaussian_mean)(benchmark::State& state) {
+BENCHMARK_DEFINE_F(GpuBench, add_bias)(benchmark::State& state) {
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
     const auto bias = random_buffer(extent.width());
     const DeviceBuffer<float> mean(extent.size());
     measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::gaussian_mean(product.data(), bias.data(), extent.rows, extent.cols, mean.data(),
-                               stream);
+        kernels::add_bias(product.data(), bias.data(), extent.rows, extent.cols, mean.data(),
+                          stream);
     });
 }
-BENCHMARK_REGISTER_F(GpuBench, gaussian_mean)->Apply(batch_sizes);
+BENCHMARK_REGISTER_F(GpuBench, add_bias)->Apply(batch_sizes);
 
 }  // namespace
 }  // namespace vae::bench

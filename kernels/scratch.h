@@ -21,8 +21,9 @@ struct ScratchSize {
     std::size_t tickets = 0;
 };
 
-// What any kernel of this folder needs for an array of rows × cols. Monotone in both, so that the
-// size of the largest array serves all. Throws std::invalid_argument if one is negative.
-ScratchSize scratch_size(int rows, int cols);
+// What any kernel of kernels/tile.cuh needs for an array of rows × cols with so many sums of each
+// column. Monotone in all, so that the size of the largest array serves all. Throws
+// std::invalid_argument if one is negative.
+ScratchSize scratch_size(int rows, int cols, int column_sums = 1);
 
 }  // namespace vae::kernels

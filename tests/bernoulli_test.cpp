@@ -10,67 +10,53 @@
 namespace vae::test {
 namespace {
 
-// The loss has an exponential and a log1p of 1 to 2 units each (up to 8 roundings), a product and
-// two sums; its terms cancel when the pixel is likely, so errors are relative to the terms.
-constexpr double kLossRoundings = 11;
-
-Sum pixel_loss(double l, double x) {
+Sum pixel_loss(const PixelOutputs& outputs, double x) {
+    const double l = outputs[0];
     const double ramp = std::max(l, 0.0);
     const double tail = std::log1p(std::exp(-std::abs(l)));
     return {ramp - l * x + tail, ramp + std::abs(l * x) + tail};
 }
 
-Bound pixel_gradient(double l, double x) {
-    const double s = sigmoid(l);
-    return {s - x, kEpsilon * (8 * s + std::abs(s - x))};
+std::array<Bound, 2> pixel_gradients(const PixelOutputs& outputs, double x) {
+    const double s = sigmoid(outputs[0]);
+    return {Bound{s - x, kEpsilon * (8 * s + std::abs(s - x))}};
 }
 
-const PixelReference kReference = {pixel_loss, pixel_gradient};
+// The loss has an exponential and a log1p of 1 to 2 units each (up to 8 roundings), a product and
+// two sums; its terms cancel when the pixel is likely, so errors are relative to the terms.
+const PixelReference kReference = {
+    .loss_roundings = 11, .loss = pixel_loss, .gradients = pixel_gradients};
 
-const Launchers kLaunchers = {
-    [](const float* product, const float* bias, const float* x, const Shape& shape, float* recon,
-       const kernels::Scratch& scratch, cudaStream_t stream) {
-        kernels::bernoulli_forward(product, bias, x, shape.rows, shape.cols, recon, scratch,
-                                   stream);
-    },
-    [](const float* product, const float* bias, const float* x, const Shape& shape, float scale,
-       float* recon, float* d_product, float* d_bias, const kernels::Scratch& scratch,
-       cudaStream_t stream) {
-        kernels::bernoulli_forward_backward(product, bias, x, shape.rows, shape.cols, scale, recon,
-                                            d_product, d_bias, scratch, stream);
-    }};
+const Launchers kLaunchers = {kernels::bernoulli_forward, kernels::bernoulli_forward_backward};
 
 using Bernoulli = LikelihoodTest;
 
 TEST_F(Bernoulli, EveryRaggedSize) {
-    for (const Shape& shape : ragged_shapes()) {
-        check(kLaunchers, kReference, kLossRoundings, shape);
-    }
+    check_every_size(kLaunchers, kReference);
 }
 
 TEST_F(Bernoulli, LargeSizes) {
-    for (const Shape& shape : large_shapes()) {
-        check(kLaunchers, kReference, kLossRoundings, shape);
-    }
-}
-
-TEST_F(Bernoulli, SeveralRowsAWarpInSeveralColumnsOfTiles) {
-    for (const Shape& shape : {kTwoRowsAWarp, kTwoRowsAWarpWide, kEightRowsAWarp}) {
-        check(kLaunchers, kReference, kLossRoundings, shape);
-    }
+    check_large_sizes(kLaunchers, kReference);
 }
 
 TEST_F(Bernoulli, UnalignedArrays) {
-    check(kLaunchers, kReference, kLossRoundings, {33, 128}, 3);
+    check(kLaunchers, kReference, {33, 128}, 3);
+}
+
+TEST_F(Bernoulli, SamplesAndRowWeights) {
+    check_samples_and_weights(kLaunchers, kReference);
 }
 
 TEST_F(Bernoulli, InPlaceAndRepeatsBitForBit) {
-    check_in_place_and_repeats(kLaunchers, {301, 260});
-    check_in_place_and_repeats(kLaunchers, {33, 101});
+    check_in_place_and_repeats(kLaunchers, kReference);
 }
 
 TEST_F(Bernoulli, NanComesThrough) {
-    check_nan(kLaunchers);
+    check_nan(kLaunchers, kReference);
+}
+
+TEST_F(Bernoulli, BadRequestsThrow) {
+    check_bad_requests(kLaunchers);
 }
 
 // A sure and right pixel costs nothing, a sure and wrong one its logit; nothing overflows.
@@ -82,8 +68,8 @@ TEST_F(Bernoulli, ExtremeLogits) {
     auto d_product = output(6);
     auto d_bias = output(1);
     DeviceScratch scratch(stream(), 6, 1);
-    kernels::bernoulli_forward_backward(product.data(), bias.data(), x.data(), 6, 1, 1.0f,
-                                        recon.data(), d_product.data(), d_bias.data(),
+    kernels::bernoulli_forward_backward({product.data(), bias.data(), x.data(), 6, 1},
+                                        {1, nullptr, d_product.data(), d_bias.data()}, recon.data(),
                                         scratch.get(), stream().get());
     EXPECT_EQ(recon.download(), (std::vector<float>{0, 200, 0, 200, 0, 0}));
     const std::vector<float> d = d_product.download();
@@ -94,37 +80,20 @@ TEST_F(Bernoulli, ExtremeLogits) {
 TEST_F(Bernoulli, Mean) {
     for (const Shape& shape : ragged_shapes()) {
         SCOPED_TRACE(testing::Message() << shape);
-        const LikelihoodInputs in(shape);
+        const LikelihoodInputs in(shape, kReference);
         auto product = upload(in.product);
         auto bias = upload(in.bias);
-        kernels::bernoulli_mean(product.data(), bias.data(), shape.rows, shape.cols, product.data(),
-                                stream().get());
+        kernels::bernoulli_mean({product.data(), bias.data(), nullptr, shape.rows, shape.cols},
+                                product.data(), stream().get());
         // An exponential, a sum and a quotient.
         expect_close(product.download(),
                      each(shape,
                           [&](auto r, auto c) {
-                              const double s = sigmoid(in.pre(r, c));
+                              const double s = sigmoid(in.pre(r, c)[0]);
                               return Bound{s, 8 * kEpsilon * s};
                           }),
                      "mean");
     }
-}
-
-TEST_F(Bernoulli, BadRequestsThrow) {
-    auto array = output(64);
-    DeviceScratch scratch(stream(), 8, 8);
-    const auto forward = [&](int rows, int cols, const kernels::Scratch& memory) {
-        kernels::bernoulli_forward(array.data(), array.data(), array.data(), rows, cols,
-                                   array.data(), memory, stream().get());
-    };
-    EXPECT_THROW(forward(-1, 8, scratch.get()), std::invalid_argument);
-    EXPECT_THROW(forward(8, -1, scratch.get()), std::invalid_argument);
-    kernels::Scratch small = scratch.get();
-    --small.partials_size;
-    EXPECT_THROW(forward(8, 8, small), std::invalid_argument);
-    small = scratch.get();
-    --small.tickets_size;
-    EXPECT_THROW(forward(8, 8, small), std::invalid_argument);
 }
 
 }  // namespace

@@ -129,8 +129,8 @@ class DeviceArray {
 // destruction that tickets are zero again.
 class DeviceScratch {
   public:
-    DeviceScratch(const TestStream& stream, int rows, int cols)
-        : size_(kernels::scratch_size(rows, cols)),
+    DeviceScratch(const TestStream& stream, int rows, int cols, int column_arrays = 1)
+        : size_(kernels::scratch_size(rows, cols, column_arrays)),
           partials_(stream, size_.partials),
           tickets_(stream, std::vector<unsigned>(size_.tickets, 0)) {}
     ~DeviceScratch() {

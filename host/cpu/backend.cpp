@@ -341,7 +341,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
         add_draws(fmt::format("decoder.{}.h", i), layout_.decoder[i].out,
                   network_.decoder_hidden(i));
     }
-    Buffer<T> outputs(batch * samples * layout_.pixels);
+    Buffer<T> outputs(batch * samples * layout_.output.out);
     network_.outputs(parameters_.data(), batch * samples, outputs.data());
     add_draws(config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean", layout_.pixels,
               outputs.data());

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "host/cpu/pixel_loops.h"
 #include "host/cpu/scalar_math.h"
 
 namespace vae::cpu {

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "host/cpu/pixel_loops.h"
+
 namespace vae::cpu {
 namespace {
 

@@ -1,0 +1,156 @@
+// The likelihoods of host/cpu in float against their formulas in double, row by row, at sizes
+// around the vector widths, with several samples of an example and weights of rows.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numbers>
+#include <vector>
+
+#include "host/cpu/bernoulli.h"
+#include "host/cpu/chunks.h"
+#include "host/cpu/gaussian.h"
+#include "host/noise.h"
+
+namespace vae::cpu {
+namespace {
+
+constexpr float kGuard = 12345.0F;
+const float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr std::size_t kRows = 2 * kChunkRows - 4;  // a whole chunk and a ragged one
+constexpr double kScale = .25;
+// Of numbers of order one: a few roundings and the 4 ulp of the vector functions.
+constexpr double kUlps = 1e-6;
+
+std::vector<float> random_array(std::size_t size, std::uint32_t which, float scale = 1) {
+    std::vector<float> values(size);
+    fill_normal({3, Purpose::synthetic_data, 0, which, 0}, std::span(values));
+    for (float& value : values) value *= scale;
+    return values;
+}
+
+// To be overwritten, with a guard behind it.
+std::vector<float> poisoned(std::size_t size) {
+    std::vector<float> values(size, kNan);
+    values.push_back(kGuard);
+    return values;
+}
+
+// What a likelihood is for one pixel with so many outputs, in double.
+struct Reference {
+    std::size_t outputs = 1;
+    std::function<double(const double* m, double x)> loss;
+    std::function<double(float u)> value;  // from a uniform to the support
+};
+
+struct Functions {
+    std::function<void(const LikelihoodInput<float>&, float*)> forward;
+    std::function<void(const LikelihoodInput<float>&, const LikelihoodGradient<float>&, float*)>
+        forward_backward;
+};
+
+struct Size {
+    std::size_t pixels;
+    std::size_t samples;
+};
+
+class CpuLikelihood : public testing::TestWithParam<Size> {
+  protected:
+    void check(const Functions& functions, const Reference& reference);
+};
+
+void CpuLikelihood::check(const Functions& functions, const Reference& reference) {
+    const auto [pixels, samples] = GetParam();
+    const std::size_t outputs = pixels * reference.outputs;
+    const auto product = random_array(kRows * outputs, 1, 2);
+    const auto bias = random_array(outputs, 2);
+    std::vector<float> x(kRows / samples * pixels);
+    std::vector<float> weights(kRows);
+    fill_uniform({4, Purpose::synthetic_data, 0, 0, 0}, x);
+    fill_uniform({4, Purpose::synthetic_data, 0, 1, 0}, weights);
+    for (float& value : x) value = static_cast<float>(reference.value(value));
+    auto only = poisoned(kRows);
+    auto recon = poisoned(kRows);
+    auto d_product = product;  // in place
+    d_product.push_back(kGuard);
+    auto d_bias = poisoned(outputs);
+    auto partials = poisoned(chunk_count(kRows) * outputs);
+    functions.forward({product.data(), bias.data(), x.data(), kRows, pixels, samples}, only.data());
+    functions.forward_backward(
+        {d_product.data(), bias.data(), x.data(), kRows, pixels, samples},
+        {kScale, weights.data(), d_product.data(), d_bias.data(), partials.data()}, recon.data());
+    for (const auto* array : {&only, &recon, &d_product, &d_bias, &partials}) {
+        EXPECT_EQ(array->back(), kGuard);
+    }
+    std::vector<double> sums(outputs, 0.0);
+    for (std::size_t r = 0; r < kRows; ++r) {
+        double expected = 0;
+        double magnitude = 1;
+        for (std::size_t c = 0; c < pixels; ++c) {
+            std::vector<double> m;
+            for (std::size_t k = 0; k < reference.outputs; ++k) {
+                const std::size_t column = k * pixels + c;
+                m.push_back(static_cast<double>(product[r * outputs + column] + bias[column]));
+            }
+            const auto value = static_cast<double>(x[r / samples * pixels + c]);
+            const double loss = reference.loss(m.data(), value);
+            expected += loss;
+            magnitude += std::abs(loss);
+            for (std::size_t k = 0; k < reference.outputs; ++k) {
+                const std::size_t column = k * pixels + c;
+                // A central difference in double: h² = 1e-10, 1e-16/h = 1e-11, of the loss.
+                const auto at = [&](double step) {
+                    std::vector<double> moved = m;
+                    moved[k] += step;
+                    return reference.loss(moved.data(), value);
+                };
+                const double slope = (at(1e-5) - at(-1e-5)) / 2e-5;
+                const double wanted = kScale * static_cast<double>(weights[r]) * slope;
+                const auto d = static_cast<double>(d_product[r * outputs + column]);
+                EXPECT_NEAR(d, wanted, kUlps * (1 + std::abs(wanted) + 1e-3 * std::abs(loss)));
+                sums[column] += d;
+            }
+        }
+        EXPECT_NEAR(static_cast<double>(recon[r]), expected, kUlps * magnitude) << r;
+        EXPECT_NEAR(static_cast<double>(only[r]), expected, kUlps * magnitude) << r;
+    }
+    for (std::size_t c = 0; c < outputs; ++c) {
+        EXPECT_NEAR(static_cast<double>(d_bias[c]), sums[c], kUlps * (kRows + std::abs(sums[c])));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, CpuLikelihood,
+                         testing::Values(Size{0, 1}, Size{1, 1}, Size{7, 1}, Size{8, 1}, Size{9, 1},
+                                         Size{15, 1}, Size{16, 1}, Size{17, 1}, Size{31, 1},
+                                         Size{33, 1}, Size{513, 1}, Size{1, 2}, Size{33, 3},
+                                         Size{16, 12}));
+
+TEST_P(CpuLikelihood, Bernoulli) {
+    check({bernoulli_forward<float>, bernoulli_forward_backward<float>},
+          {.loss =
+               [](const double* m, double x) {
+                   const double p = 1 / (1 + std::exp(-m[0]));
+                   return -x * std::log(p) - (1 - x) * std::log1p(-p);
+               },
+           .value = [](float u) { return u; }});
+}
+
+TEST_P(CpuLikelihood, GaussianWithFixedSigma) {
+    constexpr double kSigma = .6;
+    check({[](const auto& in, float* recon) { gaussian_forward(in, kSigma, recon); },
+           [](const auto& in, const auto& gradient, float* recon) {
+               gaussian_forward_backward(in, kSigma, gradient, recon);
+           }},
+          {.loss =
+               [](const double* m, double x) {
+                   const double density =
+                       std::exp(-(x - m[0]) * (x - m[0]) / (2 * kSigma * kSigma)) /
+                       (kSigma * std::sqrt(2 * std::numbers::pi));
+                   return -std::log(density);
+               },
+           .value = [](float u) { return 2 * u - 1; }});
+}
+
+}  // namespace
+}  // namespace vae::cpu
