@@ -31,6 +31,7 @@ Checkpoint small_checkpoint() {
     checkpoint.state.adam_m = initial_parameters(layout, Initialization::pytorch, 2);
     checkpoint.state.adam_v = initial_parameters(layout, Initialization::pytorch, 3);
     checkpoint.state.step = (std::uint64_t{1} << 32) - 1;
+    checkpoint.state.running_mean = -2.0 / 3;
     checkpoint.epoch_totals = {.recon = 1.0 / 3, .kl = 1e-300, .loss = 7, .examples = 11};
     checkpoint.epoch_seconds = 0.1;
     return checkpoint;
@@ -59,6 +60,7 @@ TEST(Checkpoint, IsReadBackExactly) {
     EXPECT_EQ(loaded.shape, saved.shape);
     EXPECT_EQ(loaded.train_examples, saved.train_examples);
     EXPECT_EQ(loaded.state.step, saved.state.step);
+    EXPECT_EQ(loaded.state.running_mean, saved.state.running_mean);
     EXPECT_EQ(loaded.state.parameters, saved.state.parameters);
     EXPECT_EQ(loaded.state.adam_m, saved.state.adam_m);
     EXPECT_EQ(loaded.state.adam_v, saved.state.adam_v);

@@ -30,6 +30,8 @@ Config unusual_config() {
     config.model.logvar_min = -7.25;
     config.model.logvar_max = 1;
     config.model.initialization = Initialization::he;
+    config.objective = {Bound::elbo, KlTerm::sampled, 3, EncoderGradient::score,
+                        Baseline::leave_one_out};
     config.train.seed = std::numeric_limits<std::int64_t>::max();
     config.train.epochs = 3;
     config.train.steps = 17;
@@ -56,12 +58,28 @@ std::string error_of_set(const std::string& assignment) {
 
 TEST(ConfigFile, EverySettingIsReadBackAsWritten) {
     const Config config = unusual_config();
-    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size());
+    // All but the bound: the score function is for the default one.
+    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size() - 1);
     const Config back = from_toml(to_toml(config), "config.toml");
     EXPECT_EQ(differing_settings(config, back), std::vector<std::string>());
     EXPECT_EQ(back.data.source, config.data.source);
     EXPECT_EQ(back.train.learning_rate, config.train.learning_rate);
     EXPECT_EQ(back.model.encoder_hidden, config.model.encoder_hidden);
+}
+
+TEST(ConfigFile, ObjectivesThatContradictThemselvesAreRefused) {
+    const auto error = [](const std::string& settings) {
+        return error_of("[objective]\n" + settings);
+    };
+    EXPECT_TRUE(contains(error("gradient = \"dreg\""), "set objective.bound = \"iwae\""));
+    EXPECT_TRUE(contains(error("gradient = \"score\"\nbound = \"iwae\""), "is for the ELBO"));
+    EXPECT_TRUE(contains(error("baseline = \"running-mean\""), "is for the score function"));
+    EXPECT_TRUE(contains(error("gradient = \"score\"\nbaseline = \"leave-one-out\""),
+                         "needs objective.samples of at least 2"));
+    EXPECT_TRUE(contains(error("samples = 0"), "objective.samples must be an integer from 1"));
+    const auto iwae = from_toml("[objective]\nbound = \"iwae\"\ngradient = \"dreg\"", "c");
+    EXPECT_EQ(iwae.objective.bound, Bound::iwae);
+    EXPECT_EQ(iwae.objective.gradient, EncoderGradient::dreg);
 }
 
 TEST(ConfigFile, NothingGivenIsTheDefault) {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <ostream>
 #include <stdexcept>
@@ -31,6 +32,7 @@ struct Case {
     Binarize binarize = Binarize::none;
     bool bytes = true;
     double beta = 1;
+    ObjectiveConfig objective = {};
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -49,6 +51,7 @@ Config config_of(const Case& c) {
     // Narrow enough for some log-variances to be clamped.
     config.model.logvar_min = -0.2;
     config.model.logvar_max = 0.25;
+    config.objective = c.objective;
     config.train.batch = c.batch;
     config.train.seed = 77;
     return config;
@@ -140,6 +143,9 @@ TEST_P(CudaBackendTest, ParametersAfterTwentyStepsMatchTheReference) {
     const TrainingState our_state = cuda->state();
     const TrainingState reference_state = cpu->state();
     EXPECT_EQ(our_state.step, 20U);
+    EXPECT_NEAR(our_state.running_mean, reference_state.running_mean,
+                kGate * std::abs(reference_state.running_mean));
+    EXPECT_EQ(our_state.running_mean != 0, GetParam().objective.baseline == Baseline::running_mean);
     EXPECT_LE(test::relative_l2(widen(our_state.adam_m), widen(reference_state.adam_m)), kGate);
     EXPECT_LE(test::relative_l2(widen(our_state.adam_v), widen(reference_state.adam_v)), kGate);
     const LossTotals a = cuda->take_totals();
@@ -217,6 +223,7 @@ TEST_P(CudaBackendTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
     EXPECT_EQ(parts.parameters, whole.parameters);
     EXPECT_EQ(parts.adam_m, whole.adam_m);
     EXPECT_EQ(parts.adam_v, whole.adam_v);
+    EXPECT_EQ(parts.running_mean, whole.running_mean);
     LossTotals sum = other.take_totals();
     sum += resumed.take_totals();
     EXPECT_DOUBLE_EQ(sum.loss, totals.loss);
@@ -290,7 +297,54 @@ INSTANTIATE_TEST_SUITE_P(
                          .activation = Activation::tanh,
                          .pixels = 1,
                          .batch = 101,
-                         .beta = 0}),
+                         .beta = 0},
+                    Case{.name = "elbo_draws",
+                         .encoder = {40},
+                         .latent = 5,
+                         .decoder = {40},
+                         .objective = {.samples = 3}},
+                    Case{.name = "elbo_sampled_gaussian",
+                         .encoder = {31},
+                         .latent = 6,
+                         .decoder = {17},
+                         .activation = Activation::tanh,
+                         .likelihood = Likelihood::gaussian,
+                         .beta = 0.5,
+                         .objective = {.kl = KlTerm::sampled}},
+                    Case{.name = "iwae",
+                         .encoder = {33},
+                         .latent = 7,
+                         .decoder = {29, 13},
+                         .activation = Activation::tanh,
+                         .batch = 11,
+                         .binarize = Binarize::dynamic,
+                         .objective = {.bound = Bound::iwae, .samples = 33}},
+                    Case{.name = "dreg",
+                         .encoder = {},
+                         .latent = 8,
+                         .decoder = {24},
+                         .activation = Activation::softplus,
+                         .beta = 0.7,
+                         .objective = {.bound = Bound::iwae,
+                                       .kl = KlTerm::sampled,
+                                       .samples = 5,
+                                       .gradient = EncoderGradient::dreg}},
+                    Case{.name = "score_leave_one_out",
+                         .encoder = {20},
+                         .latent = 3,
+                         .decoder = {},
+                         .objective = {.samples = 4,
+                                       .gradient = EncoderGradient::score,
+                                       .baseline = Baseline::leave_one_out}},
+                    Case{.name = "score_running_mean",
+                         .encoder = {20},
+                         .latent = 3,
+                         .decoder = {20},
+                         .activation = Activation::silu,
+                         .objective = {.kl = KlTerm::sampled,
+                                       .samples = 2,
+                                       .gradient = EncoderGradient::score,
+                                       .baseline = Baseline::running_mean}}),
     [](const auto& tested) { return tested.param.name; });
 
 }  // namespace

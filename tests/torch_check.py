@@ -75,9 +75,10 @@ def read_safetensors(path):
 class Network(torch.nn.Module):
     """The autoencoder of the dump's configuration, as one would write it in torch."""
 
-    def __init__(self, model, pixels):
+    def __init__(self, model, objective, pixels):
         super().__init__()
         self.model = model
+        self.objective = objective
         self.activation = ACTIVATIONS[model["activation"]]
         widths = [pixels, *model["encoder_hidden"]]
         self.encoder = torch.nn.ModuleDict(self.chain(widths))
@@ -104,16 +105,36 @@ class Network(torch.nn.Module):
         return h
 
     def forward(self, x, epsilon, beta):
-        """All values of one step by their name in the dump."""
+        """All values of one step by their name in the dump, and what is differentiated."""
         values = {}
         h = self.hidden(self.encoder, "encoder", x, values)
         mu = self.encoder["mu"](h)
         bounds = self.model["logvar_min"], self.model["logvar_max"]
         logvar = torch.clamp(self.encoder["logvar"](h), *bounds)
+        values |= {"mu": mu, "logvar": logvar}
+        closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)).sum(1)
+        if epsilon.dim() == 3:  # [examples, draws, latent]
+            x, mu, logvar = x[:, None], mu[:, None], logvar[:, None]
         posterior = Normal(mu, torch.exp(0.5 * logvar))
         z = mu + posterior.scale * epsilon
+        values["z"] = z
+        if self.objective["gradient"] == "score":
+            z = z.detach()
+        if self.objective["gradient"] == "dreg":
+            # The path derivative alone, each draw's by its weight once more (Tucker et al. 2019).
+            posterior = Normal(mu.detach(), posterior.scale.detach())
+            z.register_hook(lambda d_z: d_z * self.dreg_weights[..., None])
+        recon = self.recon(z, x, values)
+        ratio = (posterior.log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(-1)
+        if epsilon.dim() == 2:
+            recon, ratio = recon[:, None], ratio[:, None]
+        return values, self.losses(recon, ratio, closed_kl, posterior.log_prob(z).sum(-1), beta)
+
+    def recon(self, z, x, values):
+        """−log p(x|z) of each draw."""
         h = self.hidden(self.decoder, "decoder", z, values)
         output = self.decoder["out"](h)
+        x = x.expand_as(output)
         if self.model["likelihood"] == "bernoulli":
             values["logits"] = output
             # Without validation log_prob also takes grey pixels, as soft targets.
@@ -121,12 +142,34 @@ class Network(torch.nn.Module):
         else:
             values["mean"] = output
             log_p = Normal(output, self.model["sigma"]).log_prob(x)
-        recon = -log_p.sum(dim=1)
-        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1)
-        loss = (recon + beta * kl).mean()
-        return values | {
-            "mu": mu, "logvar": logvar, "z": z, "recon": recon, "kl": kl, "loss": loss
+        return -log_p.sum(dim=-1)
+
+    def losses(self, recon, ratio, closed_kl, log_q, beta):
+        """recon.draws, log_ratio, recon, kl, loss, and the surrogate whose gradient is wanted, from
+        [examples, draws]."""
+        is_sampled = self.objective["kl"] == "sampled"
+        kl = ratio.mean(1) if is_sampled else closed_kl
+        values = {
+            "recon.draws": recon, "log_ratio": ratio, "recon": recon.mean(1), "kl": kl,
         }
+        log_w = -recon - beta * ratio
+        if self.objective["bound"] == "iwae":
+            loss = (math.log(log_w.shape[1]) - torch.logsumexp(log_w, 1)).mean()
+            self.dreg_weights = torch.softmax(log_w, 1).detach()
+            return values | {"loss": loss, "surrogate": loss}
+        loss = (recon.mean(1) + beta * kl).mean()
+        surrogate = loss
+        if self.objective["gradient"] == "score":
+            signal = (-log_w if is_sampled else recon).detach()
+            if self.objective["baseline"] == "leave-one-out":
+                others = (signal.sum(1, keepdim=True) - signal) / (signal.shape[1] - 1)
+                signal = signal - others
+            # z does not move with the encoder here. The KL term's own part, if it is sampled, is
+            # the score of its draws, whose mean is zero: it is left out.
+            surrogate = (recon.mean(1) + (signal * log_q.view_as(signal)).mean(1)).mean()
+            if not is_sampled:
+                surrogate = surrogate + beta * closed_kl.mean()
+        return values | {"loss": loss, "surrogate": surrogate}
 
 
 def given(tensors, name):
@@ -138,6 +181,11 @@ def given(tensors, name):
     return torch.tensor(tensors[name], dtype=torch.float64)
 
 
+def uses_ratio(objective):
+    """Whether log q(z|x) − log p(z) of the draws is part of the loss."""
+    return objective["bound"] == "iwae" or objective["kl"] == "sampled"
+
+
 def recompute(metadata, tensors):
     """{name: array in double} of everything that torch can say about the dump."""
     for name in ("config", "beta", "learning_rate", "steps"):
@@ -146,7 +194,7 @@ def recompute(metadata, tensors):
     config = tomllib.loads(metadata["config"])
     train = config["train"]
     x, epsilon = given(tensors, "x"), given(tensors, "epsilon")
-    network = Network(config["model"], x.shape[1]).double()
+    network = Network(config["model"], config["objective"], x.shape[1]).double()
     parameters = dict(network.named_parameters())
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -160,8 +208,11 @@ def recompute(metadata, tensors):
         betas=(train["adam_beta1"], train["adam_beta2"]),
         eps=train["adam_epsilon"],
     )
-    expected = network(x, epsilon, float(metadata["beta"]))
-    expected["loss"].backward()
+    expected, losses = network(x, epsilon, float(metadata["beta"]))
+    losses.pop("surrogate").backward()
+    expected |= losses
+    if "recon.draws" not in tensors and epsilon.dim() == 2 and not uses_ratio(config["objective"]):
+        del expected["recon.draws"], expected["log_ratio"]  # of one draw, whose recon is there
     expected |= {f"grad.{name}": p.grad.clone() for name, p in parameters.items()}
     if int(metadata["steps"]) == 1:
         before = {name: p.detach().clone() for name, p in parameters.items()}

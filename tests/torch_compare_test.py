@@ -50,6 +50,27 @@ CASES = {
         **BARS, **HIDDEN, "model.logvar_min": -0.05, "model.logvar_max": 0.05,
         "model.initialization": "glorot",
     },
+    # Every objective, on either data.
+    **{
+        f"{name}, {data}": {**settings, **HIDDEN, "model.activation": "tanh", "train.beta": 0.7,
+                            **{f"objective.{key}": value for key, value in objective.items()}}
+        for (data, settings), (name, objective) in itertools.product(
+            (("bars", BARS), ("linear-gaussian", LINEAR)),
+            {
+                "4 draws": {"samples": 4},
+                "sampled kl": {"kl": "sampled"},
+                "sampled kl, 3 draws": {"kl": "sampled", "samples": 3},
+                "iwae": {"bound": "iwae", "samples": 5},
+                "iwae of 1": {"bound": "iwae"},
+                "dreg": {"bound": "iwae", "gradient": "dreg", "samples": 5, "kl": "sampled"},
+                "score": {"gradient": "score"},
+                "score, sampled kl": {"gradient": "score", "kl": "sampled",
+                                      "baseline": "running-mean"},
+                "score, leave one out": {"gradient": "score", "baseline": "leave-one-out",
+                                         "samples": 3, "kl": "sampled"},
+            }.items(),
+        )
+    },
 }
 # Real images, where they are: grey, and drawn anew.
 IMAGES = {
@@ -69,7 +90,7 @@ def has_images():
 def write_config(path, settings):
     """Settings as TOML; JSON's numbers, strings and lists are TOML's too."""
     lines = []
-    for section in ("data", "model", "train"):
+    for section in ("data", "model", "objective", "train"):
         lines.append(f"[{section}]")
         for key, value in settings.items():
             if key.startswith(section + "."):

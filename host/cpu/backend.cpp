@@ -95,7 +95,7 @@ class CpuBackend final : public Backend {
     void forward(std::size_t examples);
     double backward(std::size_t examples, double beta);
     void move_running_mean(double signal);
-    LossTotals totals(std::size_t examples) const;
+    LossTotals totals(std::size_t examples, double beta) const;
 
     Config config_;
     ParameterLayout layout_;
@@ -210,13 +210,15 @@ void CpuBackend<T>::move_running_mean(double signal) {
 }
 
 template <class T>
-LossTotals CpuBackend<T>::totals(std::size_t examples) const {
+LossTotals CpuBackend<T>::totals(std::size_t examples, double beta) const {
     LossTotals sums;
     for (std::size_t b = 0; b < examples; ++b) {
         sums.recon += static_cast<double>(network_.recon()[b]);
         sums.kl += static_cast<double>(network_.kl()[b]);
         sums.loss += static_cast<double>(network_.loss()[b]);
     }
+    // The sums of the two terms are more exact than that of their rounded sums.
+    if (config_.objective.bound == Bound::elbo) sums.loss = sums.recon + beta * sums.kl;
     sums.examples = examples;
     return sums;
 }
@@ -235,7 +237,7 @@ void CpuBackend<T>::train(const TrainRequest& request) {
         ++step_;
         adam(adam_step<T>(config_.train, request.learning_rate, step_), gradients_.data(),
              layout_.arena_size, parameters_.data(), m_.data(), v_.data());
-        totals_ += totals(rows.size());
+        totals_ += totals(rows.size(), request.beta);
     }
 }
 
@@ -251,7 +253,7 @@ LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
         draw_epsilon(data, rows, Purpose::evaluation_epsilon, 0);
         forward(rows.size());
         network_.losses(parameters_.data(), rows.size(), beta);
-        sums += totals(rows.size());
+        sums += totals(rows.size(), beta);
     }
     return sums;
 }
@@ -352,7 +354,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     }
     add("recon", {batch}, network_.recon());
     add("kl", {batch}, network_.kl());
-    const double loss = totals(batch).loss / static_cast<double>(batch);
+    const double loss = totals(batch, one_step.beta).loss / static_cast<double>(batch);
     trace.push_back({"loss", {1}, {loss}});
     for (const Tensor& tensor : layout_.tensors()) {
         add("grad." + tensor.name, tensor.shape, gradients_.data() + tensor.offset);

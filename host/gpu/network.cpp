@@ -106,9 +106,11 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
 }
 
 void Network::allocate_objective(std::size_t examples, std::size_t rows) {
-    for (DeviceArray<float>* losses : {&recon_, &kl_, &loss_, &signal_}) {
+    for (DeviceArray<float>* losses : {&recon_, &kl_, &signal_}) {
         *losses = {examples, "the losses"};
     }
+    // The ELBO's is the sum of the other two.
+    if (objective_.bound == Bound::iwae) loss_ = {examples, "the losses"};
     for (DeviceArray<float>* of_draws :
          {&log_ratio_, &decoder_weight_, &path_weight_, &ratio_weight_, &score_weight_}) {
         *of_draws = {rows, "the weights of the draws"};

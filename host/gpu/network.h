@@ -59,7 +59,7 @@ class Network {
     const DeviceArray<float>& log_ratio() const { return log_ratio_; }    // likewise
     const DeviceArray<float>& recon() const { return is_plain_ ? draw_recon_ : recon_; }
     const DeviceArray<float>& kl() const { return is_plain_ ? closed_kl_ : kl_; }
-    // Null: recon + beta·kl.
+    // Null where it is recon + beta·kl.
     const float* loss() const { return loss_.data(); }
     DeviceArray<double>& running_mean() { return running_mean_; }
     DeviceArray<float>& output_product() { return output_product_; }
