@@ -7,7 +7,8 @@
 
 namespace vae {
 
-enum class Activation { relu, tanh, softplus, gelu, silu };  // gelu is the exact one (erf)
+// gelu is the exact one (erf). gated is no function of one number: its layers have two linear maps.
+enum class Activation { relu, tanh, softplus, gelu, silu, gated };
 enum class Likelihood { bernoulli, gaussian };
 enum class Initialization { pytorch, glorot, he };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits

@@ -163,12 +163,13 @@ void add_model_settings(std::vector<Setting>& all) {
         "model.decoder_hidden", "widths of the decoder's; if absent, the encoder's in reverse",
         [](auto& c) -> auto& { return c.model.decoder_hidden; }));
     all.push_back(choice_setting(
-        "model.activation", "of the hidden layers",
+        "model.activation", "of the hidden layers; gated: (W x + b) times sigmoid(V x + c)",
         Names<Activation>{{Activation::relu, "relu"},
                           {Activation::tanh, "tanh"},
                           {Activation::softplus, "softplus"},
                           {Activation::gelu, "gelu"},
-                          {Activation::silu, "silu"}},
+                          {Activation::silu, "silu"},
+                          {Activation::gated, "gated"}},
         [](auto& c) -> auto& { return c.model.activation; }));
     all.push_back(choice_setting(
         "model.likelihood", "p(x|z)",

@@ -56,7 +56,7 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"train --seed x", 2, "train.seed"},
         {"train --learning-rate 0", 2, "train.learning_rate"},
         {"train --beta nan", 2, "train.beta"},
-        {"train --activation rely", 2, "relu, tanh, softplus, gelu, silu"},
+        {"train --activation rely", 2, "relu, tanh, softplus, gelu, silu, gated"},
         {"train --likelihood poisson", 2, "bernoulli, gaussian"},
         {"train --binarize maybe", 2, "none, dynamic, fixed"},
         {"train --set model.latnet=5", 2, "did you mean model.latent?"},

@@ -137,7 +137,7 @@ TEST(ConfigFile, ErrorsNameTheLineAndTheRemedy) {
     EXPECT_TRUE(contains(error_of("[model]\nlatent = = 5"), "config.toml:2: "));
     EXPECT_EQ(error_of("[model]\nactivation = \"rely\""),
               "config.toml:2: model.activation must be one of relu, tanh, softplus, gelu, silu, "
-              "not \"rely\"");
+              "gated, not \"rely\"");
     EXPECT_EQ(error_of("[train]\nbatch = 0"),
               "config.toml:2: train.batch must be an integer from 1 to 1048576, not 0");
     EXPECT_TRUE(contains(error_of("model = 5"), "config.toml:1: unknown setting model"));

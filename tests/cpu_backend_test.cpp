@@ -363,7 +363,7 @@ TEST_P(CpuBackendTest, NotANumberShows) {
     splits_.train = bad;
     const auto rows = test::first_rows(4);
     for (const auto activation : {Activation::relu, Activation::tanh, Activation::softplus,
-                                  Activation::gelu, Activation::silu}) {
+                                  Activation::gelu, Activation::silu, Activation::gated}) {
         config_.model.activation = activation;
         const Trace trace = make()->trace(request(rows));
         for (const char* name : {"recon", "kl"}) {

@@ -92,7 +92,8 @@ std::vector<Case> cases() {
     using enum Activation;
     std::vector<Case> all;
     const std::vector<std::pair<Activation, std::string>> activations = {
-        {relu, "relu"}, {tanh, "tanh"}, {softplus, "softplus"}, {gelu, "gelu"}, {silu, "silu"}};
+        {relu, "relu"}, {tanh, "tanh"}, {softplus, "softplus"},
+        {gelu, "gelu"}, {silu, "silu"}, {gated, "gated"}};
     for (const auto& [activation, name] : activations) {
         all.push_back({.name = name + "_bernoulli", .activation = activation});
         all.push_back({.name = name + "_gaussian",

@@ -35,8 +35,8 @@ class Network {
     // The output layer's product → logits of a Bernoulli, mean of a Gaussian, [rows, pixels].
     void outputs(const T* parameters, std::size_t rows, T* outputs) const;
     // After decode: recon, and the gradients of mean over rows of (recon + beta·kl). Overwrites
-    // the products of the heads and of the output layer. Padding of gradients is left as it is,
-    // but for the heads' padding rows, which become zero.
+    // the products of gated layers, of the heads and of the output layer. Padding of gradients is
+    // left as it is, but for the padding rows of joint weights, which become zero.
     void backward(const T* parameters, std::size_t rows, double beta, T* gradients);
 
     T* x() { return x_.data(); }              // [rows, pixels]
@@ -51,7 +51,7 @@ class Network {
 
   private:
     struct Hidden {
-        Buffer<T> product;  // without bias
+        Buffer<T> product;  // [rows, product_width], without bias
         Buffer<T> h;
     };
 
@@ -61,6 +61,9 @@ class Network {
                 bool input_gradient, const T* parameters, std::size_t rows, T* d_h, T* gradients);
     T* dense_backward(const DenseLayer& layer, const T* input, const T* d_product,
                       bool input_gradient, const T* parameters, std::size_t rows, T* gradients);
+    // From d_h to the gradient of the layer's product, which is returned, and those of its biases.
+    const T* hidden_backward(const DenseLayer& layer, Hidden& hidden, const T* parameters,
+                             std::size_t rows, T* d_h, T* gradients);
     HeadsView<T> heads(const T* parameters, std::size_t rows) const;
     const T* last_of(const std::vector<Hidden>& hidden, const T* input) const;
 

@@ -9,6 +9,7 @@
 #include "host/gpu/device_array.h"
 #include "host/gpu/matmul.h"
 #include "host/parameters.h"
+#include "kernels/gated.h"
 #include "kernels/noise.h"
 #include "kernels/reparameterize.h"
 #include "kernels/scratch.h"
@@ -45,7 +46,8 @@ class Network {
     // output_product() becomes the likelihood's mean.
     void output_mean(int rows);
     // After encode and decode: recon(), and the gradients of
-    // Σ over rows of scale·(recon + beta·kl). Destroys output_product().
+    // Σ over rows of scale·(recon + beta·kl). Destroys output_product() and the
+    // products of gated layers.
     void backward(int rows, const BatchNoise& noise, double scale, double beta);
 
     int capacity() const { return capacity_; }
@@ -62,8 +64,8 @@ class Network {
   private:
     // What a hidden layer leaves for its backward.
     struct Hidden {
-        DeviceArray<float> product;  // x·Wᵀ, without the bias
-        DeviceArray<float> h;        // f(product + bias)
+        DeviceArray<float> product;  // [rows, product_width]: x·Wᵀ, without the bias
+        DeviceArray<float> h;        // [rows, out]: the layer's output
     };
 
     static std::vector<Hidden> allocate(const std::vector<DenseLayer>& layers, int capacity);
@@ -74,6 +76,9 @@ class Network {
     // (and null returned) unless wanted. Both live in d_h_.
     float* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                     const float* x, float* d_h, int rows, bool want_input);
+    // From d_h to the gradient of the layer's product, which is returned, and those of its biases.
+    const float* hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h, int rows);
+    kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
     void output_backward(int rows, double scale);
     kernels::HeadsView heads_view(int rows) const;
     // The one of the two d_h_ buffers that `in_use` is not.
