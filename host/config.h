@@ -15,6 +15,10 @@ enum class Initialization { pytorch, glorot, he };
 // are drawn once); drawn once.
 enum class Binarize { none, dynamic, fixed };
 
+// How the learning rate and beta go on from step to step; host/schedule.h.
+enum class LearningRateSchedule { constant, step, cosine, burda };
+enum class BetaSchedule { constant, linear, cyclic };
+
 struct DataConfig {
     std::string source = "fashion-mnist";
     std::uint32_t validation = 0;  // how many of the last training examples are held out
@@ -39,10 +43,18 @@ struct TrainConfig {
     std::uint64_t steps = 0;  // 0: as many as the epochs take; else this many and epochs is unused
     std::uint32_t batch = 128;
     double learning_rate = 1e-3;
+    LearningRateSchedule schedule = LearningRateSchedule::constant;
+    double schedule_factor = 0.1;        // of step: multiplies the learning rate …
+    std::uint32_t schedule_epochs = 10;  // … every so many epochs
+    double learning_rate_final = 0;      // of cosine: where it ends
+    std::uint32_t warmup_steps = 0;      // the learning rate rises linearly in these
     double adam_beta1 = 0.9;
     double adam_beta2 = 0.999;
     double adam_epsilon = 1e-8;
     double beta = 1.0;  // weight of the KL term in the loss; never in the elbo
+    BetaSchedule beta_schedule = BetaSchedule::constant;
+    std::uint32_t beta_epochs = 10;  // of a linear rise from 0, or of one cycle
+    double beta_ramp = 0.5;          // of cyclic: the part of a cycle in which beta rises
 };
 
 struct Config {

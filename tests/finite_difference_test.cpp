@@ -84,7 +84,7 @@ class FiniteDifference : public testing::TestWithParam<Case> {
     }
 
     Trace trace(Backend& backend) const {
-        return backend.trace({4, rows_, kBatch, GetParam().beta, 0});
+        return backend.trace({4, rows_, kBatch, {{0, GetParam().beta}}});
     }
 
     Config config_;

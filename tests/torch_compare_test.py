@@ -45,6 +45,9 @@ CASES = {
         "train.adam_beta2": 0.99, "train.adam_epsilon": 1e-4, "train.learning_rate": 0.01,
     },
     "deep, gated": {**BARS, **DEEP, "model.activation": "gated"},
+    "the first step of schedules": {
+        **BARS, **HIDDEN, "train.warmup_steps": 4, "train.beta_schedule": "linear",
+    },
     "one example, he": {**BARS, **HIDDEN, "train.batch": 1, "model.initialization": "he"},
     # A range so narrow that many log-variances lie outside, where the gradient is zero.
     "clamped log-variance": {

@@ -204,16 +204,17 @@ void CpuBackend<T>::train(const TrainRequest& request) {
     const Dataset& data = data_of(Split::train);
     check_training(request, data.size, step_);
     for (std::size_t at = 0; at < request.rows.size(); at += request.batch) {
+        const StepSchedule& now = request.step_schedule(at / request.batch);
         const Rows rows = request.rows.subspan(
             at, std::min<std::size_t>(request.batch, request.rows.size() - at));
         load_for_training(data, rows, step_);
         draw_epsilon(data, rows, Purpose::epsilon, step_);
         forward(rows.size());
-        network_.backward(parameters_.data(), rows.size(), request.beta, gradients_.data());
+        network_.backward(parameters_.data(), rows.size(), now.beta, gradients_.data());
         ++step_;
-        adam(adam_step<T>(config_.train, request.learning_rate, step_), gradients_.data(),
+        adam(adam_step<T>(config_.train, now.learning_rate, step_), gradients_.data(),
              layout_.arena_size, parameters_.data(), m_.data(), v_.data());
-        totals_ += totals(rows.size(), request.beta);
+        totals_ += totals(rows.size(), now.beta);
     }
 }
 
@@ -290,6 +291,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     const Dataset& data = data_of(Split::train);
     check_trace(one_step, data.size);
     const std::size_t batch = rows.size();
+    const double beta = one_step.step_schedule(0).beta;
     const std::size_t latent = layout_.heads.latent;
     Trace trace;
     const auto add = [&](std::string name, std::vector<std::size_t> shape, const T* values) {
@@ -317,10 +319,10 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     network_.outputs(parameters_.data(), batch, outputs.data());
     add(config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean",
         {batch, layout_.pixels}, outputs.data());
-    network_.backward(parameters_.data(), batch, one_step.beta, gradients_.data());
+    network_.backward(parameters_.data(), batch, beta, gradients_.data());
     add("recon", {batch}, network_.recon());
     add("kl", {batch}, network_.kl());
-    const double loss = totals(batch, one_step.beta).loss / static_cast<double>(batch);
+    const double loss = totals(batch, beta).loss / static_cast<double>(batch);
     trace.push_back({"loss", {1}, {loss}});
     for (const Tensor& tensor : layout_.tensors()) {
         add("grad." + tensor.name, tensor.shape, gradients_.data() + tensor.offset);

@@ -214,11 +214,12 @@ void CudaBackend::train(const TrainRequest& request) {
         upload_index(rows);
         for (std::size_t first = 0; first < rows.size(); first += batch) {
             const int count = static_cast<int>(std::min(batch, rows.size() - first));
+            const StepSchedule& now = request.step_schedule((start + first) / batch);
             const TrainingBatch step = {index_.data() + first, count, steps_done_};
             forward(step, {});
-            backward(step, request.beta);
-            add_losses(count, request.beta, training_totals_);
-            update(request.learning_rate);
+            backward(step, now.beta);
+            add_losses(count, now.beta, training_totals_);
+            update(now.learning_rate);
         }
     }
 }

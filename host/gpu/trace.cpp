@@ -84,10 +84,11 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     }
     recorder.add(trace_output(rows));
 
-    backward(batch, one_step.beta);
+    const double beta = one_step.step_schedule(0).beta;
+    backward(batch, beta);
     recorder.add_per_example("recon", network_.recon());
     recorder.add_per_example("kl", network_.kl());
-    recorder.add({"loss", {1}, {mean_loss(count, one_step.beta)}});
+    recorder.add({"loss", {1}, {mean_loss(count, beta)}});
     std::vector<float> gradients(layout_.arena_size);
     network_.gradients().download(gradients, stream_);
     for (const Tensor& tensor : layout_.tensors()) {
