@@ -55,7 +55,7 @@ void train_step(benchmark::State& state, Factory factory, vae::Binarize binarize
     for (std::size_t i = 0; i < rows.size(); ++i) {
         rows[i] = static_cast<std::uint32_t>(i * 7919 % kExamples);
     }
-    vae::TrainRequest request{0, rows, config.train.batch, 1.0, 1e-3};
+    vae::TrainRequest request{0, rows, config.train.batch, {{1e-3, 1.0}}};
     for (auto _ : state) {
         backend->train(request);
         request.first_step += kStepsACall;

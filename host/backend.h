@@ -31,13 +31,22 @@ struct LossTotals {
     LossTotals& operator+=(const LossTotals& other);
 };
 
+// What the driver decides of one step.
+struct StepSchedule {
+    double learning_rate = 0;
+    double beta = 1;  // weight of the KL term in the loss
+};
+
 // Consecutive training steps on the training split.
 struct TrainRequest {
     std::uint64_t first_step = 0;         // of the run, from 0; addresses each step's noise
     std::span<const std::uint32_t> rows;  // training examples in order, steps laid end to end
     std::uint32_t batch = 0;              // rows a step; the last step may have fewer
-    double beta = 1;
-    double learning_rate = 0;
+    std::vector<StepSchedule> schedule;   // of each step, or a single one for all of them
+
+    const StepSchedule& step_schedule(std::size_t i) const {
+        return schedule.size() == 1 ? schedule.front() : schedule[i];
+    }
 };
 
 // Parameters and Adam moments as arenas of ParameterLayout, padding included.
@@ -98,8 +107,8 @@ class Backend {
 
     // Runs the request's steps; may return before they are done. Their losses are added to the
     // totals. Throws std::invalid_argument, before anything is done, unless rows are in the
-    // training split, batch is at least 1 and first_step is the state's step: noise and Adam's bias
-    // corrections count the same steps.
+    // training split, batch is at least 1, the schedule has one entry or one for each step, and
+    // first_step is the state's step: noise and Adam's bias corrections count the same steps.
     virtual void train(const TrainRequest& request) = 0;
     // Waits, returns the losses of all steps since the last call, and starts from zero again.
     virtual LossTotals take_totals() = 0;

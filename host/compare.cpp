@@ -36,7 +36,8 @@ void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
                  const StepsDone& on_steps) {
     const TrainConfig& train = start.config.train;
     const auto examples = static_cast<std::uint32_t>(start.train_examples);
-    const std::uint64_t per_epoch = steps_per_epoch(examples, train.batch);
+    const Schedule schedule(train, examples);
+    const std::uint64_t per_epoch = schedule.steps_per_epoch();
     std::vector<std::uint32_t> rows;
     const std::uint64_t chunk = steps_in_chunk(backend, start.layout(), train.batch);
     for (std::uint64_t step = 0; step < steps;) {
@@ -51,8 +52,7 @@ void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
                        .rows = std::span(rows).subspan(
                            begin, std::min<std::size_t>(rows.size() - begin, count * train.batch)),
                        .batch = train.batch,
-                       .beta = train.beta,
-                       .learning_rate = train.learning_rate});
+                       .schedule = schedule.steps(step, count)});
         backend.take_totals();
         step += count;
         if (on_steps) on_steps(step);
@@ -72,14 +72,14 @@ BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint6
     const auto examples = static_cast<std::uint32_t>(start.train_examples);
     const std::vector<std::uint32_t> rows = shuffled_rows(train.seed, 0, examples);
     BackendRecord record;
+    record.schedule = Schedule(train, examples).at(0);
     backend.set_state(start.state);
     record.before = named_tensors("", backend.exact_parameters(), layout);
     record.first_step = backend.trace(
         {.first_step = 0,
          .rows = std::span(rows).first(std::min<std::size_t>(rows.size(), train.batch)),
          .batch = train.batch,
-         .beta = train.beta,
-         .learning_rate = train.learning_rate});
+         .schedule = {record.schedule}});
     train_steps(backend, start, steps, on_steps);
     record.after = named_tensors("after.", backend.exact_parameters(), layout);
     return record;
@@ -206,8 +206,8 @@ void write_dump(const std::filesystem::path& path, const BackendRecord& record,
     const std::size_t batch = record.first_step.empty() ? 0 : record.first_step[0].shape[0];
     write_safetensors(path, tensors,
                       {{"config", to_toml(config)},
-                       {"beta", fmt::format("{}", config.train.beta)},
-                       {"learning_rate", fmt::format("{}", config.train.learning_rate)},
+                       {"beta", fmt::format("{}", record.schedule.beta)},
+                       {"learning_rate", fmt::format("{}", record.schedule.learning_rate)},
                        {"steps", fmt::format("{}", steps)},
                        {"batch", fmt::format("{}", batch)},
                        {"backend", backend.name()}});

@@ -15,9 +15,10 @@ namespace vae {
 
 // What one backend made of the first step, and of the parameters.
 struct BackendRecord {
-    Trace first_step;  // see Backend::trace
-    Trace before;      // the parameters, by name
-    Trace after;       // the same after all steps, as after.<name>
+    StepSchedule schedule;  // of the first step
+    Trace first_step;       // see Backend::trace
+    Trace before;           // the parameters, by name
+    Trace after;            // the same after all steps, as after.<name>
 };
 
 // Told now and then how many steps are trained.
@@ -71,8 +72,8 @@ bool all_ok(const std::vector<TensorComparison>& comparisons);
 bool is_too_sensitive(const std::vector<TensorComparison>& comparisons);
 
 // The record as safetensors, F64 or F32: first_step's tensors, the parameters before under their
-// names, after.<name>. Metadata: config, beta, learning_rate, steps, batch (rows of the first step)
-// and backend.
+// names, after.<name>. Metadata: config, beta and learning_rate of the first step, steps, batch
+// (rows of the first step) and backend.
 void write_dump(const std::filesystem::path& path, const BackendRecord& record,
                 const Config& config, std::uint64_t steps, const Backend& backend);
 

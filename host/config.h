@@ -7,7 +7,8 @@
 
 namespace vae {
 
-enum class Activation { relu, tanh, softplus, gelu, silu };  // gelu is the exact one (erf)
+// gelu is the exact one (erf). gated is no function of one number: its layers have two linear maps.
+enum class Activation { relu, tanh, softplus, gelu, silu, gated };
 enum class Likelihood { bernoulli, gaussian };
 enum class Initialization { pytorch, glorot, he };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
@@ -26,6 +27,10 @@ enum class EncoderGradient { pathwise, dreg, score };
 // What is subtracted from each sample's signal under the score function: nothing, the mean of the
 // example's other samples, or a running mean over the steps before.
 enum class Baseline { none, leave_one_out, running_mean };
+
+// How the learning rate and beta go on from step to step; host/schedule.h.
+enum class LearningRateSchedule { constant, step, cosine, burda };
+enum class BetaSchedule { constant, linear, cyclic };
 
 struct DataConfig {
     std::string source = "fashion-mnist";
@@ -62,10 +67,18 @@ struct TrainConfig {
     std::uint64_t steps = 0;  // 0: as many as the epochs take; else this many and epochs is unused
     std::uint32_t batch = 128;
     double learning_rate = 1e-3;
+    LearningRateSchedule schedule = LearningRateSchedule::constant;
+    double schedule_factor = 0.1;        // of step: multiplies the learning rate …
+    std::uint32_t schedule_epochs = 10;  // … every so many epochs
+    double learning_rate_final = 0;      // of cosine: where it ends
+    std::uint32_t warmup_steps = 0;      // the learning rate rises linearly in these
     double adam_beta1 = 0.9;
     double adam_beta2 = 0.999;
     double adam_epsilon = 1e-8;
     double beta = 1.0;  // weight of the KL term in the loss; never in the elbo
+    BetaSchedule beta_schedule = BetaSchedule::constant;
+    std::uint32_t beta_epochs = 10;  // of a linear rise from 0, or of one cycle
+    double beta_ramp = 0.5;          // of cyclic: the part of a cycle in which beta rises
 };
 
 struct Config {

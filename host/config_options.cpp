@@ -46,7 +46,7 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
     add("--latent", "model.latent", "N", "dimensions of the latent code");
     add("--hidden", "model.encoder_hidden", "N,N,...",
         "widths of the hidden layers, e.g. 400,200, or none; the decoder mirrors them");
-    add("--activation", "model.activation", "NAME", "relu, tanh, softplus, gelu or silu");
+    add("--activation", "model.activation", "NAME", "relu, tanh, softplus, gelu, silu or gated");
     add("--likelihood", "model.likelihood", "NAME", "bernoulli or gaussian");
     add("--seed", "train.seed", "N", "of all randomness");
     add("--batch", "train.batch", "N", "examples a step");

@@ -15,7 +15,7 @@ namespace vae {
 namespace {
 
 constexpr std::size_t kAlignment = 64;  // elements: 256 bytes of float
-constexpr std::size_t kHeadRows = 8;    // of each head, a multiple of this
+constexpr std::size_t kPairRows = 8;    // of either of two joint weights, a multiple of this
 constexpr std::size_t kLargest = std::numeric_limits<std::int32_t>::max();
 
 std::size_t aligned(std::size_t elements) {
@@ -51,25 +51,58 @@ class Arena {
     }
 
     DenseLayer dense(const std::string& name, std::size_t in, std::size_t out) {
-        DenseLayer layer{in, out, {}, {}};
+        DenseLayer layer;
+        layer.in = in;
+        layer.out = out;
         layer.weight = place(name + ".weight", {out, in});
         layer.bias = place(name + ".bias", {out});
         return layer;
     }
 
+    DenseLayer gated(const std::string& name, std::size_t in, std::size_t out) {
+        const Pair pair = joint(name, name + ".gate", in, out);
+        return {in,
+                out,
+                pair.first_weight,
+                pair.first_bias,
+                pair.stride,
+                pair.second_weight,
+                pair.second_bias};
+    }
+
     Heads heads(std::size_t in, std::size_t latent) {
-        const std::size_t step = std::lcm(kAlignment / std::gcd(in, kAlignment), kHeadRows);
-        Heads heads{in, latent, (latent + step - 1) / step * step, {}, {}, {}, {}};
-        heads.mu_weight = place("encoder.mu.weight", {latent, in}, heads.stride * in);
-        heads.logvar_weight = place("encoder.logvar.weight", {latent, in}, heads.stride * in);
-        heads.mu_bias = place("encoder.mu.bias", {latent});
-        heads.logvar_bias = place("encoder.logvar.bias", {latent});
-        return heads;
+        const Pair pair = joint("encoder.mu", "encoder.logvar", in, latent);
+        return {in,
+                latent,
+                pair.stride,
+                pair.first_weight,
+                pair.first_bias,
+                pair.second_weight,
+                pair.second_bias};
     }
 
     std::size_t end() const { return end_; }
 
   private:
+    // Two linear maps of one input whose weights are one matrix of 2·stride rows.
+    struct Pair {
+        std::size_t stride;
+        Tensor first_weight;
+        Tensor second_weight;
+        Tensor first_bias;
+        Tensor second_bias;
+    };
+
+    Pair joint(const std::string& first, const std::string& second, std::size_t in,
+               std::size_t out) {
+        const std::size_t step = std::lcm(kAlignment / std::gcd(in, kAlignment), kPairRows);
+        const std::size_t stride = (out + step - 1) / step * step;
+        // In this order: a braced list is evaluated from left to right.
+        return {stride, place(first + ".weight", {out, in}, stride * in),
+                place(second + ".weight", {out, in}, stride * in), place(first + ".bias", {out}),
+                place(second + ".bias", {out})};
+    }
+
     std::size_t end_ = 0;
 };
 
@@ -94,29 +127,41 @@ ParameterLayout::ParameterLayout(const ModelConfig& model, std::size_t x_pixels)
     check_width(pixels, "the number of pixels of an example");
     check_width(model.latent, "model.latent");
     Arena arena;
+    const auto hidden = [&](const std::string& name, std::size_t in, std::size_t out) {
+        return model.activation == Activation::gated ? arena.gated(name, in, out)
+                                                     : arena.dense(name, in, out);
+    };
     std::size_t in = pixels;
     for (std::size_t i = 0; i < model.encoder_hidden.size(); ++i) {
         check_width(model.encoder_hidden[i], fmt::format("model.encoder_hidden[{}]", i));
-        encoder.push_back(arena.dense(fmt::format("encoder.{}", i), in, model.encoder_hidden[i]));
+        encoder.push_back(hidden(fmt::format("encoder.{}", i), in, model.encoder_hidden[i]));
         in = encoder.back().out;
     }
     heads = arena.heads(in, model.latent);
     in = model.latent;
     for (std::size_t i = 0; i < model.decoder_hidden.size(); ++i) {
         check_width(model.decoder_hidden[i], fmt::format("model.decoder_hidden[{}]", i));
-        decoder.push_back(arena.dense(fmt::format("decoder.{}", i), in, model.decoder_hidden[i]));
+        decoder.push_back(hidden(fmt::format("decoder.{}", i), in, model.decoder_hidden[i]));
         in = decoder.back().out;
     }
     output = arena.dense("decoder.out", in, pixels);
     arena_size = arena.end();
 }
 
+std::vector<Tensor> DenseLayer::tensors() const {
+    if (!is_gated()) return {weight, bias};
+    return {weight, gate_weight, bias, gate_bias};
+}
+
 std::vector<Tensor> ParameterLayout::tensors() const {
     std::vector<Tensor> all;
-    for (const DenseLayer& layer : encoder) all.insert(all.end(), {layer.weight, layer.bias});
-    all.insert(all.end(), {heads.mu_weight, heads.logvar_weight, heads.mu_bias, heads.logvar_bias});
-    for (const DenseLayer& layer : decoder) all.insert(all.end(), {layer.weight, layer.bias});
-    all.insert(all.end(), {output.weight, output.bias});
+    const auto add = [&all](const std::vector<Tensor>& more) {
+        all.insert(all.end(), more.begin(), more.end());
+    };
+    for (const DenseLayer& layer : encoder) add(layer.tensors());
+    add({heads.mu_weight, heads.logvar_weight, heads.mu_bias, heads.logvar_bias});
+    for (const DenseLayer& layer : decoder) add(layer.tensors());
+    add(output.tensors());
     return all;
 }
 
@@ -138,8 +183,9 @@ std::vector<float> initial_parameters(const ParameterLayout& layout, Initializat
         }
     };
     const auto draw_layer = [&](const DenseLayer& layer) {
-        draw(layer.weight, false, layer.in, layer.out);
-        draw(layer.bias, true, layer.in, layer.out);
+        for (const Tensor& tensor : layer.tensors()) {
+            draw(tensor, tensor.shape.size() == 1, layer.in, layer.out);
+        }
     };
     for (const DenseLayer& layer : layout.encoder) draw_layer(layer);
     const Heads& heads = layout.heads;

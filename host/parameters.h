@@ -19,18 +19,29 @@ struct Tensor {
     std::size_t size = 0;            // product of the shape
 };
 
-// A fully connected layer y[B, out] = x[B, in] W[out, in]^T + b[out].
+// A fully connected layer a[B, out] = x[B, in] W[out, in]^T + b[out]. A gated one (stride > 0) also
+// has g = x V^T + c, and its output is a ⊙ sigmoid(g). W and V are one matrix of 2·stride rows:
+// rows [0, out) are W, rows [stride, stride + out) are V. The rows between are padding: zero, with
+// zero gradient. stride >= out is the least multiple of 8 (tensor cores want it as a leading
+// dimension) that keeps both weights aligned to 256 bytes.
 struct DenseLayer {
     std::size_t in = 0;
     std::size_t out = 0;
-    Tensor weight;
+    Tensor weight;  // the joint matrix starts at weight.offset
     Tensor bias;
+    std::size_t stride = 0;  // 0: not gated
+    Tensor gate_weight;      // V, at weight.offset + stride·in
+    Tensor gate_bias;        // c
+
+    bool is_gated() const { return stride > 0; }
+    // Columns of the layer's matrix product.
+    std::size_t product_width() const { return is_gated() ? 2 * stride : out; }
+    // In arena order.
+    std::vector<Tensor> tensors() const;
 };
 
-// The two heads of the encoder as one matrix product of 2·stride rows: rows [0, latent) are mu,
-// rows [stride, stride + latent) are logvar. The rows between are padding: zero, with zero
-// gradient. stride >= latent is the least multiple of 8 (tensor cores want it as a leading
-// dimension) that keeps both weights aligned to 256 bytes.
+// The two heads of the encoder as one matrix product of 2·stride rows, as those of a gated layer:
+// rows [0, latent) are mu, rows [stride, stride + latent) are logvar.
 struct Heads {
     std::size_t in = 0;
     std::size_t latent = 0;
@@ -46,9 +57,9 @@ struct ParameterLayout {
     ParameterLayout(const ModelConfig& model, std::size_t pixels);
 
     std::size_t pixels;               // dimensions of x
-    std::vector<DenseLayer> encoder;  // encoder.0, encoder.1, …: dense + activation
+    std::vector<DenseLayer> encoder;  // encoder.0, encoder.1, …: dense + activation, or gated
     Heads heads;                      // encoder.mu, encoder.logvar
-    std::vector<DenseLayer> decoder;  // decoder.0, …: dense + activation
+    std::vector<DenseLayer> decoder;  // decoder.0, …: likewise
     DenseLayer output;                // decoder.out: dense, no activation
     std::size_t arena_size;           // elements, padding included; a multiple of 64
 

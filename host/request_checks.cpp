@@ -45,6 +45,10 @@ void check_request(const TrainRequest& request, std::size_t training_examples) {
     if (steps > kMostSteps || request.first_step > kMostSteps - steps) {
         throw std::invalid_argument("noise is addressed by a step of 32 bits");
     }
+    if (request.schedule.size() != 1 && request.schedule.size() != steps) {
+        throw std::invalid_argument(
+            fmt::format("a schedule of {} for {} steps", request.schedule.size(), steps));
+    }
 }
 
 void check_training(const TrainRequest& request, std::size_t training_examples,

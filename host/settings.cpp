@@ -164,12 +164,13 @@ void add_model_settings(std::vector<Setting>& all) {
         "model.decoder_hidden", "widths of the decoder's; if absent, the encoder's in reverse",
         [](auto& c) -> auto& { return c.model.decoder_hidden; }));
     all.push_back(choice_setting(
-        "model.activation", "of the hidden layers",
+        "model.activation", "of the hidden layers; gated: (W x + b) times sigmoid(V x + c)",
         Names<Activation>{{Activation::relu, "relu"},
                           {Activation::tanh, "tanh"},
                           {Activation::softplus, "softplus"},
                           {Activation::gelu, "gelu"},
-                          {Activation::silu, "silu"}},
+                          {Activation::silu, "silu"},
+                          {Activation::gated, "gated"}},
         [](auto& c) -> auto& { return c.model.activation; }));
     all.push_back(choice_setting(
         "model.likelihood", "p(x|z)",
@@ -219,15 +220,61 @@ void add_objective_settings(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.objective.baseline; }));
 }
 
+constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
+constexpr std::int64_t kMostEpochs = 1'000'000;
+
+bool is_part(double v) {
+    return v > 0 && v <= 1;
+}
+
+void add_learning_rate_schedule(std::vector<Setting>& all) {
+    all.push_back(choice_setting(
+        "train.schedule", "of the learning rate",
+        Names<LearningRateSchedule>{{LearningRateSchedule::constant, "constant"},
+                                    {LearningRateSchedule::step, "step"},
+                                    {LearningRateSchedule::cosine, "cosine"},
+                                    {LearningRateSchedule::burda, "burda"}},
+        [](auto& c) -> auto& { return c.train.schedule; }));
+    all.push_back(number_setting(
+        "train.schedule_factor", "of step: what multiplies the learning rate",
+        "a number above 0 and at most 1", is_part,
+        [](auto& c) -> auto& { return c.train.schedule_factor; }));
+    all.push_back(integer_setting(
+        "train.schedule_epochs", "of step: every so many epochs", 1, kMostEpochs,
+        [](auto& c) -> auto& { return c.train.schedule_epochs; }));
+    all.push_back(number_setting(
+        "train.learning_rate_final", "of cosine: the learning rate at the run's end",
+        "a number of at least 0", [](double v) { return v >= 0; },
+        [](auto& c) -> auto& { return c.train.learning_rate_final; }));
+    all.push_back(integer_setting(
+        "train.warmup_steps", "steps in which the learning rate rises from 0", 0, kMostSteps,
+        [](auto& c) -> auto& { return c.train.warmup_steps; }));
+}
+
+void add_beta_schedule(std::vector<Setting>& all) {
+    all.push_back(choice_setting(
+        "train.beta_schedule", "whether beta rises from 0 to train.beta, once or in cycles",
+        Names<BetaSchedule>{{BetaSchedule::constant, "constant"},
+                            {BetaSchedule::linear, "linear"},
+                            {BetaSchedule::cyclic, "cyclic"}},
+        [](auto& c) -> auto& { return c.train.beta_schedule; }));
+    all.push_back(integer_setting(
+        "train.beta_epochs", "epochs of a linear rise of beta, or of one cycle", 1, kMostEpochs,
+        [](auto& c) -> auto& { return c.train.beta_epochs; }));
+    all.push_back(number_setting(
+        "train.beta_ramp", "of cyclic: the part of a cycle in which beta rises",
+        "a number above 0 and at most 1", is_part,
+        [](auto& c) -> auto& { return c.train.beta_ramp; }));
+}
+
 void add_train_settings(std::vector<Setting>& all) {
-    constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
     const auto positive = [](double v) { return v > 0; };
     const auto decay = [](double v) { return v >= 0 && v < 1; };
     all.push_back(integer_setting(
         "train.seed", "of all randomness: the same seed, the same run", 0,
         std::numeric_limits<std::int64_t>::max(), [](auto& c) -> auto& { return c.train.seed; }));
     all.push_back(integer_setting(
-        "train.epochs", "passes over the training examples", 1, 1'000'000,
+        "train.epochs", "passes over the training examples", 1, kMostEpochs,
         [](auto& c) -> auto& { return c.train.epochs; }));
     all.push_back(integer_setting(
         "train.steps", "optimiser steps in all; 0: as many as the epochs take", 0, kMostSteps,
@@ -238,6 +285,7 @@ void add_train_settings(std::vector<Setting>& all) {
     all.push_back(number_setting(
         "train.learning_rate", "Adam's step size", "a number above 0", positive,
         [](auto& c) -> auto& { return c.train.learning_rate; }));
+    add_learning_rate_schedule(all);
     all.push_back(number_setting(
         "train.adam_beta1", "decay of Adam's mean of gradients", "a number from 0 to below 1",
         decay, [](auto& c) -> auto& { return c.train.adam_beta1; }));
@@ -251,6 +299,7 @@ void add_train_settings(std::vector<Setting>& all) {
     all.push_back(number_setting(
         "train.beta", "weight of the KL term in the loss", "a number of at least 0",
         [](double v) { return v >= 0; }, [](auto& c) -> auto& { return c.train.beta; }));
+    add_beta_schedule(all);
 }
 
 // What of the objective's settings goes together.
@@ -328,6 +377,19 @@ void check_config(const Config& config) {
                         kMostLogvar, model.logvar_min, model.logvar_max));
     }
     check_objective(config.objective);
+    const TrainConfig& train = config.train;
+    if (train.schedule == LearningRateSchedule::cosine &&
+        train.learning_rate_final > train.learning_rate) {
+        throw InputError(
+            fmt::format("train.learning_rate_final ({}) must be at most train.learning_rate ({}): "
+                        "a cosine falls",
+                        train.learning_rate_final, train.learning_rate));
+    }
+    if (train.beta_schedule != BetaSchedule::constant && train.beta == 0) {
+        throw InputError(
+            fmt::format("train.beta_schedule = {}: beta has nothing to rise to, train.beta is 0",
+                        setting_text(config, "train.beta_schedule")));
+    }
 }
 
 std::vector<std::string> differing_settings(const Config& a, const Config& b) {

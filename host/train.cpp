@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <optional>
 #include <span>
 #include <system_error>
@@ -65,17 +64,6 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     return checkpoint;
 }
 
-std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples) {
-    if (train_examples == 0) throw InputError("the data have no training examples");
-    const std::uint64_t of_epochs = steps_per_epoch(train_examples, train.batch) * train.epochs;
-    const std::uint64_t total = train.steps > 0 ? train.steps : of_epochs;
-    if (total > std::numeric_limits<std::uint32_t>::max()) {
-        throw InputError(
-            fmt::format("{} steps are too many: noise is addressed by 32 bits of step", total));
-    }
-    return total;
-}
-
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits) {
     for (const std::string& key : differing_settings(checkpoint.config, config)) {
         if (key == "train.epochs" || key == "train.steps") continue;
@@ -85,6 +73,14 @@ void check_resumable(const Checkpoint& checkpoint, const Config& config, const S
             "--resume: the run was started with {} = {}, not {}; leave it as it was, or start "
             "another run",
             key, setting_text(checkpoint.config, key), setting_text(config, key)));
+    }
+    const TrainConfig& train = config.train;
+    if (train.schedule == LearningRateSchedule::cosine &&
+        total_steps(train, checkpoint.train_examples) !=
+            total_steps(checkpoint.config.train, checkpoint.train_examples)) {
+        throw InputError(
+            "--resume: train.schedule = \"cosine\" falls over the whole run, so its length cannot "
+            "change; leave train.epochs and train.steps as they were, or start another run");
     }
     if (checkpoint.shape != splits.train.shape || checkpoint.train_examples != splits.train.size) {
         throw InputError(fmt::format(
@@ -112,8 +108,9 @@ Trainer::Trainer(const Config& config, const Splits& splits, Backend& backend,
       folder_(folder),
       progress_(progress),
       metrics_(folder.metrics()),
-      total_steps_(total_steps(config.train, splits.train.size)),
-      steps_per_epoch_(steps_per_epoch(splits.train.size, config.train.batch)),
+      schedule_(config.train, splits.train.size),
+      total_steps_(schedule_.total_steps()),
+      steps_per_epoch_(schedule_.steps_per_epoch()),
       chunk_steps_(steps_in_chunk(backend, {config.model, splits.train.shape.pixels()},
                                   config.train.batch)) {}
 
@@ -169,8 +166,7 @@ void Trainer::train_chunk(std::uint64_t end) {
     backend_.train({.first_step = step_,
                     .rows = rows.subspan(begin, count),
                     .batch = config_.train.batch,
-                    .beta = config_.train.beta,
-                    .learning_rate = config_.train.learning_rate});
+                    .schedule = schedule_.steps(step_, steps)});
     const LossTotals totals = backend_.take_totals();
     epoch_seconds_ += seconds_since(start);
     if (!is_finite(totals)) {
@@ -185,6 +181,10 @@ void Trainer::train_chunk(std::uint64_t end) {
 // Of the last step.
 std::uint32_t Trainer::epoch() const {
     return static_cast<std::uint32_t>((step_ - 1) / steps_per_epoch_ + 1);
+}
+
+double Trainer::last_beta() const {
+    return schedule_.at(step_ - 1).beta;
 }
 
 std::uint32_t Trainer::epochs() const {
@@ -229,18 +229,18 @@ void Trainer::save() {
 
 MetricsRow Trainer::evaluate(Split split) {
     const auto start = Clock::now();
-    const LossTotals totals = backend_.evaluate(split, config_.train.beta);
+    const LossTotals totals = backend_.evaluate(split, last_beta());
     if (!is_finite(totals)) {
         refuse_values(fmt::format("the loss of the {} split is not finite after step {}",
                                   name_of(split), step_));
     }
-    return {step_, epoch(), split, totals, config_.train.beta, seconds_since(start)};
+    return {step_, epoch(), split, totals, last_beta(), seconds_since(start)};
 }
 
 // Rows of metrics, a checkpoint and a line for people, at the end of an epoch or of the run.
 void Trainer::finish_epoch() {
-    const MetricsRow trained{
-        step_, epoch(), Split::train, epoch_totals_, config_.train.beta, epoch_seconds_};
+    const MetricsRow trained{step_,         epoch(),     Split::train,
+                             epoch_totals_, last_beta(), epoch_seconds_};
     std::optional<MetricsRow> evaluated;
     if (splits_.held_out() != Split::train) evaluated = evaluate(splits_.held_out());
     metrics_.write(trained);

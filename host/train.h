@@ -14,14 +14,12 @@
 #include "host/metrics.h"
 #include "host/progress.h"
 #include "host/run_folder.h"
+#include "host/schedule.h"
 
 namespace vae {
 
 // The first training of a configuration: initial parameters, step 0.
 Checkpoint initial_checkpoint(const Config& config, const Splits& splits);
-
-// Steps of a whole run. Throws InputError when there is nothing to train on or there are too many.
-std::uint64_t total_steps(const TrainConfig& train, std::size_t train_examples);
 
 // Losses are read, a stop is noticed and progress is shown after this many steps. It follows from
 // the settings and the backend alone, so that sums are added in the same order in every run: about
@@ -30,8 +28,9 @@ std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layo
                              std::uint32_t batch);
 
 // Throws InputError naming the settings that differ, or the data that differ, so that the
-// checkpoint cannot be gone on with. train.epochs and train.steps may differ, and so may the path
-// of a file, a folder or mnist:DIR, which may have been moved.
+// checkpoint cannot be gone on with. train.epochs and train.steps may differ unless the learning
+// rate depends on them, and so may the path of a file, a folder or mnist:DIR, which may have been
+// moved.
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits);
 
 // Writes the settings and the start of a new run, and keeps its folder. Throws RunError, and does
@@ -67,6 +66,7 @@ class Trainer {
     [[noreturn]] void refuse_values(const std::string& what) const;
     void show();
     std::uint32_t epoch() const;
+    double last_beta() const;
     std::uint32_t epochs() const;
     void sort_ahead(std::uint32_t epoch);
     const std::vector<std::uint32_t>& rows_of(std::uint32_t epoch);
@@ -78,9 +78,10 @@ class Trainer {
     Progress& progress_;
     MetricsLog metrics_;
 
-    std::uint64_t total_steps_ = 0;
-    std::uint64_t steps_per_epoch_ = 0;
-    std::uint64_t chunk_steps_ = 0;
+    const Schedule schedule_;
+    const std::uint64_t total_steps_;
+    const std::uint64_t steps_per_epoch_;
+    const std::uint64_t chunk_steps_;
 
     std::uint64_t step_ = 0;
     LossTotals epoch_totals_;

@@ -58,7 +58,7 @@ struct Plan {
     explicit Plan(const Config& wanted)
         : config(wanted),
           splits(load_splits(config.data, config.model.likelihood)),
-          total(total_steps(config.train, splits.train.size)) {
+          total(Schedule(config.train, splits.train.size).total_steps()) {
         config.data.source = absolute_source(config.data.source);
         start = initial_checkpoint(config, splits);
     }
@@ -67,7 +67,7 @@ struct Plan {
     Plan(const Config& wanted, Checkpoint resumed)
         : config(wanted),
           splits(load_run_splits(config.data, resumed)),
-          total(total_steps(config.train, splits.train.size)),
+          total(Schedule(config.train, splits.train.size).total_steps()),
           start(std::move(resumed)) {
         config.data.source = absolute_source(config.data.source);
         check_resumable(start, config, splits);

@@ -195,6 +195,10 @@ TEST(Compare, StepsAreThoseOfARun) {
     Config config = small_config();
     config.train.batch = 2500;
     config.train.steps = 4;
+    config.train.schedule = LearningRateSchedule::cosine;
+    config.train.warmup_steps = 2;
+    config.train.beta_schedule = BetaSchedule::linear;
+    config.train.beta_epochs = 2;
     const testing::TemporaryFolder folder;
     const Splits splits = load_splits(config.data, config.model.likelihood);
     Checkpoint start = initial_checkpoint(config, splits);
@@ -214,6 +218,21 @@ TEST(Compare, StepsAreThoseOfARun) {
                                trained.begin() + static_cast<std::ptrdiff_t>(wanted.offset)))
             << wanted.name;
     }
+}
+
+TEST(Compare, TheDumpNamesTheScheduleOfItsStep) {
+    Config config = small_config();
+    config.train.warmup_steps = 4;
+    config.train.beta_schedule = BetaSchedule::linear;
+    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Checkpoint start = initial_checkpoint(config, splits);
+    const testing::TemporaryFolder folder;
+    const auto backend = make_cpu_backend(config, start.layout());
+    backend->set_data(splits);
+    write_dump(folder / "dump", record_steps(*backend, start, 1), config, 1, *backend);
+    const SafetensorsFile file(folder / "dump");
+    EXPECT_EQ(file.metadata().at("learning_rate"), "0.00025");
+    EXPECT_EQ(file.metadata().at("beta"), "0");
 }
 
 TEST(Compare, TheDumpHoldsEveryTensorInTheBackendsPrecision) {

@@ -37,10 +37,18 @@ Config unusual_config() {
     config.train.steps = 17;
     config.train.batch = 5;
     config.train.learning_rate = 1.0 / 3;
+    config.train.schedule = LearningRateSchedule::cosine;
+    config.train.schedule_factor = 0.5;
+    config.train.schedule_epochs = 7;
+    config.train.learning_rate_final = 0.125;
+    config.train.warmup_steps = 9;
     config.train.adam_beta1 = 0;
     config.train.adam_beta2 = 0.75;
     config.train.adam_epsilon = 1e-30;
     config.train.beta = 4;
+    config.train.beta_schedule = BetaSchedule::cyclic;
+    config.train.beta_epochs = 6;
+    config.train.beta_ramp = 0.75;
     return config;
 }
 
@@ -155,7 +163,7 @@ TEST(ConfigFile, ErrorsNameTheLineAndTheRemedy) {
     EXPECT_TRUE(contains(error_of("[model]\nlatent = = 5"), "config.toml:2: "));
     EXPECT_EQ(error_of("[model]\nactivation = \"rely\""),
               "config.toml:2: model.activation must be one of relu, tanh, softplus, gelu, silu, "
-              "not \"rely\"");
+              "gated, not \"rely\"");
     EXPECT_EQ(error_of("[train]\nbatch = 0"),
               "config.toml:2: train.batch must be an integer from 1 to 1048576, not 0");
     EXPECT_TRUE(contains(error_of("model = 5"), "config.toml:1: unknown setting model"));
@@ -199,6 +207,16 @@ TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
                                    "train.adam_beta2=-0.1",
                                    "train.adam_epsilon=0",
                                    "train.beta=-1",
+                                   "train.schedule=linear",
+                                   "train.schedule_factor=0",
+                                   "train.schedule_factor=1.5",
+                                   "train.schedule_epochs=0",
+                                   "train.learning_rate_final=-1",
+                                   "train.warmup_steps=-1",
+                                   "train.beta_schedule=step",
+                                   "train.beta_epochs=0",
+                                   "train.beta_ramp=0",
+                                   "train.beta_ramp=1.1",
                                    "train.steps=4294967296",
                                    "data.validation=-1",
                                    "data.binarize=maybe",

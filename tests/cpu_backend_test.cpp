@@ -46,7 +46,7 @@ class CpuBackendTest : public testing::TestWithParam<bool> {
     double rounding() const { return GetParam() ? 1e-12 : 1e-4; }
 
     TrainRequest request(std::span<const std::uint32_t> rows, std::uint64_t step = 0) const {
-        return {step, rows, config_.train.batch, 1.5, 1e-3};
+        return {step, rows, config_.train.batch, {{1e-3, 1.5}}};
     }
 
     Config config_;
@@ -258,6 +258,36 @@ TEST_P(CpuBackendTest, HowStepsAreCutIntoCallsDoesNotMatter) {
     EXPECT_EQ(once->take_totals().loss, 0);
 }
 
+TEST_P(CpuBackendTest, EachStepHasItsLearningRateAndBeta) {
+    const auto rows = test::first_rows(60);  // three batches of 16 and one of 12
+    const std::vector<StepSchedule> schedule = {{1e-3, 0}, {1e-2, 2}, {0, 1}, {1e-4, .5}};
+    const auto once = make();
+    TrainRequest all = request(rows);
+    all.schedule = schedule;
+    once->train(all);
+    const auto often = make();
+    LossTotals sum;
+    for (std::size_t step = 0; step < schedule.size(); ++step) {
+        const std::size_t begin = step * 16;
+        TrainRequest one = request(
+            std::span(rows).subspan(begin, std::min<std::size_t>(16, rows.size() - begin)), step);
+        one.schedule = {schedule[step]};
+        const auto before = often->exact_parameters();
+        often->train(one);
+        EXPECT_EQ(often->exact_parameters() == before, schedule[step].learning_rate == 0);
+        const LossTotals totals = often->take_totals();
+        EXPECT_NEAR(totals.loss, totals.recon + schedule[step].beta * totals.kl, 1e-9);
+        sum += totals;
+    }
+    EXPECT_EQ(once->exact_parameters(), often->exact_parameters());
+    EXPECT_NEAR(once->take_totals().loss, sum.loss, 1e-9);
+    all.first_step = 4;
+    all.schedule.pop_back();
+    EXPECT_THROW(once->train(all), std::invalid_argument);
+    all.schedule.clear();
+    EXPECT_THROW(once->train(all), std::invalid_argument);
+}
+
 TEST_P(CpuBackendTest, TheStateIsAllThatAResumeNeeds) {
     if (GetParam()) GTEST_SKIP() << "a state holds floats";
     const auto rows = test::first_rows(64);
@@ -346,7 +376,7 @@ TEST_P(CpuBackendTest, WrongRequestsThrow) {
     EXPECT_THROW(backend->trace(request(outside)), std::invalid_argument);
     EXPECT_THROW(backend->trace(request(rows)), std::invalid_argument);  // more than a batch
     EXPECT_THROW(backend->trace(request({})), std::invalid_argument);
-    EXPECT_THROW(backend->train({0, rows, 0, 1, 1e-3}), std::invalid_argument);
+    EXPECT_THROW(backend->train({0, rows, 0, {{1e-3, 1}}}), std::invalid_argument);
     EXPECT_THROW(backend->examples(Split::validation, outside), std::invalid_argument);
     const std::vector<float> odd(kPixels + 1);
     EXPECT_THROW(backend->encode(odd), std::invalid_argument);
@@ -363,7 +393,7 @@ TEST_P(CpuBackendTest, NotANumberShows) {
     splits_.train = bad;
     const auto rows = test::first_rows(4);
     for (const auto activation : {Activation::relu, Activation::tanh, Activation::softplus,
-                                  Activation::gelu, Activation::silu}) {
+                                  Activation::gelu, Activation::silu, Activation::gated}) {
         config_.model.activation = activation;
         const Trace trace = make()->trace(request(rows));
         for (const char* name : {"recon", "kl"}) {

@@ -9,6 +9,7 @@
 #include "host/cpu/activation.h"
 #include "host/cpu/bernoulli.h"
 #include "host/cpu/chunks.h"
+#include "host/cpu/gated.h"
 #include "host/cpu/gather.h"
 #include "host/cpu/gaussian.h"
 #include "host/cpu/matmul.h"
@@ -48,8 +49,10 @@ double value_of(Activation f, double a) {
             return a * std::erfc(-a / std::sqrt(2.0)) / 2;
         case Activation::silu:
             return a / (1 + std::exp(-a));
+        case Activation::gated:
+            break;  // of two numbers
     }
-    return 0;
+    return std::nan("");
 }
 
 constexpr Activation kActivations[] = {Activation::relu, Activation::tanh, Activation::softplus,
@@ -92,6 +95,63 @@ TEST_P(Sizes, ActivationsForwardAndBackward) {
             }
             EXPECT_NEAR(static_cast<double>(d_bias[c]), sum, kUlps * kRows);
         }
+    }
+}
+
+TEST_P(Sizes, GatedForwardAndBackward) {
+    const std::size_t cols = GetParam();
+    const std::size_t stride = (cols + 7) / 8 * 8;
+    const std::size_t width = 2 * stride;
+    auto product = random_array(kRows * width, 1, 3);
+    const auto bias = random_array(cols, 2);
+    const auto gate_bias = random_array(cols, 3);
+    const auto d_h = random_array(kRows * cols, 4);
+    const auto value = [&](std::size_t r, std::size_t c, double da, double dg) {
+        const auto a = static_cast<double>(product[r * width + c] + bias[c]) + da;
+        const auto g = static_cast<double>(product[r * width + stride + c] + gate_bias[c]) + dg;
+        return a / (1 + std::exp(-g));
+    };
+    auto h = poisoned(kRows * cols);
+    auto d_product = poisoned(kRows * width);
+    auto d_bias = poisoned(cols);
+    auto d_gate_bias = poisoned(cols);
+    auto partials = poisoned(chunk_count(kRows) * width);
+    const GatedView<float> layer{product.data(), bias.data(), gate_bias.data(),
+                                 kRows,          cols,        stride};
+    gated_forward(layer, h.data());
+    gated_backward(layer, d_h.data(), d_product.data(), d_bias.data(), d_gate_bias.data(),
+                   partials.data());
+    std::vector<double> sums(width, 0.0);
+    for (std::size_t r = 0; r < kRows; ++r) {
+        for (std::size_t c = 0; c < cols; ++c) {
+            const double want = value(r, c, 0, 0);
+            EXPECT_NEAR(static_cast<double>(h[r * cols + c]), want, kUlps * (1 + std::abs(want)));
+            const auto d = static_cast<double>(d_h[r * cols + c]);
+            // Central differences of the formula: h² = 1e-10, 1e-16/h = 1e-11.
+            const double d_a = d * (value(r, c, 1e-5, 0) - value(r, c, -1e-5, 0)) / 2e-5;
+            const double d_g = d * (value(r, c, 0, 1e-5) - value(r, c, 0, -1e-5)) / 2e-5;
+            const auto got_a = static_cast<double>(d_product[r * width + c]);
+            const auto got_g = static_cast<double>(d_product[r * width + stride + c]);
+            EXPECT_NEAR(got_a, d_a, kUlps * (1 + std::abs(d_a)));
+            EXPECT_NEAR(got_g, d_g, kUlps * (1 + std::abs(d_g)));
+            sums[c] += got_a;
+            sums[stride + c] += got_g;
+        }
+        for (std::size_t c = cols; c < stride; ++c) {
+            EXPECT_EQ(d_product[r * width + c], 0.0F);
+            EXPECT_EQ(d_product[r * width + stride + c], 0.0F);
+        }
+    }
+    for (std::size_t c = 0; c < cols; ++c) {
+        EXPECT_NEAR(static_cast<double>(d_bias[c]), sums[c], kUlps * kRows);
+        EXPECT_NEAR(static_cast<double>(d_gate_bias[c]), sums[stride + c], kUlps * kRows);
+    }
+    const auto apart = d_product;
+    gated_backward(layer, d_h.data(), product.data(), d_bias.data(), d_gate_bias.data(),
+                   partials.data());
+    EXPECT_EQ(product, apart);
+    for (const auto* array : {&h, &d_product, &d_bias, &d_gate_bias, &partials}) {
+        EXPECT_EQ(array->back(), kGuard);
     }
 }
 

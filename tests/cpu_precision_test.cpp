@@ -56,7 +56,7 @@ TEST_P(CpuPrecision, FloatAgreesWithDouble) {
     }
     const auto rows = test::first_rows(p.examples);
     const std::size_t traced = std::min<std::size_t>(p.batch, p.examples);
-    const TrainRequest one_step{0, std::span(rows).first(traced), p.batch, p.beta, 1e-3};
+    const TrainRequest one_step{0, std::span(rows).first(traced), p.batch, {{1e-3, p.beta}}};
     const Trace a = single->trace(one_step);
     const Trace b = exact->trace(one_step);
     ASSERT_EQ(a.size(), b.size());
@@ -71,8 +71,8 @@ TEST_P(CpuPrecision, FloatAgreesWithDouble) {
     for (std::uint64_t step = 0; step < p.steps; ++step) {
         const std::size_t begin = step % steps_an_epoch * p.batch;
         const std::size_t count = std::min<std::size_t>(p.batch, p.examples - begin);
-        const TrainRequest request{step, std::span(rows).subspan(begin, count), p.batch, p.beta,
-                                   1e-3};
+        const TrainRequest request{
+            step, std::span(rows).subspan(begin, count), p.batch, {{1e-3, p.beta}}};
         single->train(request);
         exact->train(request);
     }
@@ -92,7 +92,8 @@ std::vector<Case> cases() {
     using enum Activation;
     std::vector<Case> all;
     const std::vector<std::pair<Activation, std::string>> activations = {
-        {relu, "relu"}, {tanh, "tanh"}, {softplus, "softplus"}, {gelu, "gelu"}, {silu, "silu"}};
+        {relu, "relu"}, {tanh, "tanh"}, {softplus, "softplus"},
+        {gelu, "gelu"}, {silu, "silu"}, {gated, "gated"}};
     for (const auto& [activation, name] : activations) {
         all.push_back({.name = name + "_bernoulli", .activation = activation});
         all.push_back({.name = name + "_gaussian",

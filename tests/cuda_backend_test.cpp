@@ -102,8 +102,7 @@ class CudaBackendTest : public testing::TestWithParam<Case> {
         return {.first_step = first_step,
                 .rows = rows,
                 .batch = GetParam().batch,
-                .beta = GetParam().beta,
-                .learning_rate = 1e-3};
+                .schedule = {{.learning_rate = 1e-3, .beta = GetParam().beta}}};
     }
 
     const Config config = config_of(GetParam());
@@ -229,6 +228,27 @@ TEST_P(CudaBackendTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
     EXPECT_DOUBLE_EQ(sum.loss, totals.loss);
 }
 
+TEST_P(CudaBackendTest, EachStepHasItsLearningRateAndBeta) {
+    const std::uint32_t batch = GetParam().batch;
+    const auto rows = some_rows(3 * batch);
+    TrainRequest all = request(rows);
+    all.schedule = {{1e-3, 0.5}, {0, 1}, {1e-2, 2}};
+    cuda->train(all);
+    gpu::CudaBackend often(config, layout);
+    often.set_data(splits);
+    often.set_state(test::initial_state(layout, config));
+    for (std::size_t step = 0; step < 3; ++step) {
+        TrainRequest one = request(std::span(rows).subspan(step * batch, batch), step);
+        one.schedule = {all.schedule[step]};
+        often.train(one);
+    }
+    EXPECT_EQ(cuda->state().parameters, often.state().parameters);
+    EXPECT_EQ(cuda->take_totals().loss, often.take_totals().loss);
+    all.first_step = 3;
+    all.schedule.pop_back();
+    EXPECT_THROW(cuda->train(all), std::invalid_argument);
+}
+
 TEST_P(CudaBackendTest, RequestsThatDoNotFitAreRefused) {
     const std::vector<std::uint32_t> beyond = {0, 101};
     EXPECT_THROW(cuda->train(request(beyond)), std::invalid_argument);
@@ -283,6 +303,13 @@ INSTANTIATE_TEST_SUITE_P(
                          .pixels = 64,
                          .binarize = Binarize::fixed,
                          .bytes = false},
+                    Case{.name = "gated_ragged",
+                         .encoder = {31, 64},
+                         .latent = 6,
+                         .decoder = {17, 40},
+                         .activation = Activation::gated,
+                         .pixels = 101,
+                         .batch = 19},
                     Case{.name = "linear_gaussian",
                          .encoder = {},
                          .latent = 4,

@@ -73,7 +73,7 @@ std::vector<std::pair<std::string, Moments>> gradient_moments(const ObjectiveCon
         if (tensor.name.starts_with(prefix)) drawn.push_back({"grad." + tensor.name, {}});
     }
     for (std::size_t i = 0; i < steps; ++i) {
-        const Trace trace = backend->trace({first_step + i, rows, kBatch, 1, 0});
+        const Trace trace = backend->trace({first_step + i, rows, kBatch, {{0, 1}}});
         for (auto& [name, values] : drawn) {
             values.push_back(name == "loss" ? test::find(trace, name).values.at(0)
                                             : projected(test::find(trace, name)));
@@ -178,7 +178,7 @@ TEST(Estimators, RunningMeanFollowsTheSignal) {
     const auto rows = test::first_rows(kBatch);
     double mean = 0;
     for (std::uint64_t step = 0; step < 5; ++step) {
-        backend->train({step, rows, kBatch, 1, 0});  // parameters stay
+        backend->train({step, rows, kBatch, {{0, 1}}});  // parameters stay
         const double signal = backend->take_totals().recon / kBatch;
         mean = step == 0 ? signal : mean + kRunningMeanRate * (signal - mean);
         EXPECT_NEAR(backend->state().running_mean, mean, 1e-13);

@@ -93,7 +93,7 @@ class FiniteDifference : public testing::TestWithParam<Case> {
     }
 
     Trace trace(Backend& backend) const {
-        return backend.trace({4, rows_, kBatch, GetParam().beta, 0});
+        return backend.trace({4, rows_, kBatch, {{0, GetParam().beta}}});
     }
 
     Config config_;
@@ -157,7 +157,8 @@ std::vector<Case> cases() {
     using enum Likelihood;
     std::vector<Case> all;
     const std::vector<std::pair<Activation, std::string>> activations = {
-        {relu, "relu"}, {tanh, "tanh"}, {softplus, "softplus"}, {gelu, "gelu"}, {silu, "silu"}};
+        {relu, "relu"}, {tanh, "tanh"}, {softplus, "softplus"},
+        {gelu, "gelu"}, {silu, "silu"}, {gated, "gated"}};
     for (const auto& [activation, name] : activations) {
         all.push_back({activation, bernoulli, 1, false, {5, 3}, name + "_bernoulli"});
         all.push_back({activation, gaussian, 1, false, {5, 3}, name + "_gaussian"});

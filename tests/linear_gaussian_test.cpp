@@ -201,7 +201,7 @@ class LinearGaussian : public testing::Test {
         return arena;
     }
 
-    Trace trace(std::uint64_t step) { return backend_->trace({step, rows_, kBatch, 1, 0}); }
+    Trace trace(std::uint64_t step) { return backend_->trace({step, rows_, kBatch, {{0, 1}}}); }
 
     static std::vector<double> row(const Trace& trace, const char* name, std::size_t r) {
         const TracedTensor& tensor = test::find(trace, name);

@@ -84,6 +84,31 @@ TEST(Parameters, LayoutOfRaggedModels) {
     }
 }
 
+TEST(Parameters, AGatedLayerIsOneMatrix) {
+    ModelConfig model = model_of({5, 3}, 2, {40});
+    model.activation = Activation::gated;
+    const ParameterLayout layout(model, 7);
+    check_layout(layout);
+    const std::vector<std::string> names = names_of(layout);
+    ASSERT_EQ(names.size(), 18U);
+    EXPECT_EQ(std::vector<std::string>(names.begin(), names.begin() + 4),
+              (std::vector<std::string>{"encoder.0.weight", "encoder.0.gate.weight",
+                                        "encoder.0.bias", "encoder.0.gate.bias"}));
+    EXPECT_EQ(names[12], "decoder.0.weight");
+    EXPECT_EQ(names[15], "decoder.0.gate.bias");
+    EXPECT_EQ(names[16], "decoder.out.weight");
+    EXPECT_EQ(layout.encoder[0].stride, 64U);  // 7 is odd
+    EXPECT_EQ(layout.decoder[0].stride, 64U);  // 32 rows of 2 are 64 elements
+    for (const DenseLayer* layer : {&layout.encoder[0], &layout.encoder[1], &layout.decoder[0]}) {
+        EXPECT_EQ(layer->gate_weight.shape, layer->weight.shape);
+        EXPECT_EQ(layer->gate_weight.offset, layer->weight.offset + layer->stride * layer->in);
+        EXPECT_GE(layer->bias.offset, layer->weight.offset + 2 * layer->stride * layer->in);
+        EXPECT_EQ(layer->product_width(), 2 * layer->stride);
+    }
+    EXPECT_FALSE(layout.output.is_gated());
+    EXPECT_EQ(layout.output.product_width(), 7U);
+}
+
 TEST(Parameters, LayoutWithoutHiddenLayers) {
     const ParameterLayout layout(model_of({}, 2, {}), 6);
     check_layout(layout);
@@ -192,7 +217,9 @@ TEST(Initialization, GlorotAndHeHaveTheirMoments) {
 }
 
 TEST(Initialization, PaddingIsZero) {
-    const ParameterLayout layout(model_of({5, 3}, 2, {3, 5}), 7);
+    ModelConfig model = model_of({5, 3}, 2, {3, 5});
+    model.activation = Activation::gated;
+    const ParameterLayout layout(model, 7);
     for (const auto kind : {Initialization::pytorch, Initialization::glorot, Initialization::he}) {
         auto arena = initial_parameters(layout, kind, 7);
         ASSERT_EQ(arena.size(), layout.arena_size);
@@ -206,7 +233,9 @@ TEST(Initialization, PaddingIsZero) {
 }
 
 TEST(Initialization, TensorsAndSeedsDiffer) {
-    const ParameterLayout layout(model_of({16}, 16, {16}), 16);  // all weights of one shape
+    ModelConfig model = model_of({16}, 16, {16});  // all weights of one shape
+    model.activation = Activation::gated;
+    const ParameterLayout layout(model, 16);
     std::set<std::vector<float>> seen;
     std::size_t count = 0;
     for (const std::uint64_t seed : {1U, 2U}) {
@@ -217,7 +246,7 @@ TEST(Initialization, TensorsAndSeedsDiffer) {
             ++count;
         }
     }
-    EXPECT_EQ(count, 10U);
+    EXPECT_EQ(count, 14U);
     EXPECT_EQ(seen.size(), count);
 }
 

@@ -38,6 +38,7 @@ ACTIVATIONS = {
     "softplus": lambda x: torch.nn.functional.softplus(x, threshold=50.0),
     "gelu": torch.nn.functional.gelu,
     "silu": torch.nn.functional.silu,
+    "gated": lambda x: x,  # the gate is in the layer
 }
 
 
@@ -72,6 +73,17 @@ def read_safetensors(path):
     return metadata, tensors, kind
 
 
+class Gated(torch.nn.Linear):
+    """(W x + b) * sigmoid(V x + c)."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.gate = torch.nn.Linear(inputs, outputs)
+
+    def forward(self, x):
+        return super().forward(x) * torch.sigmoid(self.gate(x))
+
+
 class Network(torch.nn.Module):
     """The autoencoder of the dump's configuration, as one would write it in torch."""
 
@@ -88,12 +100,10 @@ class Network(torch.nn.Module):
         self.decoder = torch.nn.ModuleDict(self.chain(widths))
         self.decoder["out"] = torch.nn.Linear(widths[-1], pixels)
 
-    @staticmethod
-    def chain(widths):
+    def chain(self, widths):
         """Layers named by their index."""
-        return {
-            str(i): torch.nn.Linear(a, b) for i, (a, b) in enumerate(zip(widths, widths[1:]))
-        }
+        layer = Gated if self.model["activation"] == "gated" else torch.nn.Linear
+        return {str(i): layer(a, b) for i, (a, b) in enumerate(zip(widths, widths[1:]))}
 
     def hidden(self, side, name, h, values):
         """Runs the hidden layers of one side and records each output."""

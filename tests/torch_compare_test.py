@@ -44,6 +44,10 @@ CASES = {
         **BARS, **DEEP, "model.activation": "silu", "train.beta": 2.5, "train.adam_beta1": 0.8,
         "train.adam_beta2": 0.99, "train.adam_epsilon": 1e-4, "train.learning_rate": 0.01,
     },
+    "deep, gated": {**BARS, **DEEP, "model.activation": "gated"},
+    "the first step of schedules": {
+        **BARS, **HIDDEN, "train.warmup_steps": 4, "train.beta_schedule": "linear",
+    },
     "one example, he": {**BARS, **HIDDEN, "train.batch": 1, "model.initialization": "he"},
     # A range so narrow that many log-variances lie outside, where the gradient is zero.
     "clamped log-variance": {

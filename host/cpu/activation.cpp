@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <stdexcept>
 
 #include "host/cpu/scalar_math.h"
 #include "host/cpu/sums.h"
@@ -116,6 +117,8 @@ void with_activation(Activation f, Work work) {
         case Activation::silu:
             work(Constant<Activation::silu>());
             break;
+        case Activation::gated:
+            throw std::logic_error("a gated layer has no activation of one number");
     }
 }
 

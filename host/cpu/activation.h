@@ -1,6 +1,6 @@
 // Bias and activation behind a matrix product, and their backward. T is float or double.
 //   relu max(a, 0); tanh; softplus log(1 + e^a); gelu a·Φ(a) (Hendrycks & Gimpel 2016, with erf);
-//   silu a·sigmoid(a).  relu'(0) is 0. A NaN stays a NaN.
+//   silu a·sigmoid(a).  relu'(0) is 0. A NaN stays a NaN. Gated layers: host/cpu/gated.h.
 #pragma once
 
 #include <cstddef>

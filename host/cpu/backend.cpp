@@ -228,16 +228,17 @@ void CpuBackend<T>::train(const TrainRequest& request) {
     const Dataset& data = data_of(Split::train);
     check_training(request, data.size, step_);
     for (std::size_t at = 0; at < request.rows.size(); at += request.batch) {
+        const StepSchedule& now = request.step_schedule(at / request.batch);
         const Rows rows = request.rows.subspan(
             at, std::min<std::size_t>(request.batch, request.rows.size() - at));
         load_for_training(data, rows, step_);
         draw_epsilon(data, rows, Purpose::epsilon, step_);
         forward(rows.size());
-        move_running_mean(backward(rows.size(), request.beta));
+        move_running_mean(backward(rows.size(), now.beta));
         ++step_;
-        adam(adam_step<T>(config_.train, request.learning_rate, step_), gradients_.data(),
+        adam(adam_step<T>(config_.train, now.learning_rate, step_), gradients_.data(),
              layout_.arena_size, parameters_.data(), m_.data(), v_.data());
-        totals_ += totals(rows.size(), request.beta);
+        totals_ += totals(rows.size(), now.beta);
     }
 }
 
@@ -314,6 +315,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     const Dataset& data = data_of(Split::train);
     check_trace(one_step, data.size);
     const std::size_t batch = rows.size();
+    const double beta = one_step.step_schedule(0).beta;
     const std::size_t latent = layout_.heads.latent;
     const std::size_t samples = config_.objective.samples;
     Trace trace;
@@ -347,14 +349,14 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     network_.outputs(parameters_.data(), batch * samples, outputs.data());
     add_draws(config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean", layout_.pixels,
               outputs.data());
-    backward(batch, one_step.beta);
+    backward(batch, beta);
     if (samples > 1 || config_.objective.uses_log_ratio()) {
         add("recon.draws", {batch, samples}, network_.draw_recon());
         add("log_ratio", {batch, samples}, network_.log_ratio());
     }
     add("recon", {batch}, network_.recon());
     add("kl", {batch}, network_.kl());
-    const double loss = totals(batch, one_step.beta).loss / static_cast<double>(batch);
+    const double loss = totals(batch, beta).loss / static_cast<double>(batch);
     trace.push_back({"loss", {1}, {loss}});
     for (const Tensor& tensor : layout_.tensors()) {
         add("grad." + tensor.name, tensor.shape, gradients_.data() + tensor.offset);

@@ -4,6 +4,7 @@
 
 #include "host/cpu/activation.h"
 #include "host/cpu/chunks.h"
+#include "host/cpu/gated.h"
 #include "host/cpu/matmul.h"
 
 namespace vae::cpu {
@@ -28,10 +29,10 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     const auto reserve_hidden = [&](const std::vector<DenseLayer>& layers,
                                     std::vector<Hidden>& hidden, std::size_t count) {
         for (std::size_t i = 0; i < layers.size(); ++i) {
-            hidden[i].product.reserve(count * layers[i].out);
+            hidden[i].product.reserve(count * layers[i].product_width());
             hidden[i].h.reserve(count * layers[i].out);
             widest_input = std::max(widest_input, layers[i].out);
-            widest_product = std::max(widest_product, layers[i].out);
+            widest_product = std::max(widest_product, layers[i].product_width());
         }
     };
     reserve_hidden(layout_.encoder, encoder_, examples);
@@ -72,6 +73,18 @@ HeadsView<T> Network<T>::heads(const T* parameters, std::size_t examples,
             static_cast<T>(model_.logvar_max)};
 }
 
+// Of a gated layer.
+template <class T>
+GatedView<T> gated_view(const DenseLayer& layer, const T* product, const T* parameters,
+                        std::size_t rows) {
+    return {product,
+            parameters + layer.bias.offset,
+            parameters + layer.gate_bias.offset,
+            rows,
+            layer.out,
+            layer.stride};
+}
+
 // Returns the last layer's output.
 template <class T>
 const T* Network<T>::forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
@@ -79,9 +92,14 @@ const T* Network<T>::forward(const std::vector<DenseLayer>& layers, std::vector<
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const DenseLayer& layer = layers[i];
         T* product = hidden[i].product.data();
-        matmul_nt(input, parameters + layer.weight.offset, rows, layer.out, layer.in, product);
-        bias_activation_forward(model_.activation, product, parameters + layer.bias.offset, rows,
-                                layer.out, hidden[i].h.data());
+        matmul_nt(input, parameters + layer.weight.offset, rows, layer.product_width(), layer.in,
+                  product);
+        if (layer.is_gated()) {
+            gated_forward(gated_view<T>(layer, product, parameters, rows), hidden[i].h.data());
+        } else {
+            bias_activation_forward(model_.activation, product, parameters + layer.bias.offset,
+                                    rows, layer.out, hidden[i].h.data());
+        }
         input = hidden[i].h.data();
     }
     return input;
@@ -155,11 +173,28 @@ template <class T>
 T* Network<T>::dense_backward(const DenseLayer& layer, const T* input, const T* d_product,
                               bool input_gradient, const T* parameters, std::size_t rows,
                               T* gradients) {
-    matmul_tn(d_product, input, layer.out, layer.in, rows, gradients + layer.weight.offset);
+    const std::size_t width = layer.product_width();
+    matmul_tn(d_product, input, width, layer.in, rows, gradients + layer.weight.offset);
     if (!input_gradient) return nullptr;
     T* d_input = d_product == d_even_.data() ? d_odd_.data() : d_even_.data();
-    matmul_nn(d_product, parameters + layer.weight.offset, rows, layer.in, layer.out, d_input);
+    matmul_nn(d_product, parameters + layer.weight.offset, rows, layer.in, width, d_input);
     return d_input;
+}
+
+// Of a gated layer in the place of its product, else in that of d_h.
+template <class T>
+const T* Network<T>::hidden_backward(const DenseLayer& layer, Hidden& hidden, const T* parameters,
+                                     std::size_t rows, T* d_h, T* gradients) {
+    T* product = hidden.product.data();
+    T* d_bias = gradients + layer.bias.offset;
+    if (layer.is_gated()) {
+        gated_backward(gated_view<T>(layer, product, parameters, rows), d_h, product, d_bias,
+                       gradients + layer.gate_bias.offset, partials_.data());
+        return product;
+    }
+    bias_activation_backward(model_.activation, product, parameters + layer.bias.offset, d_h, rows,
+                             layer.out, d_h, d_bias, partials_.data());
+    return d_h;
 }
 
 // From d_h of the last layer's output to that of the first layer's input, which is returned.
@@ -169,12 +204,10 @@ T* Network<T>::backward(const std::vector<DenseLayer>& layers, std::vector<Hidde
                         T* d_h, T* gradients) {
     for (std::size_t i = layers.size(); i-- > 0;) {
         const DenseLayer& layer = layers[i];
-        bias_activation_backward(model_.activation, hidden[i].product.data(),
-                                 parameters + layer.bias.offset, d_h, rows, layer.out, d_h,
-                                 gradients + layer.bias.offset, partials_.data());
+        const T* d_product = hidden_backward(layer, hidden[i], parameters, rows, d_h, gradients);
         const T* layer_input = i == 0 ? input : hidden[i - 1].h.data();
-        d_h = dense_backward(layer, layer_input, d_h, i > 0 || input_gradient, parameters, rows,
-                             gradients);
+        d_h = dense_backward(layer, layer_input, d_product, i > 0 || input_gradient, parameters,
+                             rows, gradients);
     }
     return d_h;
 }

@@ -41,8 +41,9 @@ class Network {
     // each example.
     void losses(const T* parameters, std::size_t examples, double beta);
     // losses, and the gradients of their mean. running_mean is the score function's baseline of
-    // that name; returns the mean of its signal. Overwrites the product of the output layer.
-    // Padding of gradients is left as it is, but for the heads' padding rows, which become zero.
+    // that name; returns the mean of its signal. Overwrites the products of gated layers and of the
+    // output layer. Padding of gradients is left as it is, but for the padding rows of joint
+    // weights, which become zero.
     double backward(const T* parameters, std::size_t examples, double beta, double running_mean,
                     T* gradients);
 
@@ -62,7 +63,7 @@ class Network {
 
   private:
     struct Hidden {
-        Buffer<T> product;  // without bias
+        Buffer<T> product;  // [rows, product_width], without bias
         Buffer<T> h;
     };
 
@@ -72,6 +73,9 @@ class Network {
                 bool input_gradient, const T* parameters, std::size_t rows, T* d_h, T* gradients);
     T* dense_backward(const DenseLayer& layer, const T* input, const T* d_product,
                       bool input_gradient, const T* parameters, std::size_t rows, T* gradients);
+    // From d_h to the gradient of the layer's product, which is returned, and those of its biases.
+    const T* hidden_backward(const DenseLayer& layer, Hidden& hidden, const T* parameters,
+                             std::size_t rows, T* d_h, T* gradients);
     HeadsView<T> heads(const T* parameters, std::size_t examples, std::size_t samples) const;
     DecoderOutput<T> output(std::size_t examples, std::size_t samples) const;
     double apply_objective(std::size_t examples, double beta, double running_mean,

@@ -216,12 +216,13 @@ void CudaBackend::train(const TrainRequest& request) {
         upload_index(rows);
         for (std::size_t first = 0; first < rows.size(); first += batch) {
             const int count = static_cast<int>(std::min(batch, rows.size() - first));
+            const StepSchedule& now = request.step_schedule((start + first) / batch);
             const TrainingBatch step = {index_.data() + first, count, steps_done_};
             forward(step, {});
-            backward(step, request.beta);
+            backward(step, now.beta);
             network_.move_running_mean(count, steps_done_ == 0);
-            training_totals_.add(network_, count, request.beta);
-            update(request.learning_rate);
+            training_totals_.add(network_, count, now.beta);
+            update(now.learning_rate);
         }
     }
 }

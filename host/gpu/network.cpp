@@ -8,6 +8,7 @@
 
 #include "host/backend.h"
 #include "kernels/bias_activation.h"
+#include "kernels/gated.h"
 
 namespace vae::gpu {
 namespace {
@@ -28,6 +29,8 @@ kernels::Activation kernel_activation(Activation activation) {
             return kernels::Activation::gelu;
         case Activation::silu:
             return kernels::Activation::silu;
+        case Activation::gated:
+            break;
     }
     throw std::logic_error("an activation without a kernel");
 }
@@ -42,7 +45,10 @@ std::size_t widest_hidden(const ParameterLayout& layout) {
 
 // The widest array that a kernel sums over, of hidden layers and heads.
 std::size_t widest(const ParameterLayout& layout) {
-    return std::max(2 * layout.heads.stride, widest_hidden(layout));
+    std::size_t result = std::max(2 * layout.heads.stride, widest_hidden(layout));
+    for (const DenseLayer& layer : layout.encoder) result = std::max(result, layer.product_width());
+    for (const DenseLayer& layer : layout.decoder) result = std::max(result, layer.product_width());
+    return result;
 }
 
 // Rows of a decoder's means that are worth one call.
@@ -123,8 +129,9 @@ std::vector<Network::Hidden> Network::allocate(const std::vector<DenseLayer>& la
                                                int capacity) {
     std::vector<Hidden> result;
     for (const DenseLayer& layer : layers) {
-        const std::size_t size = static_cast<std::size_t>(capacity) * layer.out;
-        result.push_back({{size, "a hidden layer"}, {size, "a hidden layer's activations"}});
+        const auto rows = static_cast<std::size_t>(capacity);
+        result.push_back({{rows * layer.product_width(), "a hidden layer"},
+                          {rows * layer.out, "a hidden layer's activations"}});
     }
     return result;
 }
@@ -153,15 +160,31 @@ kernels::HeadsView Network::heads_view(int examples) const {
             .logvar_max = static_cast<float>(model_.logvar_max)};
 }
 
+kernels::GatedView Network::gated_view(const DenseLayer& layer, const Hidden& hidden,
+                                       int rows) const {
+    return {.product = hidden.product.data(),
+            .bias = weight(layer.bias),
+            .gate_bias = weight(layer.gate_bias),
+            .rows = rows,
+            .cols = width(layer.out),
+            .stride = width(layer.stride)};
+}
+
 const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                               const float* x, int rows) {
-    const kernels::Activation f = kernel_activation(model_.activation);
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const DenseLayer& layer = layers[i];
-        matmul_.forward(x, weight(layer.weight), rows, width(layer.in), width(layer.out),
-                        hidden[i].product.data());
-        kernels::bias_activation_forward(f, hidden[i].product.data(), weight(layer.bias), rows,
-                                         width(layer.out), hidden[i].h.data(), stream_.get());
+        const float* product = hidden[i].product.data();
+        matmul_.forward(x, weight(layer.weight), rows, width(layer.in),
+                        width(layer.product_width()), hidden[i].product.data());
+        if (layer.is_gated()) {
+            kernels::gated_forward(gated_view(layer, hidden[i], rows), hidden[i].h.data(),
+                                   stream_.get());
+        } else {
+            kernels::bias_activation_forward(kernel_activation(model_.activation), product,
+                                             weight(layer.bias), rows, width(layer.out),
+                                             hidden[i].h.data(), stream_.get());
+        }
         x = hidden[i].h.data();
     }
     return x;
@@ -271,22 +294,33 @@ void Network::move_running_mean(int examples, bool first) {
                                  running_mean_.data(), stream_.get());
 }
 
+// Of a gated layer in the place of its product, else in that of d_h.
+const float* Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h,
+                                      int rows) {
+    float* product = hidden.product.data();
+    if (layer.is_gated()) {
+        kernels::gated_backward(gated_view(layer, hidden, rows), d_h, product, gradient(layer.bias),
+                                gradient(layer.gate_bias), scratch_, stream_.get());
+        return product;
+    }
+    kernels::bias_activation_backward(kernel_activation(model_.activation), product,
+                                      weight(layer.bias), d_h, rows, width(layer.out), d_h,
+                                      gradient(layer.bias), scratch_, stream_.get());
+    return d_h;
+}
+
 float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                          const float* x, float* d_h, int rows, bool want_input) {
-    const kernels::Activation f = kernel_activation(model_.activation);
     for (std::size_t i = layers.size(); i-- > 0;) {
         const DenseLayer& layer = layers[i];
         const int in = width(layer.in);
-        const int out = width(layer.out);
+        const int out = width(layer.product_width());
         const float* input = i == 0 ? x : hidden[i - 1].h.data();
-        float* d_pre = d_h;
-        kernels::bias_activation_backward(f, hidden[i].product.data(), weight(layer.bias), d_h,
-                                          rows, out, d_pre, gradient(layer.bias), scratch_,
-                                          stream_.get());
-        matmul_.backward_weight(d_pre, input, rows, in, out, gradient(layer.weight));
+        const float* d_product = hidden_backward(layer, hidden[i], d_h, rows);
+        matmul_.backward_weight(d_product, input, rows, in, out, gradient(layer.weight));
         if (i == 0 && !want_input) return nullptr;
-        d_h = other_d_h(d_pre);
-        matmul_.backward_input(d_pre, weight(layer.weight), rows, in, out, d_h);
+        d_h = other_d_h(d_product);
+        matmul_.backward_input(d_product, weight(layer.weight), rows, in, out, d_h);
     }
     return d_h;
 }

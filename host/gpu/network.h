@@ -10,6 +10,7 @@
 #include "host/gpu/likelihood.h"
 #include "host/gpu/matmul.h"
 #include "host/parameters.h"
+#include "kernels/gated.h"
 #include "kernels/objective.h"
 #include "kernels/reparameterize.h"
 #include "kernels/scratch.h"
@@ -42,7 +43,8 @@ class Network {
     void output_mean(int rows);
     // output_product() gets its bias.
     void add_output_bias(int rows);
-    // losses(), and the gradients of their mean. Destroys output_product().
+    // losses(), and the gradients of their mean. Destroys output_product() and the products of
+    // gated layers.
     void backward(int examples, const kernels::EpsilonSource& noise, double beta);
     // After backward: moves the running mean of the score function's signal towards this step's, or
     // to it if the step is the run's first. Nothing for other baselines.
@@ -69,8 +71,8 @@ class Network {
   private:
     // What a hidden layer leaves for its backward.
     struct Hidden {
-        DeviceArray<float> product;  // x·Wᵀ, without the bias
-        DeviceArray<float> h;        // f(product + bias)
+        DeviceArray<float> product;  // [rows, product_width]: x·Wᵀ, without the bias
+        DeviceArray<float> h;        // [rows, out]: the layer's output
     };
 
     void allocate_objective(std::size_t examples, std::size_t rows);
@@ -82,6 +84,9 @@ class Network {
     // (and null returned) unless wanted. Both live in d_h_.
     float* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                     const float* x, float* d_h, int rows, bool want_input);
+    // From d_h to the gradient of the layer's product, which is returned, and those of its biases.
+    const float* hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h, int rows);
+    kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
     DecoderOutput decoder_output(int rows, int samples) const;
     kernels::HeadsView heads_view(int examples) const;
     kernels::Objective objective() const;

@@ -97,14 +97,15 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     }
     recorder.add(trace_output(examples * samples, recorder.shape_of_draws(layout_.pixels)));
 
-    backward(batch, one_step.beta);
+    const double beta = one_step.step_schedule(0).beta;
+    backward(batch, beta);
     if (samples > 1 || config_.objective.uses_log_ratio()) {
         recorder.add("recon.draws", network_.draw_recon(), samples);
         recorder.add("log_ratio", network_.log_ratio(), samples);
     }
     recorder.add_per_example("recon", network_.recon());
     recorder.add_per_example("kl", network_.kl());
-    recorder.add({"loss", {1}, {mean_loss(count, one_step.beta)}});
+    recorder.add({"loss", {1}, {mean_loss(count, beta)}});
     std::vector<float> gradients(layout_.arena_size);
     network_.gradients().download(gradients, stream_);
     for (const Tensor& tensor : layout_.tensors()) {

@@ -42,7 +42,7 @@ Splits small_splits() {
 }
 
 TrainRequest request_of(const std::vector<std::uint32_t>& rows) {
-    return {.first_step = 0, .rows = rows, .batch = 4, .beta = 1, .learning_rate = 1e-3};
+    return {.first_step = 0, .rows = rows, .batch = 4, .schedule = {{1e-3, 1}}};
 }
 
 class BackendConduct : public testing::Test {

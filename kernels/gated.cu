@@ -1,0 +1,187 @@
+#include "kernels/gated.h"
+
+#include <limits>
+
+#include "kernels/functions.cuh"
+#include "kernels/tile.cuh"
+
+namespace vae::kernels {
+namespace {
+
+// Over the columns [0, cols) of h.
+struct GatedForwardOp {
+    static constexpr bool kRowSums = false;
+    static constexpr bool kColumnSums = false;
+    template <int V>
+    struct Both {
+        Pack<V> linear;
+        Pack<V> gate;
+    };
+    template <int V>
+    using Columns = Both<V>;
+    template <int V>
+    using Loaded = Both<V>;
+
+    GatedView layer;
+    float* h;
+
+    template <int V>
+    __device__ Columns<V> columns(unsigned col) const {
+        return {load_pack<V>(layer.bias + col), load_pack<V>(layer.gate_bias + col)};
+    }
+    template <int V>
+    __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
+        const std::size_t stride = static_cast<std::size_t>(layer.stride);
+        const float* const linear = layer.product + row * 2 * stride + col;
+        return {load_pack<V>(linear), load_pack<V>(linear + stride)};
+    }
+    template <int V>
+    __device__ void apply(unsigned row, unsigned col, const Columns<V>& biases,
+                          const Loaded<V>& loaded, float&, float (&)[V]) const {
+        Pack<V> result;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            result.v[i] = (loaded.linear.v[i] + biases.linear.v[i]) *
+                          sigmoid(loaded.gate.v[i] + biases.gate.v[i]);
+        }
+        store_pack<V>(h + row * static_cast<std::size_t>(layer.cols) + col, result);
+    }
+};
+
+// Both parts' gradients at an element need both parts' products there, and may take their place: so
+// one thread has them. Its four columns 4k … 4k+3 of the tile are elements 2k and 2k+1 of the
+// linear part, then of the gate.
+template <bool kPairs>
+struct GatedBackwardOp {
+    static constexpr bool kRowSums = false;
+    static constexpr bool kColumnSums = true;
+    using Pair = Pack<2>;
+    template <int V>
+    struct Columns {
+        unsigned first;  // element of the first column
+        unsigned count;  // of elements that are no padding: 0, 1 or 2
+        Pair bias;
+        Pair gate_bias;
+    };
+    template <int V>
+    struct Loaded {
+        Pair linear;
+        Pair gate;
+        Pair d_h;
+    };
+
+    GatedView layer;
+    const float* d_h;
+    float* d_product;
+    float* d_bias;
+    float* d_gate_bias;
+
+    // `count` elements; the rest is zero.
+    static __device__ Pair load_some(const float* address, unsigned count) {
+        if (kPairs && count == 2) return load_pack<2>(address);
+        Pair result = {};
+        if (count > 0) result.v[0] = address[0];
+        if (count > 1) result.v[1] = address[1];
+        return result;
+    }
+    static __device__ void store_both(float* address, const Pair& pair) {
+        if (kPairs) {
+            store_pack<2>(address, pair);
+        } else {
+            address[0] = pair.v[0];
+            address[1] = pair.v[1];
+        }
+    }
+
+    __device__ std::size_t stride() const { return static_cast<std::size_t>(layer.stride); }
+    __device__ unsigned cols() const { return static_cast<unsigned>(layer.cols); }
+
+    template <int V>
+    __device__ Columns<V> columns(unsigned col) const {
+        static_assert(V == 4);
+        const unsigned first = col / 2;
+        const unsigned count = first >= cols() ? 0 : first + 1 == cols() ? 1 : 2;
+        return {first, count, load_some(layer.bias + first, count),
+                load_some(layer.gate_bias + first, count)};
+    }
+    template <int V>
+    __device__ Loaded<V> load(unsigned row, unsigned, const Columns<V>& columns) const {
+        const float* const linear = layer.product + row * 2 * stride() + columns.first;
+        const float* const upstream = d_h + row * static_cast<std::size_t>(cols()) + columns.first;
+        return {load_some(linear, columns.count), load_some(linear + stride(), columns.count),
+                load_some(upstream, columns.count)};
+    }
+    template <int V>
+    __device__ void apply(unsigned row, unsigned, const Columns<V>& columns,
+                          const Loaded<V>& loaded, float&, float (&column_sums)[V]) const {
+        Pair d_linear = {};
+        Pair d_gate = {};
+#pragma unroll
+        for (unsigned i = 0; i < 2; ++i) {
+            if (i >= columns.count) continue;
+            const float a = loaded.linear.v[i] + columns.bias.v[i];
+            const float g = loaded.gate.v[i] + columns.gate_bias.v[i];
+            const float e = expf(-fabsf(g));
+            const float inverse = 1.0f / (1.0f + e);
+            const float s = g >= 0 ? inverse : e * inverse;
+            d_linear.v[i] = loaded.d_h.v[i] * s;
+            d_gate.v[i] = loaded.d_h.v[i] * a * (e * inverse * inverse);
+            column_sums[i] += d_linear.v[i];
+            column_sums[2 + i] += d_gate.v[i];
+        }
+        float* const linear = d_product + row * 2 * stride() + columns.first;
+        store_both(linear, d_linear);
+        store_both(linear + stride(), d_gate);
+    }
+    __device__ void store_column(unsigned col, double sum) const {
+        const unsigned element = col / 4 * 2 + col % 2;
+        if (element < cols()) {
+            (col % 4 < 2 ? d_bias : d_gate_bias)[element] = static_cast<float>(sum);
+        }
+    }
+};
+
+void require_gated(const GatedView& layer, const char* launcher) {
+    require_shape(layer.rows, layer.cols, launcher);
+    require(layer.stride >= layer.cols, launcher, "stride must not be less than cols");
+    require(layer.stride <= std::numeric_limits<int>::max() / 2, launcher, "stride is too large");
+}
+
+}  // namespace
+
+void gated_forward(const GatedView& layer, float* h, cudaStream_t stream) {
+    constexpr const char* kLauncher = "gated_forward";
+    require_gated(layer, kLauncher);
+    if (layer.rows == 0 || layer.cols == 0) return;
+    const bool wide = layer.cols % 4 == 0 && layer.stride % 4 == 0 &&
+                      aligned_to_16(layer.product, layer.bias, layer.gate_bias, h);
+    launch_tiles(kLauncher, GatedForwardOp{layer, h}, layer.rows, layer.cols, wide, Scratch{},
+                 stream);
+}
+
+void gated_backward(const GatedView& layer, const float* d_h, float* d_product, float* d_bias,
+                    float* d_gate_bias, const Scratch& scratch, cudaStream_t stream) {
+    constexpr const char* kLauncher = "gated_backward";
+    require_gated(layer, kLauncher);
+    require(layer.stride % 2 == 0, kLauncher, "stride must be even");
+    if (layer.stride == 0) return;
+    if (layer.rows == 0) {
+        const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(layer.cols);
+        if (bytes == 0) return;
+        cuda_check(cudaMemsetAsync(d_bias, 0, bytes, stream), kLauncher);
+        cuda_check(cudaMemsetAsync(d_gate_bias, 0, bytes, stream), kLauncher);
+        return;
+    }
+    const bool pairs = layer.cols % 2 == 0 &&
+                       aligned_to_16(layer.product, layer.bias, layer.gate_bias, d_h, d_product);
+    const auto run = [&](const auto& op) {
+        launch_tiles_of<4>(kLauncher, op, layer.rows, 2 * layer.stride, scratch, stream);
+    };
+    if (pairs) {
+        run(GatedBackwardOp<true>{layer, d_h, d_product, d_bias, d_gate_bias});
+    } else {
+        run(GatedBackwardOp<false>{layer, d_h, d_product, d_bias, d_gate_bias});
+    }
+}
+
+}  // namespace vae::kernels
