@@ -128,7 +128,7 @@ void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkp
         }
     }
     const LossTotals& totals = checkpoint.epoch_totals;
-    const Metadata metadata = {
+    Metadata metadata = {
         {"format", kFormat},
         {"format_version", kFormatVersion},
         {"program_version", program_version()},
@@ -144,6 +144,12 @@ void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkp
         {"epoch_examples", fmt::format("{}", totals.examples)},
         {"epoch_seconds", fmt::format("{}", checkpoint.epoch_seconds)},
     };
+    if (checkpoint.config.train.patience > 0) {
+        const EarlyStopping& early = checkpoint.early_stopping;
+        metadata["best_elbo"] = fmt::format("{}", early.best_elbo);
+        metadata["best_epoch"] = fmt::format("{}", early.best_epoch);
+        metadata["stale_epochs"] = fmt::format("{}", early.stale_epochs);
+    }
     write_safetensors(path, tensors, metadata);
 }
 
@@ -174,6 +180,12 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
                                .loss = metadata.number<double>("epoch_loss"),
                                .examples = metadata.number<std::uint64_t>("epoch_examples")};
     checkpoint.epoch_seconds = metadata.number<double>("epoch_seconds");
+    if (checkpoint.config.train.patience > 0) {
+        checkpoint.early_stopping = {
+            .best_elbo = metadata.number<double>("best_elbo"),
+            .best_epoch = metadata.number<std::uint32_t>("best_epoch"),
+            .stale_epochs = metadata.number<std::uint32_t>("stale_epochs")};
+    }
     checkpoint.program_version = metadata.text("program_version");
     load_state(file, name, checkpoint.layout(), checkpoint.state);
     return checkpoint;

@@ -2,7 +2,7 @@
 // safetensors. Tensors have their logical shapes (no padding): <name>, adam.m.<name>,
 // adam.v.<name> for each tensor of the ParameterLayout, all F32. Metadata, all text: format,
 // format_version, program_version, config (TOML), step, seed, image (HxWxC), train_examples and
-// the sums of the running epoch.
+// the sums of the running epoch; with train.patience also best_elbo, best_epoch and stale_epochs.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,7 @@
 #include "host/backend.h"
 #include "host/config.h"
 #include "host/dataset.h"
+#include "host/early_stopping.h"
 #include "host/parameters.h"
 #include "host/shape.h"
 
@@ -24,8 +25,9 @@ struct Checkpoint {
     ImageShape shape;                  // of an example
     std::uint64_t train_examples = 0;  // size of the training split
     TrainingState state;
-    LossTotals epoch_totals;   // of the running epoch; nothing at an epoch's end
-    double epoch_seconds = 0;  // spent training in the running epoch
+    LossTotals epoch_totals;       // of the running epoch; nothing at an epoch's end
+    double epoch_seconds = 0;      // spent training in the running epoch
+    EarlyStopping early_stopping;  // kept where train.patience is not 0
     std::string program_version;
 
     ParameterLayout layout() const { return {config.model, shape.pixels()}; }

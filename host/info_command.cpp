@@ -14,6 +14,7 @@
 #include "host/loaded_run.h"
 #include "host/metrics.h"
 #include "host/run_folder.h"
+#include "host/spelling.h"
 #include "host/version.h"
 
 namespace vae {
@@ -42,6 +43,14 @@ void print_last_metrics(const RunFolder& folder, std::uint64_t step) {
     }
 }
 
+void print_early_stopping(const Checkpoint& checkpoint) {
+    const EarlyStopping& early = checkpoint.early_stopping;
+    if (early.best_epoch == 0) return;
+    fmt::print("best held-out -elbo {:.2f} in epoch {}; {} of {} without a better one\n\n",
+               -early.best_elbo, early.best_epoch, early.stale_epochs,
+               counted(checkpoint.config.train.patience, "epoch"));
+}
+
 int run_info(const std::string& run) {
     const std::filesystem::path path = find_checkpoint(run);
     const Checkpoint checkpoint = load_checkpoint(path);
@@ -49,6 +58,7 @@ int run_info(const std::string& run) {
     fmt::print("{}: step {}, examples of {}, written by vae {}, {}\n\n", path.string(),
                checkpoint.state.step, to_text(checkpoint.shape), checkpoint.program_version,
                size_text(static_cast<double>(std::filesystem::file_size(path))));
+    print_early_stopping(checkpoint);
     fmt::print("{}\n{:<24}{:<16}{:>12}\n", to_toml(checkpoint.config), "parameters", "shape",
                "count");
     std::size_t total = 0;

@@ -16,6 +16,8 @@ struct RunFolder {
     std::filesystem::path config() const { return root / "config.toml"; }
     std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
     std::filesystem::path checkpoint() const { return root / "checkpoint.safetensors"; }
+    // The checkpoint of the best epoch so far, of a run that may stop early.
+    std::filesystem::path best() const { return root / "best.safetensors"; }
     std::filesystem::path samples() const { return root / "samples.png"; }
     std::filesystem::path reconstructions() const { return root / "reconstructions.png"; }
 };

@@ -300,6 +300,9 @@ void add_train_settings(std::vector<Setting>& all) {
         "train.beta", "weight of the KL term in the loss", "a number of at least 0",
         [](double v) { return v >= 0; }, [](auto& c) -> auto& { return c.train.beta; }));
     add_beta_schedule(all);
+    all.push_back(integer_setting(
+        "train.patience", "epochs without a better held-out elbo that end the run; 0: none do", 0,
+        kMostEpochs, [](auto& c) -> auto& { return c.train.patience; }));
 }
 
 // What of the objective's settings goes together.

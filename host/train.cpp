@@ -64,9 +64,17 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     return checkpoint;
 }
 
+void check_held_out(const Config& config, const Splits& splits) {
+    if (config.train.patience == 0 || splits.held_out() != Split::train) return;
+    throw InputError(
+        fmt::format("train.patience = {}: {} has no held-out examples to stop by; hold some out "
+                    "with data.validation, or set train.patience to 0",
+                    config.train.patience, config.data.source));
+}
+
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits) {
     for (const std::string& key : differing_settings(checkpoint.config, config)) {
-        if (key == "train.epochs" || key == "train.steps") continue;
+        if (key == "train.epochs" || key == "train.steps" || key == "train.patience") continue;
         const bool is_source = key == "data.source";
         if (is_source && may_be_moved(checkpoint.config.data.source, config.data.source)) continue;
         throw InputError(fmt::format(
@@ -120,6 +128,7 @@ void Trainer::start_from(Checkpoint&& start) {
     step_ = state.step;
     epoch_totals_ = start.epoch_totals;
     epoch_seconds_ = start.epoch_seconds;
+    early_stopping_ = start.early_stopping;
     steps_here_ = 0;
     started_ = Clock::now();
 }
@@ -204,7 +213,7 @@ void Trainer::show() {
          .seconds_left = remaining * per_step});
 }
 
-void Trainer::save() {
+void Trainer::save(bool is_best) {
     Checkpoint checkpoint;
     checkpoint.config = config_;
     checkpoint.shape = splits_.train.shape;
@@ -224,6 +233,9 @@ void Trainer::save() {
     }
     checkpoint.epoch_totals = epoch_totals_;
     checkpoint.epoch_seconds = epoch_seconds_;
+    checkpoint.early_stopping = early_stopping_;
+    // The best one first: a run that ends between the two repeats the epoch, and it too.
+    if (is_best) save_checkpoint(folder_.best(), checkpoint);
     save_checkpoint(folder_.checkpoint(), checkpoint);
 }
 
@@ -235,6 +247,13 @@ MetricsRow Trainer::evaluate(Split split) {
                                   name_of(split), step_));
     }
     return {step_, epoch(), split, totals, last_beta(), seconds_since(start)};
+}
+
+// The end of a run within an epoch is none of the epochs that a longer run has, and is not counted.
+bool Trainer::is_best(const MetricsRow& evaluated) {
+    if (config_.train.patience == 0 || step_ % steps_per_epoch_ != 0) return false;
+    const bool counts = step_ > schedule_.beta_warmup_steps();
+    return early_stopping_.take(means(evaluated.totals).elbo, evaluated.epoch, counts);
 }
 
 // Rows of metrics, a checkpoint and a line for people, at the end of an epoch or of the run.
@@ -250,7 +269,7 @@ void Trainer::finish_epoch() {
         epoch_seconds_ = 0;
     }
     // Before the line: whoever reads it finds the checkpoint.
-    save();
+    save(evaluated && is_best(*evaluated));
     progress_.line(
         fmt::format("epoch {}/{}  step {}  {}{}  {} examples/s", trained.epoch, epochs(), step_,
                     losses_text(trained), evaluated ? "  " + losses_text(*evaluated) : "",
@@ -269,13 +288,19 @@ TrainResult Trainer::run(Checkpoint&& start, const std::function<bool()>& should
         } else {
             show();
         }
-        if (should_stop() && step_ < total_steps_) {
-            if (step_ != end) save();
+        if (step_ == total_steps_) break;
+        if (early_stopping_.is_over(config_.train.patience)) {
+            result.stopped_early = true;
+            break;
+        }
+        if (should_stop()) {
+            if (step_ != end) save(false);
             result.was_stopped = true;
             break;
         }
     }
     result.step = step_;
+    result.early_stopping = early_stopping_;
     return result;
 }
 

@@ -27,10 +27,13 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits);
 std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layout,
                              std::uint32_t batch);
 
+// Throws InputError when train.patience waits for a split that is not there.
+void check_held_out(const Config& config, const Splits& splits);
+
 // Throws InputError naming the settings that differ, or the data that differ, so that the
-// checkpoint cannot be gone on with. train.epochs and train.steps may differ unless the learning
-// rate depends on them, and so may the path of a file, a folder or mnist:DIR, which may have been
-// moved.
+// checkpoint cannot be gone on with. train.patience may differ, and train.epochs and train.steps
+// unless the learning rate depends on them, and so may the path of a file, a folder or mnist:DIR,
+// which may have been moved.
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits);
 
 // Writes the settings and the start of a new run, and keeps its folder. Throws RunError, and does
@@ -39,8 +42,10 @@ void begin_run(NewRunFolder& made, const Checkpoint& start,
                const std::function<bool()>& should_stop);
 
 struct TrainResult {
-    bool was_stopped = false;  // by should_stop, before the last step
+    bool was_stopped = false;    // by should_stop, before the last step
+    bool stopped_early = false;  // for want of a better epoch, before the last step
     std::uint64_t step = 0;
+    EarlyStopping early_stopping;
 };
 
 class Trainer {
@@ -50,7 +55,9 @@ class Trainer {
             Progress& progress);
 
     // Goes on from `start` to the run's last step. After each epoch and at the end: evaluates the
-    // held-out split, if there is one, appends to metrics.jsonl and replaces the checkpoint.
+    // held-out split, if there is one, appends to metrics.jsonl and replaces the checkpoint; with
+    // train.patience also the best one, if the epoch is the best so far, and ends when there was
+    // none for too long. Epochs count as stale once beta's first rise is over.
     // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
     // the run ends there. The parameters depend on neither stops nor chunks. Throws RunError when
     // the loss, a parameter or a moment is not finite; the checkpoint is then the last good one.
@@ -62,7 +69,9 @@ class Trainer {
     void train_chunk(std::uint64_t end_of_epoch_or_run);
     void finish_epoch();
     MetricsRow evaluate(Split split);
-    void save();
+    // Whether a whole epoch that was evaluated is the best so far.
+    bool is_best(const MetricsRow& evaluated);
+    void save(bool is_best);
     [[noreturn]] void refuse_values(const std::string& what) const;
     void show();
     std::uint32_t epoch() const;
@@ -86,6 +95,7 @@ class Trainer {
     std::uint64_t step_ = 0;
     LossTotals epoch_totals_;
     double epoch_seconds_ = 0;
+    EarlyStopping early_stopping_;
     std::uint64_t steps_here_ = 0;  // in this process, for the time left
     std::chrono::steady_clock::time_point started_;
 

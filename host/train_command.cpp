@@ -59,6 +59,7 @@ struct Plan {
         : config(wanted),
           splits(load_splits(config.data, config.model.likelihood)),
           total(Schedule(config.train, splits.train.size).total_steps()) {
+        check_held_out(config, splits);
         config.data.source = absolute_source(config.data.source);
         start = initial_checkpoint(config, splits);
     }
@@ -69,6 +70,7 @@ struct Plan {
           splits(load_run_splits(config.data, resumed)),
           total(Schedule(config.train, splits.train.size).total_steps()),
           start(std::move(resumed)) {
+        check_held_out(config, splits);
         config.data.source = absolute_source(config.data.source);
         check_resumable(start, config, splits);
         start.config = config;
@@ -116,9 +118,17 @@ void train_to_the_end(Plan& plan, Backend& backend, const RunFolder& folder, con
         write_samples(folder, backend, plan.config, plan.splits.train.shape);
         write_reconstructions(folder, backend, plan.splits);
     }
+    std::string model = run;
+    if (result.early_stopping.best_epoch > 0) {
+        const Split split = plan.splits.held_out();
+        model = folder.best().string();
+        progress.line(result.stopped_early
+                          ? stopped_text(result.early_stopping, split, folder.best())
+                          : best_text(result.early_stopping, split, folder.best()));
+    }
     progress.line(fmt::format("done: the run is in {}", run));
-    progress.line(fmt::format("next: vae evaluate {}", run));
-    progress.line(fmt::format("      vae sample {} --count 64 --out samples.png", run));
+    progress.line(fmt::format("next: vae evaluate {}", model));
+    progress.line(fmt::format("      vae sample {} --count 64 --out samples.png", model));
 }
 
 void start_run(const TrainOptions& options, Progress& progress) {
@@ -154,7 +164,21 @@ void complete_pictures(const Plan& plan, const TrainOptions& options, const RunF
     progress.line("wrote the pictures that the run lacked");
 }
 
-std::string nothing_left_text(const std::string& run, std::uint64_t step, std::uint64_t total) {
+bool is_over(const Plan& plan) {
+    const Checkpoint& start = plan.start;
+    return start.state.step >= plan.total ||
+           start.early_stopping.is_over(plan.config.train.patience);
+}
+
+std::string nothing_left_text(const Plan& plan, const RunFolder& folder) {
+    const std::string run = folder.root.string();
+    const std::uint64_t step = plan.start.state.step;
+    const std::uint64_t total = plan.total;
+    if (step < total) {
+        return fmt::format(
+            "{}: nothing left to do: {}; a larger train.patience goes on", run,
+            stopped_text(plan.start.early_stopping, plan.splits.held_out(), folder.best()));
+    }
     if (step > total) {
         return fmt::format(
             "{}: nothing left to do: {} done, which is more than the {} asked for; --epochs or "
@@ -163,6 +187,18 @@ std::string nothing_left_text(const std::string& run, std::uint64_t step, std::u
     }
     return fmt::format("{}: nothing left to do: {} of {} done; --epochs or --steps asks for more",
                        run, step, counted(total, "step"));
+}
+
+// Throws InputError when the best checkpoint is gone, which going on might not write again.
+void check_best(const Plan& plan, const RunFolder& folder) {
+    std::error_code error;
+    const bool is_wanted =
+        plan.config.train.patience > 0 && plan.start.early_stopping.best_epoch > 0;
+    if (!is_wanted || std::filesystem::exists(folder.best(), error)) return;
+    throw InputError(fmt::format(
+        "{}: the checkpoint of the best epoch so far ({}) is not there; put it back, or go on "
+        "without early stopping: --set train.patience=0",
+        folder.best().string(), plan.start.early_stopping.best_epoch));
 }
 
 // Of a run that goes on, with its settings as they are from now on.
@@ -189,16 +225,17 @@ void resume_run(const TrainOptions& options, Progress& progress) {
     Plan plan(builder.finish(), std::move(resumed));
     const std::uint64_t step = plan.start.state.step;
     const bool has_moved = plan.config.data.source != old.data.source;
-    if (step >= plan.total) {
+    if (is_over(plan)) {
         if (has_moved) {
             plan.start.config = old;  // nothing but the place is taken over
             plan.start.config.data.source = plan.config.data.source;
             record(plan.start, folder);
         }
         complete_pictures(plan, options, folder, progress);
-        progress.line(nothing_left_text(options.out, step, plan.total));
+        progress.line(nothing_left_text(plan, folder));
         return;
     }
+    check_best(plan, folder);
     const ChosenBackend chosen = backend_for(plan, options, progress);
     std::string kept;
     for (const std::string& line : metrics_lines_until(folder.metrics(), step)) kept += line + '\n';

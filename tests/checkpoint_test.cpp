@@ -71,6 +71,23 @@ TEST(Checkpoint, IsReadBackExactly) {
     EXPECT_EQ(loaded.epoch_seconds, saved.epoch_seconds);
 }
 
+TEST(Checkpoint, KnowsHowEarlyStoppingStands) {
+    const TemporaryFolder folder;
+    Checkpoint saved = small_checkpoint();
+    saved.early_stopping = {.best_elbo = -1.0 / 3, .best_epoch = 31, .stale_epochs = 4};
+    save_checkpoint(folder / "without", saved);
+    EXPECT_EQ(SafetensorsFile(folder / "without").metadata().count("best_epoch"), 0U);
+    EXPECT_EQ(load_checkpoint(folder / "without").early_stopping.best_epoch, 0U);
+    saved.config.train.patience = 5;
+    save_checkpoint(folder / "c", saved);
+    const EarlyStopping loaded = load_checkpoint(folder / "c").early_stopping;
+    EXPECT_EQ(loaded.best_elbo, saved.early_stopping.best_elbo);
+    EXPECT_EQ(loaded.best_epoch, 31U);
+    EXPECT_EQ(loaded.stale_epochs, 4U);
+    replace_in_file(folder / "c", "stale_epochs", "stele_epochs");
+    EXPECT_TRUE(contains(error_of(folder / "c"), "no \"stale_epochs\""));
+}
+
 TEST(Checkpoint, TensorsHaveTheirLogicalShapes) {
     const TemporaryFolder folder;
     save_checkpoint(folder / "c", small_checkpoint());

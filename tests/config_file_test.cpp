@@ -49,6 +49,7 @@ Config unusual_config() {
     config.train.beta_schedule = BetaSchedule::cyclic;
     config.train.beta_epochs = 6;
     config.train.beta_ramp = 0.75;
+    config.train.patience = 8;
     return config;
 }
 
@@ -208,6 +209,7 @@ TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
                                    "train.adam_epsilon=0",
                                    "train.beta=-1",
                                    "train.schedule=linear",
+                                   "train.patience=-1",
                                    "train.schedule_factor=0",
                                    "train.schedule_factor=1.5",
                                    "train.schedule_epochs=0",

@@ -101,6 +101,46 @@ TEST_F(TrainProgramTest, SpinningIsBoundedUnderTheProgramsOwnName) {
     unsetenv("OMP_WAIT_POLICY");
 }
 
+TEST_F(TrainProgramTest, ARunStopsEarlyAndSaysWhereItsBestIs) {
+    const ProgramResult stopped =
+        vae("train --data synthetic:bars --hidden 4 --latent 1 --batch 1000 --learning-rate 1e-30 "
+            "--set train.patience=2 --epochs 9 --out run");
+    EXPECT_EQ(stopped.status, 0) << stopped.err;
+    EXPECT_TRUE(contains(stopped.out, "stopped early: no better test -elbo for 2 epochs; best "));
+    EXPECT_TRUE(contains(stopped.out, " in epoch 1 (run/best.safetensors)\n")) << stopped.out;
+    EXPECT_TRUE(contains(stopped.out, "next: vae evaluate run/best.safetensors")) << stopped.out;
+    EXPECT_TRUE(std::filesystem::exists(work() / "run" / "samples.png"));
+    for (const char* command :
+         {"evaluate run/best.safetensors", "sample run/best.safetensors --out s.npy",
+          "reconstruct run/best.safetensors --out r.npy", "info run/best.safetensors"}) {
+        EXPECT_EQ(vae(command).status, 0) << command;
+    }
+    const ProgramResult info = vae("info run");
+    EXPECT_TRUE(contains(info.out, " in epoch 1; 2 of 2 epochs without a better one")) << info.out;
+    EXPECT_TRUE(contains(info.out, "patience = 2")) << info.out;
+
+    const ProgramResult over = vae("train --resume --out run");
+    EXPECT_EQ(over.status, 0) << over.err;
+    EXPECT_TRUE(contains(over.out, "nothing left to do: stopped early: no better test -elbo for 2"))
+        << over.out;
+    std::filesystem::rename(work() / "run" / "best.safetensors", work() / "best");
+    const ProgramResult gone = vae("train --resume --out run --set train.patience=3");
+    EXPECT_EQ(gone.status, 2);
+    EXPECT_TRUE(contains(gone.err, "run/best.safetensors: the checkpoint of the best epoch so far"))
+        << gone.err;
+    std::filesystem::rename(work() / "best", work() / "run" / "best.safetensors");
+    const ProgramResult more = vae("train --resume --out run --set train.patience=3");
+    EXPECT_EQ(more.status, 0) << more.err;
+    EXPECT_TRUE(contains(more.out, "stopped early: no better test -elbo for 3 epochs")) << more.out;
+    EXPECT_EQ(load_checkpoint(work() / "run" / "checkpoint.safetensors").state.step, 24U);
+}
+
+TEST_F(TrainProgramTest, EarlyStoppingWithoutHeldOutExamplesIsRefused) {
+    write_data("one.npy", 1);
+    expect_refused({{"train --hidden 4 --latent 1 --data one.npy --set train.patience=2 --out run",
+                     2, "has no held-out examples to stop by"}});
+}
+
 TEST_F(TrainProgramTest, ARunGoesOnWithDataThatMoved) {
     write_data("old.npy", 40);
     const std::string train = "train --hidden 4 --latent 1 --batch 8 --out run ";
