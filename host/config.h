@@ -10,6 +10,7 @@ namespace vae {
 enum class Activation { relu, tanh, softplus, gelu, silu };  // gelu is the exact one (erf)
 enum class Likelihood { bernoulli, gaussian };
 enum class Initialization { pytorch, glorot, he };
+enum class Optimizer { adam, adamw, adagrad, sgd };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
 // are drawn once); drawn once.
 enum class Binarize { none, dynamic, fixed };
@@ -38,10 +39,17 @@ struct TrainConfig {
     std::uint64_t steps = 0;  // 0: as many as the epochs take; else this many and epochs is unused
     std::uint32_t batch = 128;
     double learning_rate = 1e-3;
+    Optimizer optimizer = Optimizer::adam;
+    double weight_decay = 0;  // decoupled for AdamW, else added to the gradient as weight_decay·p
+    double momentum = 0.9;    // of SGD
     double adam_beta1 = 0.9;
     double adam_beta2 = 0.999;
     double adam_epsilon = 1e-8;
-    double beta = 1.0;  // weight of the KL term in the loss; never in the elbo
+    double adagrad_epsilon = 1e-10;
+    bool normalize_gradients = false;  // each tensor's gradient to norm 1, before clipping
+    double clip_norm = 0;              // of the whole gradient; 0: off
+    double ema = 0;                    // decay of the parameters' moving average; 0: there is none
+    double beta = 1.0;                 // weight of the KL term in the loss; never in the elbo
 };
 
 struct Config {

@@ -53,8 +53,10 @@ class Trainer {
     // Goes on from `start` to the run's last step. After each epoch and at the end: evaluates the
     // held-out split, if there is one, appends to metrics.jsonl and replaces the checkpoint.
     // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
-    // the run ends there. The parameters depend on neither stops nor chunks. Throws RunError when
-    // the loss, a parameter or a moment is not finite; the checkpoint is then the last good one.
+    // the run ends there. The parameters depend on neither stops nor chunks. An epoch with skipped
+    // steps says so in one line. Throws RunError when no step of a chunk could be taken, and when a
+    // loss of an evaluation, a parameter, a moment or an average is not finite; the checkpoint is
+    // then the last good one.
     // The state of `start` is taken from it, so that it takes no memory during the run.
     TrainResult run(Checkpoint&& start, const std::function<bool()>& should_stop);
 
@@ -64,6 +66,7 @@ class Trainer {
     void finish_epoch();
     MetricsRow evaluate(Split split);
     void save();
+    void warn_of_skipped();
     [[noreturn]] void refuse_values(const std::string& what) const;
     void show();
     std::uint32_t epoch() const;
@@ -83,7 +86,7 @@ class Trainer {
     std::uint64_t chunk_steps_ = 0;
 
     std::uint64_t step_ = 0;
-    LossTotals epoch_totals_;
+    TrainTotals epoch_totals_;
     double epoch_seconds_ = 0;
     std::uint64_t steps_here_ = 0;  // in this process, for the time left
     std::chrono::steady_clock::time_point started_;

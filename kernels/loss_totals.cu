@@ -27,6 +27,7 @@ __global__ void __launch_bounds__(kThreads)
         totals->recon += recon_sum;
         totals->kl += kl_sum;
         totals->loss += recon_sum + beta * kl_sum;
+        totals->examples += rows;
     }
 }
 

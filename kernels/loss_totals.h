@@ -10,9 +10,10 @@ struct LossSums {
     double recon;
     double kl;
     double loss;  // recon + beta·kl
+    unsigned long long examples;
 };
 
-// Computes  totals += (Σ recon, Σ kl, Σ recon + beta·Σ kl)
+// Computes  totals += (Σ recon, Σ kl, Σ recon + beta·Σ kl, rows)
 // Shapes    recon[rows], kl[rows]; totals: one, on the device; any rows >= 0
 // Writes    accumulates in totals, which may not overlap anything; nothing if rows is 0
 // Numerics  double, in a fixed order

@@ -74,13 +74,6 @@ struct TileMemory<V, false> {
     unsigned last_of_columns;
 };
 
-// Takes a ticket. True for the last of `count`, who also puts the tickets back to zero.
-__device__ inline bool take_last_ticket(unsigned* ticket, unsigned count) {
-    const bool last = atomicAdd(ticket, 1u) == count - 1;
-    if (last) *ticket = 0;
-    return last;
-}
-
 // Where a block stands. Slots: [row_tiles, cols] of columns, then [rows, col_tiles] of rows.
 template <int V>
 struct TilePosition {

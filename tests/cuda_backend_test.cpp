@@ -6,9 +6,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <ostream>
 #include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "tests/model_fixtures.h"
 
@@ -140,10 +143,13 @@ TEST_P(CudaBackendTest, ParametersAfterTwentyStepsMatchTheReference) {
     const TrainingState our_state = cuda->state();
     const TrainingState reference_state = cpu->state();
     EXPECT_EQ(our_state.step, 20U);
-    EXPECT_LE(test::relative_l2(widen(our_state.adam_m), widen(reference_state.adam_m)), kGate);
-    EXPECT_LE(test::relative_l2(widen(our_state.adam_v), widen(reference_state.adam_v)), kGate);
-    const LossTotals a = cuda->take_totals();
-    const LossTotals b = cpu->take_totals();
+    ASSERT_EQ(our_state.moments.size(), 2U);
+    for (std::size_t i = 0; i < 2; ++i) {
+        EXPECT_LE(test::relative_l2(widen(our_state.moments[i]), widen(reference_state.moments[i])),
+                  kGate);
+    }
+    const LossTotals a = cuda->take_totals().losses;
+    const LossTotals b = cpu->take_totals().losses;
     EXPECT_EQ(a.examples, rows.size());
     EXPECT_NEAR(a.recon / b.recon, 1, kLossGate);
     EXPECT_NEAR(a.kl / b.kl, 1, 10 * kLossGate);  // of parameters that differ by the gate
@@ -153,13 +159,10 @@ TEST_P(CudaBackendTest, ParametersAfterTwentyStepsMatchTheReference) {
 TEST_P(CudaBackendTest, PaddingStaysZero) {
     const auto rows = some_rows(2 * GetParam().batch);
     cuda->train(request(rows));
-    TrainingState state = cuda->state();
-    for (auto* arena : {&state.parameters, &state.adam_m, &state.adam_v}) {
-        for (const Tensor& tensor : layout.tensors()) {
-            std::fill_n(arena->begin() + static_cast<std::ptrdiff_t>(tensor.offset), tensor.size,
-                        0.0F);
-        }
-        EXPECT_TRUE(std::all_of(arena->begin(), arena->end(), [](float v) { return v == 0; }));
+    const TrainingState state = cuda->state();
+    for (const auto& arena : {state.parameters, state.moments.at(0), state.moments.at(1)}) {
+        const auto padding = test::padding_of(layout, arena);
+        EXPECT_EQ(padding, std::vector<float>(padding.size(), 0.0F));
     }
 }
 
@@ -177,8 +180,8 @@ TEST_P(CudaBackendTest, EvaluationMatchesTheReferenceAndLeavesTheTrainingTotals)
         EXPECT_NEAR(a.kl / b.kl, 1, kLossGate);
         EXPECT_NEAR(a.loss / b.loss, 1, kLossGate);
     }
-    EXPECT_EQ(cuda->take_totals().examples, rows.size());
-    EXPECT_EQ(cuda->take_totals().examples, 0U);
+    EXPECT_EQ(cuda->take_totals().losses.examples, rows.size());
+    EXPECT_EQ(cuda->take_totals().losses.examples, 0U);
 }
 
 TEST_P(CudaBackendTest, EncodingDecodingAndExamplesMatchTheReference) {
@@ -201,7 +204,7 @@ TEST_P(CudaBackendTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
     const auto rows = some_rows(6 * batch);
     cuda->train(request(rows));
     const TrainingState whole = cuda->state();
-    const LossTotals totals = cuda->take_totals();
+    const LossTotals totals = cuda->take_totals().losses;
 
     gpu::CudaBackend other(config, layout);
     other.set_data(splits);
@@ -215,10 +218,9 @@ TEST_P(CudaBackendTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
     const TrainingState parts = resumed.state();
     EXPECT_EQ(parts.step, whole.step);
     EXPECT_EQ(parts.parameters, whole.parameters);
-    EXPECT_EQ(parts.adam_m, whole.adam_m);
-    EXPECT_EQ(parts.adam_v, whole.adam_v);
-    LossTotals sum = other.take_totals();
-    sum += resumed.take_totals();
+    EXPECT_EQ(parts.moments, whole.moments);
+    LossTotals sum = other.take_totals().losses;
+    sum += resumed.take_totals().losses;
     EXPECT_DOUBLE_EQ(sum.loss, totals.loss);
 }
 
@@ -240,8 +242,175 @@ TEST_P(CudaBackendTest, RequestsThatDoNotFitAreRefused) {
     EXPECT_THROW((void)gpu::CudaBackend(config, layout).evaluate(Split::test, 1),
                  std::logic_error);  // before set_data
     EXPECT_NO_THROW(cuda->train(request({})));
-    EXPECT_EQ(cuda->take_totals().examples, 0U);
+    EXPECT_EQ(cuda->take_totals().losses.examples, 0U);
 }
+
+// One network of bytes, trained in every way.
+class CudaTrainingTest : public testing::TestWithParam<std::pair<std::string, TrainConfig>> {
+  protected:
+    CudaTrainingTest() {
+        config.train = GetParam().second;
+        config.train.batch = kBatch;
+        for (Backend* backend : {cuda().get(), cpu().get()}) start(*backend, splits);
+    }
+
+    static constexpr std::uint32_t kBatch = 16;
+    static constexpr std::size_t kPixels = 33;
+
+    static Case network() {
+        return {.name = "",
+                .encoder = {40, 9},
+                .latent = 5,
+                .decoder = {23},
+                .activation = Activation::tanh};
+    }
+    const std::unique_ptr<Backend>& cuda() {
+        if (!cuda_) cuda_ = std::make_unique<gpu::CudaBackend>(config, layout);
+        return cuda_;
+    }
+    const std::unique_ptr<Backend>& cpu() {
+        if (!cpu_) cpu_ = make_cpu_double_backend(config, layout);
+        return cpu_;
+    }
+    void start(Backend& backend, const Splits& data) const {
+        backend.set_data(data);
+        backend.set_state(test::initial_state(layout, config));
+    }
+    TrainRequest request(std::span<const std::uint32_t> rows, std::uint64_t first_step = 0) const {
+        return {first_step, rows, kBatch, 0.7, config.train.learning_rate};
+    }
+
+    Config config = config_of(network());
+    const Splits splits = make_splits(network());
+    const ParameterLayout layout{config.model, kPixels};
+
+  private:
+    std::unique_ptr<Backend> cuda_;
+    std::unique_ptr<Backend> cpu_;
+};
+
+TEST_P(CudaTrainingTest, StateAfterTwentyStepsMatchesTheReference) {
+    const auto rows = some_rows(20 * kBatch);
+    cuda()->train(request(rows));
+    cpu()->train(request(rows));
+    const TrainingState ours = cuda()->state();
+    const TrainingState reference = cpu()->state();
+    const auto expect_close = [&](const std::vector<float>& a, const std::vector<float>& b) {
+        ASSERT_EQ(a.size(), b.size());
+        for (const Tensor& tensor : layout.tensors()) {
+            const auto part = [&](const std::vector<float>& arena) {
+                return widen(std::span(arena).subspan(tensor.offset, tensor.size));
+            };
+            EXPECT_LE(test::relative_l2(part(a), part(b)), kGate) << tensor.name;
+        }
+    };
+    expect_close(ours.parameters, reference.parameters);
+    ASSERT_EQ(ours.moments.size(), moment_names(config.train).size());
+    for (std::size_t i = 0; i < ours.moments.size(); ++i) {
+        expect_close(ours.moments[i], reference.moments.at(i));
+    }
+    EXPECT_EQ(ours.ema.empty(), config.train.ema == 0);
+    if (config.train.ema > 0) {
+        expect_close(ours.ema, reference.ema);
+        EXPECT_NE(ours.ema, ours.parameters);
+        EXPECT_EQ(cuda()->exact_ema(), widen(ours.ema));
+    } else {
+        EXPECT_TRUE(cuda()->exact_ema().empty());
+    }
+    for (const auto& arena : ours.moments) {
+        const auto padding = test::padding_of(layout, arena);
+        EXPECT_EQ(padding, std::vector<float>(padding.size(), 0.0F));
+    }
+    EXPECT_EQ(cuda()->take_totals().skipped.count, 0U);
+    const LossTotals a = cuda()->evaluate(Split::test, 1);
+    const LossTotals b = cpu()->evaluate(Split::test, 1);
+    EXPECT_NEAR(a.loss / b.loss, 1, 10 * kLossGate);  // of parameters that differ by the gate
+}
+
+TEST_P(CudaTrainingTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
+    const auto rows = some_rows(6 * kBatch);
+    cuda()->train(request(rows));
+    const TrainingState whole = cuda()->state();
+    gpu::CudaBackend first(config, layout);
+    start(first, splits);
+    first.train(request(std::span(rows).first(2 * kBatch)));
+    gpu::CudaBackend second(config, layout);
+    second.set_data(splits);
+    second.set_state(first.state());
+    second.train(request(std::span(rows).subspan(2 * kBatch), 2));
+    const TrainingState parts = second.state();
+    EXPECT_EQ(parts.parameters, whole.parameters);
+    EXPECT_EQ(parts.moments, whole.moments);
+    EXPECT_EQ(parts.ema, whole.ema);
+}
+
+// Steps 1 and 3 of five have an example with a NaN.
+TEST_P(CudaTrainingTest, AStepThatIsNotFiniteChangesNothingAndIsReported) {
+    Splits broken = splits;
+    broken.train = test::with_nan(splits.train, 100);
+    auto rows = test::first_rows(5 * kBatch);
+    rows[2 * kBatch - 1] = 100;
+    rows[3 * kBatch] = 100;
+    for (Backend* backend : {cuda().get(), cpu().get()}) {
+        SCOPED_TRACE(backend->name());
+        start(*backend, broken);
+        backend->train(request(std::span(rows).first(kBatch)));
+        const TrainingState before = backend->state();
+        EXPECT_EQ(backend->take_totals().losses.examples, kBatch);
+        backend->train(request(std::span(rows).subspan(kBatch, kBatch), 1));
+        const TrainingState after = backend->state();
+        EXPECT_EQ(after.step, 2U);
+        EXPECT_EQ(after.parameters, before.parameters);
+        EXPECT_EQ(after.moments, before.moments);
+        EXPECT_EQ(after.ema, before.ema);
+        const TrainTotals none = backend->take_totals();
+        EXPECT_EQ(none.losses.examples, 0U);
+        EXPECT_EQ(none.losses.loss, 0);
+        EXPECT_EQ(none.skipped.count, 1U);
+
+        backend->set_state(test::initial_state(layout, config));
+        backend->train(request(rows));
+        const TrainTotals totals = backend->take_totals();
+        EXPECT_EQ(totals.losses.examples, 3 * kBatch);
+        EXPECT_TRUE(std::isfinite(totals.losses.loss));
+        EXPECT_EQ(totals.skipped.count, 2U);
+        EXPECT_EQ(totals.skipped.first_step, 1U);
+        EXPECT_EQ(totals.skipped.first_tensor, "encoder.0.weight");
+        EXPECT_EQ(backend->take_totals().skipped.count, 0U);
+    }
+    const auto ours = cuda()->exact_parameters();
+    EXPECT_LE(test::relative_l2(ours, cpu()->exact_parameters()), kGate);
+    EXPECT_TRUE(std::all_of(ours.begin(), ours.end(), [](double v) { return std::isfinite(v); }));
+}
+
+TEST_P(CudaTrainingTest, EvaluationAndGenerationUseTheAverageAndTrainingDoesNot) {
+    const auto rows = some_rows(3 * kBatch);
+    cuda()->train(request(rows));
+    TrainingState averaged = cuda()->state();
+    Config plain = config;
+    plain.train.ema = 0;
+    if (config.train.ema > 0) averaged.parameters = std::exchange(averaged.ema, {});
+    gpu::CudaBackend other(plain, layout);
+    other.set_data(splits);
+    other.set_state(averaged);
+    EXPECT_EQ(cuda()->evaluate(Split::test, 1).loss, other.evaluate(Split::test, 1).loss);
+    const auto x = cuda()->examples(Split::test, test::first_rows(20));
+    const Posterior posterior = cuda()->encode(x);
+    EXPECT_EQ(posterior.mu, other.encode(x).mu);
+    EXPECT_EQ(cuda()->decode(posterior.mu), other.decode(posterior.mu));
+
+    // A run that evaluated nothing goes on to the same parameters.
+    const auto more = std::span(rows).first(kBatch);
+    gpu::CudaBackend silent(config, layout);
+    start(silent, splits);
+    silent.train(request(rows));
+    silent.train(request(more, 3));
+    cuda()->train(request(more, 3));
+    EXPECT_EQ(cuda()->exact_parameters(), silent.exact_parameters());
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, CudaTrainingTest, testing::ValuesIn(test::ways_to_train()),
+                         [](const auto& tested) { return tested.param.first; });
 
 INSTANTIATE_TEST_SUITE_P(
     Networks, CudaBackendTest,

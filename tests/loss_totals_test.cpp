@@ -24,7 +24,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
         const auto kl = random_normals(static_cast<std::size_t>(rows), 2, 10);
         auto device_recon = upload(recon);
         auto device_kl = upload(kl);
-        auto totals = upload(std::vector<LossSums>{{7, -2, 1}});
+        auto totals = upload(std::vector<LossSums>{{7, -2, 1, 3}});
         double recon_sum = 0;
         double kl_sum = 0;
         for (const float value : recon) recon_sum += value;
@@ -37,6 +37,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
             EXPECT_NEAR(got.recon, 7 + call * recon_sum, 1e-8);
             EXPECT_NEAR(got.kl, -2 + call * kl_sum, 1e-8);
             EXPECT_NEAR(got.loss, 1 + call * (recon_sum + kBeta * kl_sum), 1e-8);
+            EXPECT_EQ(got.examples, static_cast<unsigned>(3 + call * rows));
         }
     }
 }
@@ -44,7 +45,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
 TEST_F(LossTotals, NanComesThrough) {
     auto recon = upload(std::vector<float>{1, 2, kNan});
     auto kl = upload(std::vector<float>{1, 2, 3});
-    auto totals = upload(std::vector<LossSums>{{0, 0, 0}});
+    auto totals = upload(std::vector<LossSums>{{0, 0, 0, 0}});
     kernels::add_losses(recon.data(), kl.data(), 3, 1, totals.data(), stream().get());
     const LossSums got = totals.download()[0];
     EXPECT_TRUE(std::isnan(got.recon));
@@ -53,7 +54,7 @@ TEST_F(LossTotals, NanComesThrough) {
 }
 
 TEST_F(LossTotals, NegativeRowsThrow) {
-    auto totals = upload(std::vector<LossSums>{{0, 0, 0}});
+    auto totals = upload(std::vector<LossSums>{{0, 0, 0, 0}});
     EXPECT_THROW(kernels::add_losses(nullptr, nullptr, -1, 1, totals.data(), stream().get()),
                  std::invalid_argument);
 }

@@ -53,6 +53,7 @@ Network::Network(const ModelConfig& model, const ParameterLayout& layout, int ca
       stream_(stream),
       matmul_(stream),
       parameters_(layout.arena_size, "the parameters"),
+      in_use_(parameters_.data()),
       gradients_(layout.arena_size, "the gradients"),
       encoder_(allocate(layout.encoder, capacity)),
       decoder_(allocate(layout.decoder, capacity)) {
