@@ -38,11 +38,8 @@ std::unique_ptr<vae::Backend> make(Factory factory, const vae::Config& config,
     const vae::ParameterLayout layout(config.model, kPixels);
     auto backend = factory(config, layout);
     backend->set_data(splits);
-    vae::TrainingState state;
-    state.parameters = vae::initial_parameters(layout, config.model.initialization, 1);
-    state.adam_m.assign(layout.arena_size, 0.0F);
-    state.adam_v.assign(layout.arena_size, 0.0F);
-    backend->set_state(state);
+    backend->set_state(vae::start_state(
+        config.train, vae::initial_parameters(layout, config.model.initialization, 1)));
     return backend;
 }
 
@@ -60,7 +57,7 @@ void train_step(benchmark::State& state, Factory factory, vae::Binarize binarize
         backend->train(request);
         request.first_step += kStepsACall;
     }
-    benchmark::DoNotOptimize(backend->take_totals());
+    benchmark::DoNotOptimize(backend->take_totals().losses);
     state.SetItemsProcessed(state.iterations() * kStepsACall * config.train.batch);
     state.counters["ms_per_step"] =
         benchmark::Counter(static_cast<double>(state.iterations()) * kStepsACall / 1e3,

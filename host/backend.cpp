@@ -1,5 +1,8 @@
 #include "host/backend.h"
 
+#include <stdexcept>
+#include <utility>
+
 namespace vae {
 
 LossTotals& LossTotals::operator+=(const LossTotals& other) {
@@ -8,6 +11,41 @@ LossTotals& LossTotals::operator+=(const LossTotals& other) {
     loss += other.loss;
     examples += other.examples;
     return *this;
+}
+
+SkippedSteps& SkippedSteps::operator+=(const SkippedSteps& later) {
+    if (count == 0) {
+        first_step = later.first_step;
+        first_tensor = later.first_tensor;
+    }
+    count += later.count;
+    return *this;
+}
+
+std::string SkippedSteps::cause() const {
+    return first_tensor.empty() ? "the loss" : "the gradient of " + first_tensor;
+}
+
+std::vector<std::string> moment_names(const TrainConfig& train) {
+    switch (train.optimizer) {
+        case Optimizer::adam:
+        case Optimizer::adamw:
+            return {"adam.m", "adam.v"};
+        case Optimizer::adagrad:
+            return {"adagrad.sum"};
+        case Optimizer::sgd:
+            if (train.momentum == 0) return {};
+            return {"sgd.momentum"};
+    }
+    throw std::logic_error("an optimiser without names of moments");
+}
+
+TrainingState start_state(const TrainConfig& train, std::vector<float> parameters) {
+    TrainingState state;
+    state.moments.assign(moment_names(train).size(), std::vector<float>(parameters.size(), 0.0F));
+    if (train.ema > 0) state.ema = parameters;
+    state.parameters = std::move(parameters);
+    return state;
 }
 
 }  // namespace vae

@@ -37,6 +37,26 @@ struct StepSchedule {
     double beta = 1;  // weight of the KL term in the loss
 };
 
+// Steps that were not taken, since a gradient or the loss was not finite: parameters, moments and
+// average stayed as they were.
+struct SkippedSteps {
+    std::uint64_t count = 0;
+    std::uint64_t first_step = 0;  // of the run, from 0; of no meaning if count is 0
+    std::string first_tensor;      // its first tensor whose gradient is not finite, in layout
+                                   // order; empty: only its loss is not
+
+    // `later` are of later steps.
+    SkippedSteps& operator+=(const SkippedSteps& later);
+    // For people: "the gradient of encoder.0.weight" or "the loss".
+    std::string cause() const;
+};
+
+// What steps of training left.
+struct TrainTotals {
+    LossTotals losses;  // of the steps that were taken
+    SkippedSteps skipped;
+};
+
 // Consecutive training steps on the training split.
 struct TrainRequest {
     std::uint64_t first_step = 0;         // of the run, from 0; addresses each step's noise
@@ -49,18 +69,25 @@ struct TrainRequest {
     }
 };
 
-// Parameters and Adam moments as arenas of ParameterLayout, padding included.
+// Arenas of ParameterLayout, padding included.
 struct TrainingState {
     std::vector<float> parameters;
-    std::vector<float> adam_m;
-    std::vector<float> adam_v;
-    std::uint64_t step = 0;   // optimiser steps done
-    double running_mean = 0;  // of the score function's signal: objective.baseline
+    std::vector<std::vector<float>> moments;  // the optimiser's, as many as moment_names
+    std::vector<float> ema;                   // average of the parameters; empty if train.ema is 0
+    std::uint64_t step = 0;                   // optimiser steps done, those skipped included
+    double running_mean = 0;                  // of the score function's signal: objective.baseline
 };
 
 // The running mean moves this far towards each step's mean signal: 1 − its decay. The first step
 // sets it.
 inline constexpr double kRunningMeanRate = 0.01;
+
+// "adam.m" and "adam.v" of Adam and AdamW, "adagrad.sum", "sgd.momentum"; none for SGD without
+// momentum. A checkpoint calls a parameter's moment <moment>.<parameter>.
+std::vector<std::string> moment_names(const TrainConfig& train);
+
+// Step 0: moments are zero, and the average starts at the parameters.
+TrainingState start_state(const TrainConfig& train, std::vector<float> parameters);
 
 // A tensor as compare and the dump see it: double holds float exactly.
 struct TracedTensor {
@@ -99,19 +126,27 @@ class Backend {
     // they do not fit, std::invalid_argument when their pixels are not the model's.
     virtual void set_data(const Splits& splits) = 0;
 
-    // Arenas of layout.arena_size elements. Throws std::invalid_argument on another size.
+    // Arenas of layout.arena_size elements. Throws std::invalid_argument on another size, and when
+    // moments or average are not those of the configuration.
     virtual void set_state(const TrainingState& state) = 0;
     virtual TrainingState state() = 0;
     // The parameters in the backend's own precision.
     virtual std::vector<double> exact_parameters() = 0;
+    // Their average likewise; empty if train.ema is 0.
+    virtual std::vector<double> exact_ema() = 0;
 
     // Runs the request's steps; may return before they are done. Their losses are added to the
-    // totals. Throws std::invalid_argument, before anything is done, unless rows are in the
-    // training split, batch is at least 1, the schedule has one entry or one for each step, and
-    // first_step is the state's step: noise and Adam's bias corrections count the same steps.
+    // totals. A step whose gradient or loss is not finite is skipped, and counted: both are looked
+    // at before anything is changed. Throws std::invalid_argument, before anything is done, unless
+    // rows are in the training split, batch is at least 1, the schedule has one entry or one for
+    // each step, and first_step is the state's step: noise and Adam's bias corrections count the
+    // same steps.
     virtual void train(const TrainRequest& request) = 0;
-    // Waits, returns the losses of all steps since the last call, and starts from zero again.
-    virtual LossTotals take_totals() = 0;
+    // Waits, returns what all steps since the last call left, and starts from zero again.
+    virtual TrainTotals take_totals() = 0;
+
+    // evaluate, encode and decode use the average of the parameters if train.ema is not 0, train
+    // and trace the parameters themselves.
 
     // recon, kl and loss over a whole split with the objective's number of draws an example,
     // addressed by (seed, evaluation_epsilon, 0, example, draw). beta weighs the loss only.

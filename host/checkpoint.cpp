@@ -5,6 +5,7 @@
 #include <charconv>
 #include <map>
 #include <set>
+#include <type_traits>
 
 #include "host/config_file.h"
 #include "host/error.h"
@@ -35,6 +36,8 @@ class MetadataReader {
         }
         return found->second;
     }
+
+    bool has(const std::string& key) const { return metadata_.count(key) > 0; }
 
     template <class Number>
     Number number(const std::string& key) const {
@@ -73,21 +76,32 @@ class MetadataReader {
     std::string name_;
 };
 
+template <class Values>
 struct Arena {
-    const char* prefix;
-    std::vector<float> TrainingState::*values;
+    std::string prefix;  // of its tensors' names
+    Values* values;
 };
 
-constexpr Arena kArenas[] = {{"", &TrainingState::parameters},
-                             {"adam.m.", &TrainingState::adam_m},
-                             {"adam.v.", &TrainingState::adam_v}};
+// Of a state with the moments and the average of `train`. State is TrainingState, const or not.
+template <class State>
+auto arenas_of(const TrainConfig& train, State& state) {
+    std::vector<Arena<std::remove_reference_t<decltype((state.parameters))>>> arenas;
+    arenas.push_back({"", &state.parameters});
+    const std::vector<std::string> moments = moment_names(train);
+    for (std::size_t i = 0; i < moments.size(); ++i) {
+        arenas.push_back({moments[i] + '.', &state.moments.at(i)});
+    }
+    if (train.ema > 0) arenas.push_back({"ema.", &state.ema});
+    return arenas;
+}
 
 // Copies the file's tensors into the arenas; each must be there in the right shape.
 void load_state(const SafetensorsFile& file, const std::string& name, const ParameterLayout& layout,
-                TrainingState& state) {
+                const TrainConfig& train, TrainingState& state) {
     std::set<std::string> wanted;
-    for (const Arena& arena : kArenas) {
-        std::vector<float>& values = state.*arena.values;
+    state.moments.resize(moment_names(train).size());
+    for (const auto& arena : arenas_of(train, state)) {
+        std::vector<float>& values = *arena.values;
         values.assign(layout.arena_size, 0.0F);
         for (const Tensor& tensor : layout.tensors()) {
             const std::string key = arena.prefix + tensor.name;
@@ -115,19 +129,27 @@ void load_state(const SafetensorsFile& file, const std::string& name, const Para
     }
 }
 
+// Files of before steps could be skipped say nothing of them.
+SkippedSteps skipped_of(const MetadataReader& metadata) {
+    if (!metadata.has("epoch_skipped")) return {};
+    return {.count = metadata.number<std::uint64_t>("epoch_skipped"),
+            .first_step = metadata.number<std::uint64_t>("epoch_first_skipped_step"),
+            .first_tensor = metadata.text("epoch_first_skipped_tensor")};
+}
+
 }  // namespace
 
 void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
     const ParameterLayout layout = checkpoint.layout();
     std::vector<SafeTensor> tensors;
-    for (const Arena& arena : kArenas) {
-        const std::span<const float> values = checkpoint.state.*arena.values;
+    for (const auto& arena : arenas_of(checkpoint.config.train, checkpoint.state)) {
+        const std::span<const float> values = *arena.values;
         for (const Tensor& tensor : layout.tensors()) {
             tensors.push_back({arena.prefix + tensor.name, tensor.shape,
                                values.subspan(tensor.offset, tensor.size)});
         }
     }
-    const LossTotals& totals = checkpoint.epoch_totals;
+    const auto& [totals, skipped] = checkpoint.epoch_totals;
     Metadata metadata = {
         {"format", kFormat},
         {"format_version", kFormatVersion},
@@ -142,6 +164,9 @@ void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkp
         {"epoch_kl", fmt::format("{}", totals.kl)},
         {"epoch_loss", fmt::format("{}", totals.loss)},
         {"epoch_examples", fmt::format("{}", totals.examples)},
+        {"epoch_skipped", fmt::format("{}", skipped.count)},
+        {"epoch_first_skipped_step", fmt::format("{}", skipped.first_step)},
+        {"epoch_first_skipped_tensor", skipped.first_tensor},
         {"epoch_seconds", fmt::format("{}", checkpoint.epoch_seconds)},
     };
     if (checkpoint.config.train.patience > 0) {
@@ -175,10 +200,11 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
     if (file.metadata().count("running_mean") > 0) {
         checkpoint.state.running_mean = metadata.number<double>("running_mean");
     }
-    checkpoint.epoch_totals = {.recon = metadata.number<double>("epoch_recon"),
-                               .kl = metadata.number<double>("epoch_kl"),
-                               .loss = metadata.number<double>("epoch_loss"),
-                               .examples = metadata.number<std::uint64_t>("epoch_examples")};
+    checkpoint.epoch_totals.losses = {.recon = metadata.number<double>("epoch_recon"),
+                                      .kl = metadata.number<double>("epoch_kl"),
+                                      .loss = metadata.number<double>("epoch_loss"),
+                                      .examples = metadata.number<std::uint64_t>("epoch_examples")};
+    checkpoint.epoch_totals.skipped = skipped_of(metadata);
     checkpoint.epoch_seconds = metadata.number<double>("epoch_seconds");
     if (checkpoint.config.train.patience > 0) {
         checkpoint.early_stopping = {
@@ -187,7 +213,7 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
             .stale_epochs = metadata.number<std::uint32_t>("stale_epochs")};
     }
     checkpoint.program_version = metadata.text("program_version");
-    load_state(file, name, checkpoint.layout(), checkpoint.state);
+    load_state(file, name, checkpoint.layout(), checkpoint.config.train, checkpoint.state);
     return checkpoint;
 }
 

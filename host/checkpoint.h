@@ -1,8 +1,10 @@
-// A training run at rest: parameters, Adam moments and all that is needed to go on exactly, as
-// safetensors. Tensors have their logical shapes (no padding): <name>, adam.m.<name>,
-// adam.v.<name> for each tensor of the ParameterLayout, all F32. Metadata, all text: format,
-// format_version, program_version, config (TOML), step, seed, image (HxWxC), train_examples and
-// the sums of the running epoch; with train.patience also best_elbo, best_epoch and stale_epochs.
+// A training run at rest: parameters, moments, average and all that is needed to go on exactly, as
+// safetensors. Tensors have their logical shapes (no padding): for each tensor of the
+// ParameterLayout <name>, <moment>.<name> for each moment of the optimiser (adam.m, adam.v; see
+// moment_names) and, if there is an average, ema.<name>, all F32. Metadata, all text: format,
+// format_version, program_version, config (TOML), step, seed, running_mean, image (HxWxC),
+// train_examples, and the sums and skipped steps of the running epoch; with train.patience also
+// best_elbo, best_epoch and stale_epochs.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +27,7 @@ struct Checkpoint {
     ImageShape shape;                  // of an example
     std::uint64_t train_examples = 0;  // size of the training split
     TrainingState state;
-    LossTotals epoch_totals;       // of the running epoch; nothing at an epoch's end
+    TrainTotals epoch_totals;      // of the running epoch; nothing at an epoch's end
     double epoch_seconds = 0;      // spent training in the running epoch
     EarlyStopping early_stopping;  // kept where train.patience is not 0
     std::string program_version;

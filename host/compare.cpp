@@ -11,6 +11,7 @@
 #include <span>
 
 #include "host/config_file.h"
+#include "host/error.h"
 #include "host/safetensors.h"
 #include "host/shuffle.h"
 #include "host/train.h"
@@ -29,6 +30,15 @@ Trace named_tensors(const std::string& prefix, const std::vector<double>& arena,
             {prefix + tensor.name, tensor.shape,
              std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(tensor.size))});
     }
+    return trace;
+}
+
+Trace trained_tensors(Backend& backend, const ParameterLayout& layout) {
+    Trace trace = named_tensors("after.", backend.exact_parameters(), layout);
+    const std::vector<double> ema = backend.exact_ema();
+    if (ema.empty()) return trace;
+    const Trace averages = named_tensors("after.ema.", ema, layout);
+    trace.insert(trace.end(), averages.begin(), averages.end());
     return trace;
 }
 
@@ -53,7 +63,12 @@ void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
                            begin, std::min<std::size_t>(rows.size() - begin, count * train.batch)),
                        .batch = train.batch,
                        .schedule = schedule.steps(step, count)});
-        backend.take_totals();
+        const SkippedSteps skipped = backend.take_totals().skipped;
+        if (skipped.count > 0) {
+            throw RunError(fmt::format(
+                "{}: {} is not finite in step {}; lower train.learning_rate ({}) or --steps",
+                backend.name(), skipped.cause(), skipped.first_step + 1, train.learning_rate));
+        }
         step += count;
         if (on_steps) on_steps(step);
     }
@@ -81,7 +96,7 @@ BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint6
          .batch = train.batch,
          .schedule = {record.schedule}});
     train_steps(backend, start, steps, on_steps);
-    record.after = named_tensors("after.", backend.exact_parameters(), layout);
+    record.after = trained_tensors(backend, layout);
     return record;
 }
 
@@ -148,9 +163,10 @@ Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t st
         parameter = std::nextafter(parameter, to);
         to = -to;
     }
+    if (!nudged.state.ema.empty()) nudged.state.ema = nudged.state.parameters;  // it starts there
     reference.set_state(nudged.state);
     train_steps(reference, nudged, steps, on_steps);
-    return named_tensors("after.", reference.exact_parameters(), start.layout());
+    return trained_tensors(reference, start.layout());
 }
 
 std::vector<TensorComparison> compare_after(const Trace& values, const Trace& references,

@@ -18,14 +18,16 @@ struct BackendRecord {
     StepSchedule schedule;  // of the first step
     Trace first_step;       // see Backend::trace
     Trace before;           // the parameters, by name
-    Trace after;            // the same after all steps, as after.<name>
+    Trace after;            // the same after all steps, as after.<name>, and then their average, if
+                            // there is one, as after.ema.<name>
 };
 
 // Told now and then how many steps are trained.
 using StepsDone = std::function<void(std::uint64_t)>;
 
 // Sets the state, traces the first step of `start`, then trains `steps` steps on the batches that
-// a run would take. The backend has the splits.
+// a run would take. The backend has the splits. Throws RunError when a step was skipped: two
+// backends that both took none would agree.
 BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
                            const StepsDone& on_steps = {});
 

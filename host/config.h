@@ -11,6 +11,7 @@ namespace vae {
 enum class Activation { relu, tanh, softplus, gelu, silu, gated };
 enum class Likelihood { bernoulli, gaussian };
 enum class Initialization { pytorch, glorot, he };
+enum class Optimizer { adam, adamw, adagrad, sgd };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
 // are drawn once); drawn once.
 enum class Binarize { none, dynamic, fixed };
@@ -72,10 +73,17 @@ struct TrainConfig {
     std::uint32_t schedule_epochs = 10;  // … every so many epochs
     double learning_rate_final = 0;      // of cosine: where it ends
     std::uint32_t warmup_steps = 0;      // the learning rate rises linearly in these
+    Optimizer optimizer = Optimizer::adam;
+    double weight_decay = 0;  // decoupled for AdamW, else added to the gradient as weight_decay·p
+    double momentum = 0.9;    // of SGD
     double adam_beta1 = 0.9;
     double adam_beta2 = 0.999;
     double adam_epsilon = 1e-8;
-    double beta = 1.0;  // weight of the KL term in the loss; never in the elbo
+    double adagrad_epsilon = 1e-10;
+    bool normalize_gradients = false;  // each tensor's gradient to norm 1, before clipping
+    double clip_norm = 0;              // of the whole gradient; 0: off
+    double ema = 0;                    // decay of the parameters' moving average; 0: there is none
+    double beta = 1.0;                 // weight of the KL term in the loss; never in the elbo
     BetaSchedule beta_schedule = BetaSchedule::constant;
     std::uint32_t beta_epochs = 10;  // of a linear rise from 0, or of one cycle
     double beta_ramp = 0.5;          // of cyclic: the part of a cycle in which beta rises

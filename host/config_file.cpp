@@ -54,6 +54,7 @@ SettingValue value_of(const toml::node& node) {
     if (const auto* text = node.as_string()) out.value = text->get();
     if (const auto* number = node.as_integer()) out.value = number->get();
     if (const auto* number = node.as_floating_point()) out.value = number->get();
+    if (const auto* truth = node.as_boolean()) out.value = truth->get();
     if (const auto* list = node.as_array()) {
         SettingValue::IntegerList items;
         for (const toml::node& item : *list) {
@@ -101,7 +102,9 @@ void read_table(const toml::table& table, const std::string& prefix, const std::
     }
 }
 
-SettingValue number_value(const std::string& text) {
+// A number or a truth value.
+SettingValue bare_value(const std::string& text) {
+    if (text == "true" || text == "false") return {text == "true", text};
     if (const auto integer = parse_decimal<std::int64_t>(text)) return {*integer, text};
     if (const auto real = parse_number<double>(text)) return {*real, text};
     return {{}, quote(text)};
@@ -149,7 +152,7 @@ SettingValue text_value(const std::string& text) {
 // `text` as the command line gives it.
 SettingValue command_line_value(const Setting& setting, const std::string& text) {
     if (setting.is_text) return text_value(text);
-    return setting.is_list ? list_value(text) : number_value(text);
+    return setting.is_list ? list_value(text) : bare_value(text);
 }
 
 std::string one_line(std::string_view text) {

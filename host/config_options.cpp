@@ -51,7 +51,8 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
     add("--seed", "train.seed", "N", "of all randomness");
     add("--batch", "train.batch", "N", "examples a step");
     add("--beta", "train.beta", "X", "weight of the KL term");
-    add("--learning-rate", "train.learning_rate", "X", "Adam's step size");
+    add("--learning-rate", "train.learning_rate", "X", "the optimiser's step size");
+    add("--optimizer", "train.optimizer", "NAME", "adam, adamw, adagrad or sgd");
 }
 
 void ConfigOptions::add_length() {

@@ -55,6 +55,8 @@ CLI::Option* add_count(CLI::App& command, GenerateOptions& options, const std::s
 LoadedRun load_and_announce(const RunOptions& options) {
     LoadedRun run = load_run(options.run, options.backend);
     fmt::print("backend: {}\n", run.note);
+    const std::string note = parameters_note(run.checkpoint.config.train);
+    if (!note.empty()) fmt::print("parameters: {}\n", note);
     return run;
 }
 

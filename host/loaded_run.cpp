@@ -47,6 +47,11 @@ Split chosen_split(const std::string& name, const Splits& splits, const std::str
 
 }  // namespace
 
+std::string parameters_note(const TrainConfig& train) {
+    if (train.ema == 0) return {};
+    return fmt::format("the moving average of the parameters (train.ema = {})", train.ema);
+}
+
 LoadedRun load_run(const std::filesystem::path& run, const std::string& backend) {
     LoadedRun loaded;
     loaded.checkpoint = load_checkpoint(find_checkpoint(run));

@@ -19,6 +19,9 @@ struct LoadedRun {
     std::string note;                  // which backend it is
 };
 
+// Which parameters the commands use, for people: empty, or that it is their average.
+std::string parameters_note(const TrainConfig& train);
+
 // RUN is a run's folder or a checkpoint file; `backend` as in choose_backend.
 LoadedRun load_run(const std::filesystem::path& run, const std::string& backend);
 

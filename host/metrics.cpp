@@ -33,6 +33,7 @@ std::string to_json_line(const MetricsRow& row) {
     line["examples_per_second"] = row.seconds > 0 ? examples / row.seconds : 0.0;
     line["examples"] = row.totals.examples;
     line["seconds"] = row.seconds;
+    if (row.split == Split::train) line["skipped"] = row.skipped;
     return line.dump();
 }
 

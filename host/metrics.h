@@ -18,11 +18,12 @@ struct MetricsRow {
     Split split = Split::train;
     LossTotals totals;
     double beta = 1;
-    double seconds = 0;  // that the training or the evaluation took, nothing else
+    double seconds = 0;         // that the training or the evaluation took, nothing else
+    std::uint64_t skipped = 0;  // steps of the epoch that were not taken; of train rows alone
 };
 
 // step, epoch, split, recon, kl, elbo, loss, beta (means over examples, in nats),
-// examples_per_second, examples, seconds.
+// examples_per_second, examples, seconds and, of the train split, skipped.
 std::string to_json_line(const MetricsRow& row);
 
 // recon, kl, elbo and loss as means over examples.

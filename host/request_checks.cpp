@@ -19,13 +19,21 @@ void check_data(const Splits& splits, const ParameterLayout& layout) {
     }
 }
 
-void check_state(const TrainingState& state, const ParameterLayout& layout) {
-    for (const auto* arena : {&state.parameters, &state.adam_m, &state.adam_v}) {
-        if (arena->size() != layout.arena_size) {
-            throw std::invalid_argument(fmt::format("set_state: an arena of {} elements, not {}",
-                                                    arena->size(), layout.arena_size));
-        }
+void check_state(const TrainingState& state, const ParameterLayout& layout,
+                 const TrainConfig& train) {
+    const auto check_size = [](std::size_t size, std::size_t wanted) {
+        if (size == wanted) return;
+        throw std::invalid_argument(
+            fmt::format("set_state: an arena of {} elements, not {}", size, wanted));
+    };
+    const std::size_t moments = moment_names(train).size();
+    if (state.moments.size() != moments) {
+        throw std::invalid_argument(fmt::format("set_state: {} moments; the optimiser has {}",
+                                                state.moments.size(), moments));
     }
+    check_size(state.parameters.size(), layout.arena_size);
+    for (const auto& moment : state.moments) check_size(moment.size(), layout.arena_size);
+    check_size(state.ema.size(), train.ema > 0 ? layout.arena_size : 0);
 }
 
 void check_rows(std::span<const std::uint32_t> rows, Split split, std::size_t examples) {

@@ -14,8 +14,9 @@ namespace vae {
 // Every split that has examples has the model's number of pixels.
 void check_data(const Splits& splits, const ParameterLayout& layout);
 
-// Three arenas of layout.arena_size.
-void check_state(const TrainingState& state, const ParameterLayout& layout);
+// Parameters, and the moments and average of the configuration, in arenas of layout.arena_size.
+void check_state(const TrainingState& state, const ParameterLayout& layout,
+                 const TrainConfig& train);
 
 // Every row is one of the split's examples.
 void check_rows(std::span<const std::uint32_t> rows, Split split, std::size_t examples);

@@ -111,6 +111,20 @@ Setting number_setting(std::string key, const std::string& help, const std::stri
             [field](const Config& config) { return print_number(field(config)); }};
 }
 
+template <class Field>
+Setting truth_setting(std::string key, const std::string& help, Field field) {
+    return {std::move(key),
+            help + " (true or false)",
+            false,
+            false,
+            [field](Config& config, const SettingValue& value) {
+                const auto* truth = std::get_if<bool>(&value.value);
+                if (truth == nullptr) refuse("true or false", value.as_written);
+                field(config) = *truth;
+            },
+            [field](const Config& config) { return field(config) ? "true" : "false"; }};
+}
+
 constexpr std::int64_t kMostWidth = 1 << 20;
 constexpr std::int64_t kMostSamples = 1 << 16;
 
@@ -267,9 +281,50 @@ void add_beta_schedule(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.train.beta_ramp; }));
 }
 
-void add_train_settings(std::vector<Setting>& all) {
-    const auto positive = [](double v) { return v > 0; };
+void add_optimizer_settings(std::vector<Setting>& all) {
     const auto decay = [](double v) { return v >= 0 && v < 1; };
+    const auto not_negative = [](double v) { return v >= 0; };
+    const auto not_zero_in_float = [](double v) { return v >= 1e-30; };
+    all.push_back(choice_setting(
+        "train.optimizer", "how parameters move against their gradients",
+        Names<Optimizer>{{Optimizer::adam, "adam"},
+                         {Optimizer::adamw, "adamw"},
+                         {Optimizer::adagrad, "adagrad"},
+                         {Optimizer::sgd, "sgd"}},
+        [](auto& c) -> auto& { return c.train.optimizer; }));
+    all.push_back(number_setting(
+        "train.weight_decay",
+        "pull of all parameters to zero; for adamw apart from the gradient, else a part of it",
+        "a number of at least 0", not_negative,
+        [](auto& c) -> auto& { return c.train.weight_decay; }));
+    all.push_back(number_setting(
+        "train.momentum", "decay of SGD's sum of gradients", "a number from 0 to below 1", decay,
+        [](auto& c) -> auto& { return c.train.momentum; }));
+    all.push_back(number_setting(
+        "train.adam_beta1", "decay of Adam's mean of gradients", "a number from 0 to below 1",
+        decay, [](auto& c) -> auto& { return c.train.adam_beta1; }));
+    all.push_back(number_setting(
+        "train.adam_beta2", "decay of Adam's mean of squared gradients",
+        "a number from 0 to below 1", decay, [](auto& c) -> auto& { return c.train.adam_beta2; }));
+    all.push_back(number_setting(
+        "train.adam_epsilon", "keeps Adam's division finite", "a number of at least 1e-30",
+        not_zero_in_float, [](auto& c) -> auto& { return c.train.adam_epsilon; }));
+    all.push_back(number_setting(
+        "train.adagrad_epsilon", "keeps Adagrad's division finite", "a number of at least 1e-30",
+        not_zero_in_float, [](auto& c) -> auto& { return c.train.adagrad_epsilon; }));
+    all.push_back(truth_setting(
+        "train.normalize_gradients", "whether each tensor's gradient is scaled to norm 1",
+        [](auto& c) -> auto& { return c.train.normalize_gradients; }));
+    all.push_back(number_setting(
+        "train.clip_norm", "most norm of the whole gradient, after normalising; 0: no limit",
+        "a number of at least 0", not_negative,
+        [](auto& c) -> auto& { return c.train.clip_norm; }));
+    all.push_back(number_setting(
+        "train.ema", "decay of the parameters' moving average, which is then evaluated; 0: none",
+        "a number from 0 to below 1", decay, [](auto& c) -> auto& { return c.train.ema; }));
+}
+
+void add_train_settings(std::vector<Setting>& all) {
     all.push_back(integer_setting(
         "train.seed", "of all randomness: the same seed, the same run", 0,
         std::numeric_limits<std::int64_t>::max(), [](auto& c) -> auto& { return c.train.seed; }));
@@ -283,19 +338,10 @@ void add_train_settings(std::vector<Setting>& all) {
         "train.batch", "examples a step", 1, kMostWidth,
         [](auto& c) -> auto& { return c.train.batch; }));
     all.push_back(number_setting(
-        "train.learning_rate", "Adam's step size", "a number above 0", positive,
-        [](auto& c) -> auto& { return c.train.learning_rate; }));
+        "train.learning_rate", "the optimiser's step size", "a number above 0",
+        [](double v) { return v > 0; }, [](auto& c) -> auto& { return c.train.learning_rate; }));
     add_learning_rate_schedule(all);
-    all.push_back(number_setting(
-        "train.adam_beta1", "decay of Adam's mean of gradients", "a number from 0 to below 1",
-        decay, [](auto& c) -> auto& { return c.train.adam_beta1; }));
-    all.push_back(number_setting(
-        "train.adam_beta2", "decay of Adam's mean of squared gradients",
-        "a number from 0 to below 1", decay, [](auto& c) -> auto& { return c.train.adam_beta2; }));
-    all.push_back(number_setting(
-        "train.adam_epsilon", "keeps Adam's division finite", "a number of at least 1e-30",
-        [](double v) { return v >= 1e-30; },  // smaller ones are zero in float
-        [](auto& c) -> auto& { return c.train.adam_epsilon; }));
+    add_optimizer_settings(all);
     all.push_back(number_setting(
         "train.beta", "weight of the KL term in the loss", "a number of at least 0",
         [](double v) { return v >= 0; }, [](auto& c) -> auto& { return c.train.beta; }));

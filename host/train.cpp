@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <span>
 #include <system_error>
@@ -16,6 +17,7 @@
 #include "host/files.h"
 #include "host/settings.h"
 #include "host/shuffle.h"
+#include "host/spelling.h"
 
 namespace vae {
 
@@ -57,10 +59,8 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     checkpoint.shape = splits.train.shape;
     checkpoint.train_examples = splits.train.size;
     const ParameterLayout layout = checkpoint.layout();
-    checkpoint.state.parameters =
-        initial_parameters(layout, config.model.initialization, config.train.seed);
-    checkpoint.state.adam_m.assign(layout.arena_size, 0.0F);
-    checkpoint.state.adam_v.assign(layout.arena_size, 0.0F);
+    checkpoint.state = start_state(
+        config.train, initial_parameters(layout, config.model.initialization, config.train.seed));
     return checkpoint;
 }
 
@@ -176,13 +176,14 @@ void Trainer::train_chunk(std::uint64_t end) {
                     .rows = rows.subspan(begin, count),
                     .batch = config_.train.batch,
                     .schedule = schedule_.steps(step_, steps)});
-    const LossTotals totals = backend_.take_totals();
+    const TrainTotals totals = backend_.take_totals();
     epoch_seconds_ += seconds_since(start);
-    if (!is_finite(totals)) {
-        refuse_values(
-            fmt::format("the loss is not finite in steps {} to {}", step_ + 1, step_ + steps));
+    if (totals.skipped.count == steps) {
+        refuse_values(fmt::format("no step could be taken: {} is not finite in steps {} to {}",
+                                  totals.skipped.cause(), step_ + 1, step_ + steps));
     }
-    epoch_totals_ += totals;
+    epoch_totals_.losses += totals.losses;
+    epoch_totals_.skipped += totals.skipped;
     step_ += steps;
     steps_here_ += steps;
 }
@@ -208,8 +209,8 @@ void Trainer::show() {
          .epochs = epochs(),
          .step = step_,
          .steps = total_steps_,
-         .totals = epoch_totals_,
-         .examples_per_second = static_cast<double>(epoch_totals_.examples) / epoch_seconds_,
+         .totals = epoch_totals_.losses,
+         .examples_per_second = static_cast<double>(epoch_totals_.losses.examples) / epoch_seconds_,
          .seconds_left = remaining * per_step});
 }
 
@@ -220,17 +221,16 @@ void Trainer::save(bool is_best) {
     checkpoint.train_examples = splits_.train.size;
     checkpoint.state = backend_.state();
     checkpoint.state.step = step_;
-    // The losses are from before the last update.
+    // The gradients were finite, and what the last update made of them may not be.
     const TrainingState& state = checkpoint.state;
-    for (const auto& [what, values] : {std::pair("a parameter", std::cref(state.parameters)),
-                                       std::pair("a moment of Adam", std::cref(state.adam_m)),
-                                       std::pair("a moment of Adam", std::cref(state.adam_v))}) {
-        if (std::all_of(values.get().begin(), values.get().end(),
-                        [](float value) { return std::isfinite(value); })) {
-            continue;
-        }
-        refuse_values(fmt::format("{} is not finite after step {}", what, step_));
-    }
+    const auto check = [this](const char* what, const std::vector<float>& values) {
+        const bool is_good = std::all_of(values.begin(), values.end(),
+                                         [](float value) { return std::isfinite(value); });
+        if (!is_good) refuse_values(fmt::format("{} is not finite after step {}", what, step_));
+    };
+    check("a parameter", state.parameters);
+    for (const auto& moment : state.moments) check("a moment of the optimiser", moment);
+    check("an average of a parameter", state.ema);
     checkpoint.epoch_totals = epoch_totals_;
     checkpoint.epoch_seconds = epoch_seconds_;
     checkpoint.early_stopping = early_stopping_;
@@ -256,10 +256,24 @@ bool Trainer::is_best(const MetricsRow& evaluated) {
     return early_stopping_.take(means(evaluated.totals).elbo, evaluated.epoch, counts);
 }
 
+void Trainer::warn_of_skipped() {
+    const SkippedSteps& skipped = epoch_totals_.skipped;
+    if (skipped.count == 0) return;
+    progress_.line(fmt::format("warning: skipped {} of {}: {} was not finite at step {}",
+                               skipped.count, counted((step_ - 1) % steps_per_epoch_ + 1, "step"),
+                               skipped.cause(), skipped.first_step + 1));
+}
+
 // Rows of metrics, a checkpoint and a line for people, at the end of an epoch or of the run.
 void Trainer::finish_epoch() {
-    const MetricsRow trained{step_,         epoch(),     Split::train,
-                             epoch_totals_, last_beta(), epoch_seconds_};
+    warn_of_skipped();
+    const MetricsRow trained{step_,
+                             epoch(),
+                             Split::train,
+                             epoch_totals_.losses,
+                             last_beta(),
+                             epoch_seconds_,
+                             epoch_totals_.skipped.count};
     std::optional<MetricsRow> evaluated;
     if (splits_.held_out() != Split::train) evaluated = evaluate(splits_.held_out());
     metrics_.write(trained);

@@ -59,8 +59,10 @@ class Trainer {
     // train.patience also the best one, if the epoch is the best so far, and ends when there was
     // none for too long. Epochs count as stale once beta's first rise is over.
     // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
-    // the run ends there. The parameters depend on neither stops nor chunks. Throws RunError when
-    // the loss, a parameter or a moment is not finite; the checkpoint is then the last good one.
+    // the run ends there. The parameters depend on neither stops nor chunks. An epoch with skipped
+    // steps says so in one line. Throws RunError when no step of a chunk could be taken, and when a
+    // loss of an evaluation, a parameter, a moment or an average is not finite; the checkpoint is
+    // then the last good one.
     // The state of `start` is taken from it, so that it takes no memory during the run.
     TrainResult run(Checkpoint&& start, const std::function<bool()>& should_stop);
 
@@ -72,6 +74,7 @@ class Trainer {
     // Whether a whole epoch that was evaluated is the best so far.
     bool is_best(const MetricsRow& evaluated);
     void save(bool is_best);
+    void warn_of_skipped();
     [[noreturn]] void refuse_values(const std::string& what) const;
     void show();
     std::uint32_t epoch() const;
@@ -93,7 +96,7 @@ class Trainer {
     const std::uint64_t chunk_steps_;
 
     std::uint64_t step_ = 0;
-    LossTotals epoch_totals_;
+    TrainTotals epoch_totals_;
     double epoch_seconds_ = 0;
     EarlyStopping early_stopping_;
     std::uint64_t steps_here_ = 0;  // in this process, for the time left

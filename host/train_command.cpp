@@ -100,6 +100,8 @@ void announce(const Plan& plan, const RunFolder& folder, Progress& progress) {
                               config.data.source, counted(plan.total, "step"),
                               folder.root.string()));
     progress.line("elbo, recon and kl are means in nats per example");
+    const std::string note = parameters_note(config.train);
+    if (!note.empty()) progress.line("held-out examples and pictures are of " + note);
 }
 
 void train_to_the_end(Plan& plan, Backend& backend, const RunFolder& folder, const StopSignal& stop,

@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kThreads)
         totals->recon += recon_sum;
         totals->kl += kl_sum;
         totals->loss += loss != nullptr ? loss_sum : recon_sum + beta * kl_sum;
+        totals->examples += rows;
     }
 }
 

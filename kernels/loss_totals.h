@@ -10,9 +10,10 @@ struct LossSums {
     double recon;
     double kl;
     double loss;
+    unsigned long long examples;
 };
 
-// Computes  totals += (Σ recon, Σ kl, Σ loss); without loss, Σ recon + beta·Σ kl in its place
+// Computes  totals += (Σ recon, Σ kl, Σ loss, rows); without loss, Σ recon + beta·Σ kl in its place
 // Shapes    recon[rows], kl[rows]; loss[rows] or null; totals: one, on the device; any rows >= 0
 // Writes    accumulates in totals, which may not overlap anything; nothing if rows is 0
 // Numerics  double, in a fixed order

@@ -34,4 +34,11 @@ __device__ inline T block_sum(T value, T* memory) {
     return total;
 }
 
+// Takes a ticket. True for the last of `count`, who also puts the tickets back to zero.
+__device__ inline bool take_last_ticket(unsigned* ticket, unsigned count) {
+    const bool last = atomicAdd(ticket, 1u) == count - 1;
+    if (last) *ticket = 0;
+    return last;
+}
+
 }  // namespace vae::kernels

@@ -83,13 +83,6 @@ struct TileMemory<V, 0> {
     unsigned last_of_columns;
 };
 
-// Takes a ticket. True for the last of `count`, who also puts the tickets back to zero.
-__device__ inline bool take_last_ticket(unsigned* ticket, unsigned count) {
-    const bool last = atomicAdd(ticket, 1u) == count - 1;
-    if (last) *ticket = 0;
-    return last;
-}
-
 // Where a block stands. Slots: [row_tiles, kColumnSums·cols] of columns, then [rows, col_tiles] of
 // rows.
 template <int V, int kColumnSums>

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <list>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "host/error.h"
 #include "host/files.h"
@@ -28,11 +31,12 @@ Checkpoint small_checkpoint() {
     checkpoint.train_examples = 1000;
     const ParameterLayout layout = checkpoint.layout();
     checkpoint.state.parameters = initial_parameters(layout, Initialization::pytorch, 1);
-    checkpoint.state.adam_m = initial_parameters(layout, Initialization::pytorch, 2);
-    checkpoint.state.adam_v = initial_parameters(layout, Initialization::pytorch, 3);
+    checkpoint.state.moments = {initial_parameters(layout, Initialization::pytorch, 2),
+                                initial_parameters(layout, Initialization::pytorch, 3)};
     checkpoint.state.step = (std::uint64_t{1} << 32) - 1;
     checkpoint.state.running_mean = -2.0 / 3;
-    checkpoint.epoch_totals = {.recon = 1.0 / 3, .kl = 1e-300, .loss = 7, .examples = 11};
+    checkpoint.epoch_totals.losses = {.recon = 1.0 / 3, .kl = 1e-300, .loss = 7, .examples = 11};
+    checkpoint.epoch_totals.skipped = {.count = 2, .first_step = 9, .first_tensor = "decoder.out"};
     checkpoint.epoch_seconds = 0.1;
     return checkpoint;
 }
@@ -62,12 +66,16 @@ TEST(Checkpoint, IsReadBackExactly) {
     EXPECT_EQ(loaded.state.step, saved.state.step);
     EXPECT_EQ(loaded.state.running_mean, saved.state.running_mean);
     EXPECT_EQ(loaded.state.parameters, saved.state.parameters);
-    EXPECT_EQ(loaded.state.adam_m, saved.state.adam_m);
-    EXPECT_EQ(loaded.state.adam_v, saved.state.adam_v);
-    EXPECT_EQ(loaded.epoch_totals.recon, saved.epoch_totals.recon);
-    EXPECT_EQ(loaded.epoch_totals.kl, saved.epoch_totals.kl);
-    EXPECT_EQ(loaded.epoch_totals.loss, saved.epoch_totals.loss);
-    EXPECT_EQ(loaded.epoch_totals.examples, saved.epoch_totals.examples);
+    EXPECT_EQ(loaded.state.moments, saved.state.moments);
+    EXPECT_TRUE(loaded.state.ema.empty());
+    const auto& [losses, skipped] = loaded.epoch_totals;
+    EXPECT_EQ(losses.recon, saved.epoch_totals.losses.recon);
+    EXPECT_EQ(losses.kl, saved.epoch_totals.losses.kl);
+    EXPECT_EQ(losses.loss, saved.epoch_totals.losses.loss);
+    EXPECT_EQ(losses.examples, saved.epoch_totals.losses.examples);
+    EXPECT_EQ(skipped.count, 2U);
+    EXPECT_EQ(skipped.first_step, 9U);
+    EXPECT_EQ(skipped.first_tensor, "decoder.out");
     EXPECT_EQ(loaded.epoch_seconds, saved.epoch_seconds);
 }
 
@@ -97,6 +105,68 @@ TEST(Checkpoint, TensorsHaveTheirLogicalShapes) {
     EXPECT_EQ(file.tensor("adam.m.decoder.out.bias").shape, (std::vector<std::size_t>{6}));
     EXPECT_EQ(file.names().size(), 3U * 10U);
     EXPECT_EQ(file.metadata().at("format_version"), "1");
+}
+
+TEST(Checkpoint, EveryOptimizersMomentsAreReadBackByName) {
+    const TemporaryFolder folder;
+    using Names = std::vector<std::string>;
+    const std::vector<std::pair<TrainConfig, Names>> cases = {
+        {{.optimizer = Optimizer::adam}, {"adam.m.", "adam.v."}},
+        {{.optimizer = Optimizer::adamw, .ema = 0.5}, {"adam.m.", "adam.v.", "ema."}},
+        {{.optimizer = Optimizer::adagrad}, {"adagrad.sum."}},
+        {{.optimizer = Optimizer::sgd}, {"sgd.momentum."}},
+        {{.optimizer = Optimizer::sgd, .momentum = 0}, {}},
+        {{.optimizer = Optimizer::sgd, .momentum = 0, .ema = 0.5}, {"ema."}}};
+    for (const auto& [train, prefixes] : cases) {
+        Checkpoint saved = small_checkpoint();
+        const ParameterLayout layout = saved.layout();
+        saved.config.train = train;
+        saved.state = start_state(train, std::move(saved.state.parameters));
+        std::uint64_t seed = 5;
+        for (auto& moment : saved.state.moments) {
+            moment = initial_parameters(layout, Initialization::pytorch, seed++);
+        }
+        if (train.ema > 0) {
+            saved.state.ema = initial_parameters(layout, Initialization::pytorch, seed);
+        }
+        save_checkpoint(folder / "c", saved);
+        const SafetensorsFile file(folder / "c");
+        EXPECT_EQ(file.names().size(), (1 + prefixes.size()) * layout.tensors().size());
+        for (const std::string& prefix : prefixes) {
+            EXPECT_TRUE(file.contains(prefix + "encoder.mu.weight")) << prefix;
+        }
+        const Checkpoint loaded = load_checkpoint(folder / "c");
+        EXPECT_EQ(loaded.state.parameters, saved.state.parameters);
+        EXPECT_EQ(loaded.state.moments, saved.state.moments);
+        EXPECT_EQ(loaded.state.ema, saved.state.ema);
+    }
+}
+
+// What this program wrote when it had Adam alone: no such settings, and no word of skipped steps.
+TEST(Checkpoint, FilesOfBeforeThereWereOtherOptimizersAreRead) {
+    const TemporaryFolder folder;
+    const Checkpoint saved = small_checkpoint();
+    save_checkpoint(folder / "c", saved);
+    const SafetensorsFile file(folder / "c");
+    std::vector<SafeTensor> tensors;
+    std::list<LoadedTensor> values;
+    for (const std::string& name : file.names()) {
+        values.push_back(file.tensor(name));
+        tensors.push_back(
+            {name, values.back().shape,
+             std::span<const float>(std::get<std::vector<float>>(values.back().values))});
+    }
+    auto metadata = file.metadata();
+    std::erase_if(metadata, [](const auto& entry) {
+        return entry.first.find("skipped") != std::string::npos;
+    });
+    metadata["config"] = "[model]\nencoder_hidden = [5]\nlatent = 3\ndecoder_hidden = [7]\n";
+    write_safetensors(folder / "old", tensors, metadata);
+    const Checkpoint loaded = load_checkpoint(folder / "old");
+    EXPECT_EQ(loaded.state.parameters, saved.state.parameters);
+    EXPECT_EQ(loaded.state.moments, saved.state.moments);
+    EXPECT_EQ(loaded.epoch_totals.skipped.count, 0U);
+    EXPECT_EQ(loaded.epoch_totals.losses.examples, 11U);
 }
 
 TEST(Checkpoint, EveryTruncationIsAnError) {

@@ -42,9 +42,16 @@ Config unusual_config() {
     config.train.schedule_epochs = 7;
     config.train.learning_rate_final = 0.125;
     config.train.warmup_steps = 9;
+    config.train.optimizer = Optimizer::adagrad;
+    config.train.weight_decay = 1e-4;
+    config.train.momentum = 0.5;
     config.train.adam_beta1 = 0;
     config.train.adam_beta2 = 0.75;
     config.train.adam_epsilon = 1e-30;
+    config.train.adagrad_epsilon = 1e-7;
+    config.train.normalize_gradients = true;
+    config.train.clip_norm = 5;
+    config.train.ema = 0.999;
     config.train.beta = 4;
     config.train.beta_schedule = BetaSchedule::cyclic;
     config.train.beta_epochs = 6;
@@ -207,6 +214,19 @@ TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
                                    "train.adam_beta1=1",
                                    "train.adam_beta2=-0.1",
                                    "train.adam_epsilon=0",
+                                   "train.adagrad_epsilon=0",
+                                   "train.optimizer=adamax",
+                                   "train.weight_decay=-1",
+                                   "train.momentum=1",
+                                   "train.clip_norm=-1",
+                                   "train.clip_norm=true",
+                                   "train.normalize_gradients=1",
+                                   "train.normalize_gradients=yes",
+                                   "train.normalize_gradients=True",
+                                   "train.normalize_gradients=\"true\"",
+                                   "train.normalize_gradients=",
+                                   "train.ema=1",
+                                   "train.ema=-0.1",
                                    "train.beta=-1",
                                    "train.schedule=linear",
                                    "train.patience=-1",
@@ -233,6 +253,24 @@ TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
         EXPECT_TRUE(contains(message, "--set ") || contains(message, "model.logvar"))
             << assignment << ": " << message;
     }
+}
+
+TEST(ConfigFile, ATruthValueIsTrueOrFalse) {
+    for (const bool value : {true, false}) {
+        const std::string text = value ? "true" : "false";
+        Config config;
+        config.train.normalize_gradients = !value;
+        EXPECT_EQ(setting_text(config, "train.normalize_gradients"), value ? "false" : "true");
+        ConfigBuilder builder(config);
+        builder.set_assignment("train.normalize_gradients=" + text, "--set");
+        EXPECT_EQ(builder.finish().train.normalize_gradients, value);
+        builder = ConfigBuilder(config);
+        builder.read_text("train.normalize_gradients = " + text, "config.toml");
+        EXPECT_EQ(builder.finish().train.normalize_gradients, value);
+    }
+    EXPECT_TRUE(contains(error_of("train.normalize_gradients = \"true\""),
+                         "must be true or false, not \"true\""));
+    EXPECT_TRUE(contains(error_of("model.latent = true"), "not true"));
 }
 
 TEST(ConfigFile, EverySettingHasHelpAndOneKey) {

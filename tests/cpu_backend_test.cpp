@@ -224,14 +224,12 @@ TEST_P(CpuBackendTest, PaddingStaysZero) {
     const auto backend = make();
     const auto rows = test::first_rows(kTrain);
     backend->train(request(rows));
-    TrainingState state = backend->state();
-    for (auto* arena : {&state.parameters, &state.adam_m, &state.adam_v}) {
-        for (const Tensor& tensor : ParameterLayout(config_.model, kPixels).tensors()) {
-            std::fill_n(arena->begin() + static_cast<std::ptrdiff_t>(tensor.offset), tensor.size,
-                        0.0F);
-        }
-        EXPECT_EQ(std::count(arena->begin(), arena->end(), 0.0F),
-                  static_cast<std::ptrdiff_t>(arena->size()));
+    const TrainingState state = backend->state();
+    const ParameterLayout layout(config_.model, kPixels);
+    for (const auto& arena : {state.parameters, state.moments.at(0), state.moments.at(1)}) {
+        const auto padding = test::padding_of(layout, arena);
+        EXPECT_FALSE(padding.empty());
+        EXPECT_EQ(padding, std::vector<float>(padding.size(), 0.0F));
     }
 }
 
@@ -246,16 +244,16 @@ TEST_P(CpuBackendTest, HowStepsAreCutIntoCallsDoesNotMatter) {
         const std::size_t begin = step * 16;
         often->train(request(
             std::span(rows).subspan(begin, std::min<std::size_t>(16, kTrain - begin)), step));
-        sum += often->take_totals();
+        sum += often->take_totals().losses;
     }
     EXPECT_EQ(once->exact_parameters(), often->exact_parameters());
-    const LossTotals totals = once->take_totals();
+    const LossTotals totals = once->take_totals().losses;
     EXPECT_EQ(totals.examples, kTrain);
     EXPECT_EQ(sum.examples, kTrain);
     EXPECT_NEAR(totals.loss, sum.loss, 1e-9);
     EXPECT_NEAR(totals.loss, totals.recon + 1.5 * totals.kl, 1e-9);
-    EXPECT_EQ(once->take_totals().examples, 0U);
-    EXPECT_EQ(once->take_totals().loss, 0);
+    EXPECT_EQ(once->take_totals().losses.examples, 0U);
+    EXPECT_EQ(once->take_totals().losses.loss, 0);
 }
 
 TEST_P(CpuBackendTest, EachStepHasItsLearningRateAndBeta) {
@@ -299,7 +297,7 @@ TEST_P(CpuBackendTest, TheStateIsAllThatAResumeNeeds) {
     second->set_state(first->state());
     second->train(request(std::span(rows).last(32), 2));
     EXPECT_EQ(whole->exact_parameters(), second->exact_parameters());
-    EXPECT_EQ(whole->state().adam_v, second->state().adam_v);
+    EXPECT_EQ(whole->state().moments, second->state().moments);
     EXPECT_EQ(second->state().step, 4U);
 }
 
@@ -310,7 +308,7 @@ TEST_P(CpuBackendTest, ATraceChangesNothing) {
     backend->trace(request(rows));
     EXPECT_EQ(backend->exact_parameters(), before);
     EXPECT_EQ(backend->state().step, 0U);
-    EXPECT_EQ(backend->take_totals().examples, 0U);
+    EXPECT_EQ(backend->take_totals().losses.examples, 0U);
 }
 
 TEST_P(CpuBackendTest, TrainingLowersTheLoss) {
@@ -382,7 +380,13 @@ TEST_P(CpuBackendTest, WrongRequestsThrow) {
     EXPECT_THROW(backend->encode(odd), std::invalid_argument);
     EXPECT_THROW(backend->decode(odd), std::invalid_argument);
     TrainingState state = backend->state();
-    state.adam_v.pop_back();
+    state.moments[1].pop_back();
+    EXPECT_THROW(backend->set_state(state), std::invalid_argument);
+    state = backend->state();
+    state.moments.pop_back();
+    EXPECT_THROW(backend->set_state(state), std::invalid_argument);
+    state = backend->state();
+    state.ema = state.parameters;  // which this configuration does not have
     EXPECT_THROW(backend->set_state(state), std::invalid_argument);
 }
 

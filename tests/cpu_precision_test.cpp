@@ -77,8 +77,8 @@ TEST_P(CpuPrecision, FloatAgreesWithDouble) {
         exact->train(request);
     }
     EXPECT_LE(test::relative_l2(single->exact_parameters(), exact->exact_parameters()), kGate);
-    const LossTotals s = single->take_totals();
-    const LossTotals e = exact->take_totals();
+    const LossTotals s = single->take_totals().losses;
+    const LossTotals e = exact->take_totals().losses;
     EXPECT_NEAR(s.loss, e.loss, kLossGate * e.loss);
     EXPECT_NEAR(s.recon, e.recon, kLossGate * e.recon);
     EXPECT_NEAR(s.kl, e.kl, kGate * e.kl);

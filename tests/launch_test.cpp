@@ -7,8 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "kernels/adam.h"
 #include "kernels/gaussian.h"
+#include "kernels/gradient_statistics.h"
+#include "kernels/optimizer.h"
 #include "tests/device_memory.h"
 
 namespace vae::test {
@@ -56,9 +57,13 @@ TEST_F(Launch, RefusesWhatNoGridHolds) {
     auto array = output(4);
     float* const a = array.data();
     EXPECT_THROW(kernels::add_bias(a, a, kMost, kMost, a, stream().get()), std::invalid_argument);
-    EXPECT_THROW(
-        kernels::adam({}, a, std::numeric_limits<std::size_t>::max(), a, a, a, stream().get()),
-        std::invalid_argument);
+    kernels::ArenaTable arena;
+    arena.piece_count = std::numeric_limits<unsigned>::max();
+    unsigned* const word = reinterpret_cast<unsigned*>(a);
+    EXPECT_THROW(kernels::optimizer({}, arena, a, word, {a, a, a, a, nullptr}, stream().get()),
+                 std::invalid_argument);
+    EXPECT_THROW(kernels::gradient_statistics(arena, a, {}, 0, {}, stream().get()),
+                 std::invalid_argument);
 }
 
 }  // namespace

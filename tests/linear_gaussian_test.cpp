@@ -155,7 +155,7 @@ class LinearGaussian : public testing::Test {
     }
 
     void use(std::vector<float> parameters) {
-        backend_->set_state(test::state_of(*layout_, std::move(parameters)));
+        backend_->set_state(start_state(TrainConfig(), std::move(parameters)));
         const auto exact = backend_->exact_parameters();
         model_.sigma = config_.model.sigma;
         model_.b.resize(kPixels);

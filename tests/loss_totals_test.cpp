@@ -26,7 +26,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
         auto device_recon = upload(recon);
         auto device_kl = upload(kl);
         auto device_loss = upload(loss);
-        auto totals = upload(std::vector<LossSums>{{7, -2, 1}});
+        auto totals = upload(std::vector<LossSums>{{7, -2, 1, 3}});
         double recon_sum = 0;
         double kl_sum = 0;
         double loss_sum = 0;
@@ -41,6 +41,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
             EXPECT_NEAR(got.recon, 7 + call * recon_sum, 1e-8);
             EXPECT_NEAR(got.kl, -2 + call * kl_sum, 1e-8);
             EXPECT_NEAR(got.loss, 1 + call * (recon_sum + kBeta * kl_sum), 1e-8);
+            EXPECT_EQ(got.examples, static_cast<unsigned>(3 + call * rows));
         }
         kernels::add_losses(device_recon.data(), device_kl.data(), device_loss.data(), rows, kBeta,
                             totals.data(), stream().get());
@@ -53,7 +54,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
 TEST_F(LossTotals, NanComesThrough) {
     auto recon = upload(std::vector<float>{1, 2, kNan});
     auto kl = upload(std::vector<float>{1, 2, 3});
-    auto totals = upload(std::vector<LossSums>{{0, 0, 0}});
+    auto totals = upload(std::vector<LossSums>{{0, 0, 0, 0}});
     kernels::add_losses(recon.data(), kl.data(), nullptr, 3, 1, totals.data(), stream().get());
     const LossSums got = totals.download()[0];
     EXPECT_TRUE(std::isnan(got.recon));
@@ -62,7 +63,7 @@ TEST_F(LossTotals, NanComesThrough) {
 }
 
 TEST_F(LossTotals, NegativeRowsThrow) {
-    auto totals = upload(std::vector<LossSums>{{0, 0, 0}});
+    auto totals = upload(std::vector<LossSums>{{0, 0, 0, 0}});
     EXPECT_THROW(
         kernels::add_losses(nullptr, nullptr, nullptr, -1, 1, totals.data(), stream().get()),
         std::invalid_argument);

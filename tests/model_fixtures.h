@@ -1,6 +1,7 @@
 // Small data sets and models for tests, and how their numbers are compared.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -50,17 +51,62 @@ inline Splits random_splits(std::size_t train, std::size_t test, std::size_t pix
     return splits;
 }
 
-inline TrainingState state_of(const ParameterLayout& layout, std::vector<float> parameters) {
-    TrainingState state;
-    state.parameters = std::move(parameters);
-    state.adam_m.assign(layout.arena_size, 0.0F);
-    state.adam_v.assign(layout.arena_size, 0.0F);
-    return state;
+inline TrainingState initial_state(const ParameterLayout& layout, const Config& config) {
+    return start_state(config.train,
+                       initial_parameters(layout, config.model.initialization, config.train.seed));
 }
 
-inline TrainingState initial_state(const ParameterLayout& layout, const Config& config) {
-    return state_of(layout,
-                    initial_parameters(layout, config.model.initialization, config.train.seed));
+// The elements of an arena that no tensor has.
+inline std::vector<float> padding_of(const ParameterLayout& layout, std::vector<float> arena) {
+    std::vector<bool> is_padding(arena.size(), true);
+    for (const Tensor& tensor : layout.tensors()) {
+        std::fill_n(is_padding.begin() + static_cast<std::ptrdiff_t>(tensor.offset), tensor.size,
+                    false);
+    }
+    std::vector<float> padding;
+    for (std::size_t i = 0; i < arena.size(); ++i) {
+        if (is_padding[i]) padding.push_back(arena[i]);
+    }
+    return padding;
+}
+
+// `data` as floats, with a NaN in the first pixel of one example.
+inline Dataset with_nan(Dataset data, std::size_t example) {
+    const std::size_t pixels = data.shape.pixels();
+    if (const auto* bytes = std::get_if<std::vector<std::uint8_t>>(&data.values)) {
+        std::vector<float> values;
+        for (const std::uint8_t byte : *bytes) values.push_back(static_cast<float>(byte) / 255.0F);
+        data.values = std::move(values);
+    }
+    std::get<std::vector<float>>(data.values).at(example * pixels) =
+        std::numeric_limits<float>::quiet_NaN();
+    return data;
+}
+
+// The ways to train, by name: each optimiser, and what may be done to gradients and parameters.
+inline std::vector<std::pair<std::string, TrainConfig>> ways_to_train() {
+    std::vector<std::pair<std::string, TrainConfig>> ways;
+    const auto add = [&ways](const std::string& name, Optimizer optimizer, double weight_decay,
+                             double learning_rate) -> TrainConfig& {
+        TrainConfig train;
+        train.optimizer = optimizer;
+        train.weight_decay = weight_decay;
+        train.learning_rate = learning_rate;
+        return ways.emplace_back(name, train).second;
+    };
+    add("adam_decay", Optimizer::adam, 0.1, 1e-3);
+    add("adamw", Optimizer::adamw, 0.1, 1e-3);
+    add("adagrad", Optimizer::adagrad, 0, 0.01);
+    add("adagrad_decay", Optimizer::adagrad, 0.1, 0.01);
+    add("sgd_momentum", Optimizer::sgd, 0.1, 1e-3).ema = 0.6;
+    add("sgd_plain", Optimizer::sgd, 0.1, 1e-3).momentum = 0;
+    add("clipped", Optimizer::sgd, 0, 1e-2).clip_norm = 0.5;
+    add("normalized", Optimizer::adam, 0, 1e-3).normalize_gradients = true;
+    TrainConfig& all = add("normalized_clipped_averaged", Optimizer::sgd, 0.01, 1e-2);
+    all.normalize_gradients = true;
+    all.clip_norm = 1.5;
+    all.ema = 0.9;
+    return ways;
 }
 
 // 0, 1, …, count − 1.

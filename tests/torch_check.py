@@ -3,13 +3,15 @@
 
 From the dump's parameters, x and epsilon alone it rebuilds the network in torch, in double,
 recomputes every activation, recon, kl and the loss with torch.distributions, all gradients by
-autograd and one step of torch.optim.Adam, and compares tensor by tensor. Nothing of our own code
+autograd, one step of the optimiser by torch.optim and the parameters' average, and compares tensor
+by tensor. Nothing of our own code
 takes part but the file. Each tensor's relative L2 error must be within the gate of the dump's
 precision; a NaN, a missing tensor and a tensor that nothing here recomputes are misses.
 
 Exit status: 0 all within the gates, 1 a miss or an unreadable dump, 77 torch is not installed.
 """
 
+import itertools
 import json
 import math
 import sys
@@ -28,8 +30,8 @@ NUMPY_TYPE = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 # is one mean over thousands of terms, whose errors cancel. In double only the order of sums differs.
 GATE = {"F32": 1e-5, "F64": 1e-10}
 LOSS_GATE = {"F32": 1e-6, "F64": 1e-10}
-# Of the step that Adam took, after − before: an element's step is lr·g/(|g| + eps) whatever the
-# size of g, so where g is little more than rounding, so is the step.
+# Of the step that was taken, after − before: with Adam and Adagrad an element's first step is
+# lr·g/(|g| + eps) whatever the size of g, so where g is little more than rounding, so is the step.
 STEP_GATE = {"F32": 1e-3, "F64": 1e-7}
 ACTIVATIONS = {
     "relu": torch.relu,
@@ -196,6 +198,34 @@ def uses_ratio(objective):
     return objective["bound"] == "iwae" or objective["kl"] == "sampled"
 
 
+def optimizer_of(train, learning_rate, parameters):
+    """The optimiser of the dump's configuration, with its own settings alone."""
+    common = {"lr": learning_rate, "weight_decay": train["weight_decay"]}
+    adam = {"betas": (train["adam_beta1"], train["adam_beta2"]), "eps": train["adam_epsilon"]}
+    if train["optimizer"] == "adam":
+        return torch.optim.Adam(parameters, **common, **adam)
+    if train["optimizer"] == "adamw":
+        return torch.optim.AdamW(parameters, **common, **adam)
+    if train["optimizer"] == "adagrad":
+        return torch.optim.Adagrad(parameters, **common, eps=train["adagrad_epsilon"])
+    if train["optimizer"] == "sgd":
+        return torch.optim.SGD(parameters, **common, momentum=train["momentum"])
+    raise DumpError(f"torch has no optimiser {train['optimizer']}")
+
+
+def rescale_gradients(train, parameters):
+    """What the configuration asks to be done to gradients before the step."""
+    norm = torch.linalg.vector_norm
+    if train["normalize_gradients"]:
+        for parameter in parameters:
+            parameter.grad /= norm(parameter.grad) + 1e-7
+    if train["clip_norm"] > 0:
+        # clip_grad_norm_ divides by 1e-6 more than the norm; this is without.
+        whole = norm(torch.stack([norm(parameter.grad) for parameter in parameters]))
+        for parameter in parameters:
+            parameter.grad *= min(1.0, train["clip_norm"] / whole.item())
+
+
 def recompute(metadata, tensors):
     """{name: array in double} of everything that torch can say about the dump."""
     for name in ("config", "beta", "learning_rate", "steps"):
@@ -212,12 +242,7 @@ def recompute(metadata, tensors):
             if value.shape != parameter.shape:
                 raise DumpError(f"{name}: shape {tuple(value.shape)}, not {parameter.shape}")
             parameter.copy_(value)
-    optimizer = torch.optim.Adam(
-        network.parameters(),
-        lr=float(metadata["learning_rate"]),
-        betas=(train["adam_beta1"], train["adam_beta2"]),
-        eps=train["adam_epsilon"],
-    )
+    optimizer = optimizer_of(train, float(metadata["learning_rate"]), network.parameters())
     expected, losses = network(x, epsilon, float(metadata["beta"]))
     losses.pop("surrogate").backward()
     expected |= losses
@@ -226,10 +251,15 @@ def recompute(metadata, tensors):
     expected |= {f"grad.{name}": p.grad.clone() for name, p in parameters.items()}
     if int(metadata["steps"]) == 1:
         before = {name: p.detach().clone() for name, p in parameters.items()}
+        rescale_gradients(train, list(parameters.values()))
         optimizer.step()
         for name, parameter in parameters.items():
             expected[f"after.{name}"] = parameter
             expected[f"step.{name}"] = parameter - before[name]
+            if train["ema"] > 0:
+                average = torch.lerp(before[name], parameter, 1 - train["ema"])
+                expected[f"after.ema.{name}"] = average
+                expected[f"step.ema.{name}"] = average - before[name]
     return {name: value.detach().numpy() for name, value in expected.items()}, list(parameters)
 
 
@@ -251,10 +281,10 @@ def check(path, out=sys.stdout):
     steps = int(metadata["steps"])
     tensors = dict(tensors)
     if steps == 1:
-        for name in parameters:
-            after = tensors.get(f"after.{name}")
+        for name, prefix in itertools.product(parameters, ("", "ema.")):
+            after = tensors.get(f"after.{prefix}{name}")
             if after is not None and after.shape == tensors[name].shape:
-                tensors[f"step.{name}"] = after.astype(np.float64) - tensors[name]
+                tensors[f"step.{prefix}{name}"] = after.astype(np.float64) - tensors[name]
     misses = 0
     print(f"{path} ({kind})\n{'tensor':<34}{'shape':<16}{'relative L2':>12}{'gate':>10}", file=out)
     for name, theirs in expected.items():
@@ -268,7 +298,7 @@ def check(path, out=sys.stdout):
         print(f"{name:<34}{shape:<16}{error:>12.2e}{gates[kind]:>10.0e}{verdict}", file=out)
     known = {"x", "epsilon", *parameters, *expected}
     if steps != 1:
-        known |= {f"after.{name}" for name in parameters}
+        known |= {f"after.{prefix}{name}" for name in parameters for prefix in ("", "ema.")}
         print(f"after.*: not compared, the dump has the first batch of {steps} only", file=out)
     for name in tensors.keys() - known:
         print(f"{name:<34}nothing here recomputes it   MISS", file=out)

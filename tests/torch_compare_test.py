@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,31 @@ LINEAR = {
 }
 HIDDEN = {"model.encoder_hidden": [37], "model.decoder_hidden": [41], "model.latent": 5}
 DEEP = {"model.encoder_hidden": [24, 17], "model.decoder_hidden": [19, 23, 29], "model.latent": 3}
+
+# What the optimisers' settings add to a network. Some rates are large, so that the step is told
+# from the rounding of the parameters, and the second decay so that it is told from the gradient.
+SGD = {"train.optimizer": "sgd", "train.learning_rate": 0.05}
+OPTIMIZERS = {
+    "adam, decay": {"train.weight_decay": 0.1},
+    "adamw": {"train.optimizer": "adamw", "train.weight_decay": 0.5},
+    "adagrad": {"train.optimizer": "adagrad", "train.learning_rate": 0.01},
+    "adagrad, decay, other epsilon": {
+        "train.optimizer": "adagrad", "train.weight_decay": 0.5, "train.adagrad_epsilon": 0.01,
+        "train.learning_rate": 0.05,
+    },
+    "sgd": SGD,
+    "sgd, no momentum, decay": {**SGD, "train.momentum": 0.0, "train.weight_decay": 2.0},
+    "sgd, clipped": {**SGD, "train.clip_norm": 0.5},
+    "sgd, a limit that is not reached": {**SGD, "train.clip_norm": 1e6},
+    "sgd, normalized": {**SGD, "train.normalize_gradients": True},
+    "adam, normalized, clipped, average": {
+        "train.normalize_gradients": True, "train.clip_norm": 1e-6, "train.ema": 0.5,
+    },
+    "sgd, all at once": {
+        **SGD, "train.weight_decay": 0.5, "train.normalize_gradients": True,
+        "train.clip_norm": 1.5, "train.ema": 0.6,
+    },
+}
 
 CASES = {
     **{
@@ -74,6 +100,10 @@ CASES = {
                                          "samples": 3, "kl": "sampled"},
             }.items(),
         )
+    },
+    **{
+        f"bars, {name}": {**BARS, **HIDDEN, "model.activation": "tanh", **settings}
+        for name, settings in OPTIMIZERS.items()
     },
 }
 # Real images, where they are: grey, and drawn anew.
@@ -156,11 +186,14 @@ def write_safetensors(path, metadata, tensors):
 
 def planted_errors(vae, folder):
     """Each error planted in a good dump must be found, and the good dump must pass."""
-    good = dump(vae, "cpu", CASES["bars, tanh"], folder)
-    metadata, tensors, _ = torch_check.read_safetensors(good)
     path = folder / "planted.safetensors"
+    good = torch_check.read_safetensors(dump(vae, "cpu", CASES["bars, tanh"], folder))
+    adamw = torch_check.read_safetensors(dump(vae, "cpu", CASES["bars, adamw"], folder))
+    all_at_once = torch_check.read_safetensors(
+        dump(vae, "cpu", CASES["bars, sgd, all at once"], folder))
 
-    def verdict(change_tensors=None, change_metadata=None, cut=0):
+    def verdict(change_tensors=None, change_metadata=None, cut=0, of=good):
+        metadata, tensors, _ = of
         changed = {name: value.copy() for name, value in tensors.items()}
         data = dict(metadata)
         if change_tensors:
@@ -181,7 +214,17 @@ def planted_errors(vae, folder):
     def put(name, value):
         return lambda all: all[name].ravel().__setitem__(-1, value)
 
+    def setting(key, value):
+        """Another setting in the metadata than the dump was made with."""
+        def change(data):
+            changed = re.sub(rf"(?m)^{key} = .*$", f"{key} = {json.dumps(value)}", data["config"])
+            if changed == data["config"]:
+                raise SystemExit(f"the dump's configuration has no other {key}")
+            data["config"] = changed
+        return change
+
     plants = {}
+    tensors = good[1]
     computed = [name for name in tensors if name not in ("x", "epsilon")]
     for name in computed:
         plants[f"{name} missing"] = {"change_tensors": lambda all, name=name: all.pop(name)}
@@ -211,12 +254,27 @@ def planted_errors(vae, folder):
         "another activation": {
             "change_metadata": lambda data: data.update(
                 config=data["config"].replace('"tanh"', '"silu"'))},
+        **{
+            f"another {key}": {"change_metadata": setting(key, value), "of": all_at_once}
+            for key, value in {
+                "optimizer": "adagrad", "weight_decay": 0.501, "normalize_gradients": False,
+                "clip_norm": 1.505, "ema": 0.601,
+            }.items()
+        },
+        "weight decay of the other kind": {
+            "change_metadata": setting("optimizer", "adam"), "of": adamw},
+        "no average": {
+            "change_tensors": lambda all: all.pop("after.ema.encoder.0.bias"), "of": all_at_once},
+        "an average that is the parameter": {
+            "change_tensors": lambda all: all.update(
+                {"after.ema.encoder.0.bias": all["after.encoder.0.bias"].copy()}),
+            "of": all_at_once},
         "truncated": {"cut": 100},
         "no header": {"cut": 10**9},
     }
     failed = [name for name, plant in plants.items() if verdict(**plant) == 0]
-    if verdict() != 0:
-        failed.append("the good dump does not pass")
+    if any(verdict(of=dumped) != 0 for dumped in (good, adamw, all_at_once)):
+        failed.append("a good dump does not pass")
     print(f"{len(plants)} planted errors, not found: {failed or 'none'}")
     return 1 if failed or not computed else 0
 

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -22,6 +24,7 @@
 #include "host/shuffle.h"
 #include "host/stop_signal.h"
 #include "tests/error_message.h"
+#include "tests/model_fixtures.h"
 #include "tests/temporary_folder.h"
 
 namespace vae {
@@ -50,13 +53,15 @@ bool never() {
 
 // A run of `config` in `folder`, from the folder's checkpoint when it has one.
 TrainResult train_in(const RunFolder& folder, const Config& config, const Splits& splits,
-                     const std::function<bool()>& should_stop = never) {
+                     const std::function<bool()>& should_stop = never,
+                     Progress* progress = nullptr) {
     Checkpoint start = initial_checkpoint(config, splits);
     if (std::filesystem::exists(folder.checkpoint())) start = load_checkpoint(folder.checkpoint());
     const auto backend = make_cpu_backend(config, start.layout());
     backend->set_data(splits);
     Progress silent(nullptr, false);
-    return Trainer(config, splits, *backend, folder, silent).run(std::move(start), should_stop);
+    return Trainer(config, splits, *backend, folder, progress != nullptr ? *progress : silent)
+        .run(std::move(start), should_stop);
 }
 
 std::vector<nlohmann::json> metrics_of(const RunFolder& folder) {
@@ -71,8 +76,8 @@ void expect_same_state(const RunFolder& a, const RunFolder& b) {
     const Checkpoint other = load_checkpoint(b.checkpoint());
     EXPECT_EQ(one.state.step, other.state.step);
     EXPECT_EQ(one.state.parameters, other.state.parameters);
-    EXPECT_EQ(one.state.adam_m, other.state.adam_m);
-    EXPECT_EQ(one.state.adam_v, other.state.adam_v);
+    EXPECT_EQ(one.state.moments, other.state.moments);
+    EXPECT_EQ(one.state.ema, other.state.ema);
 }
 
 class TrainTest : public ::testing::Test {
@@ -341,19 +346,130 @@ TEST_F(TrainTest, AStopSavesAndCanBeResumed) {
     EXPECT_EQ(metrics_of(whole_)[0]["loss"], metrics_of(other_)[0]["loss"]);
 }
 
-TEST_F(TrainTest, ALossThatIsNotFiniteStopsTheRunAndKeepsTheCheckpoint) {
+// The first step's gradient is still finite, and the update that it makes breaks the network.
+TEST_F(TrainTest, ANetworkThatBreaksStopsTheRunAndKeepsTheCheckpoint) {
     Config config = small_config();
     train_in(other_, config, splits_);
     const std::string before = read_file(other_.checkpoint());
     config.train.epochs = 4;
     config.train.learning_rate = 1e38;
     const std::string message = message_of<RunError>([&] { train_in(other_, config, splits_); });
-    EXPECT_TRUE(contains(message, "not finite in steps 19 to 24")) << message;
+    EXPECT_TRUE(contains(message, "the loss of the test split is not finite after step 24"))
+        << message;
     for (const char* suspect : {"train.learning_rate (1e+38)", "train.beta (1", "the data"}) {
         EXPECT_TRUE(contains(message, suspect)) << message;
     }
     EXPECT_EQ(read_file(other_.checkpoint()), before);
     EXPECT_EQ(metrics_of(other_).size(), 6U);
+}
+
+// What a trainer says to people.
+class Spoken {
+  public:
+    Spoken() : stream_(open_memstream(&text_, &size_)) {}
+    ~Spoken() {
+        std::fclose(stream_);
+        std::free(text_);
+    }
+    Spoken(const Spoken&) = delete;
+    Spoken& operator=(const Spoken&) = delete;
+    Spoken(Spoken&&) = delete;
+    Spoken& operator=(Spoken&&) = delete;
+
+    std::FILE* stream() const { return stream_; }
+    std::string text() const {
+        std::fflush(stream_);
+        return {text_, size_};
+    }
+
+  private:
+    char* text_ = nullptr;
+    std::size_t size_ = 0;
+    std::FILE* stream_;
+};
+
+// The step of an epoch, from 0, that has the training example.
+std::size_t step_of(const Config& config, std::uint32_t epoch, std::uint32_t example) {
+    const auto rows = shuffled_rows(config.train.seed, epoch, 6000);
+    const auto place = std::find(rows.begin(), rows.end(), example) - rows.begin();
+    return static_cast<std::size_t>(place) / config.train.batch;
+}
+
+TEST_F(TrainTest, AStepThatIsNotFiniteIsSkippedAndTold) {
+    const Config config = small_config();
+    splits_.train = test::with_nan(splits_.train, 4321);
+    const Spoken spoken;
+    Progress progress(spoken.stream(), false);
+    train_in(whole_, config, splits_, never, &progress);
+    const auto rows = metrics_of(whole_);
+    ASSERT_EQ(rows.size(), 6U);
+    for (std::uint32_t epoch = 0; epoch < 3; ++epoch) {
+        const std::size_t step = step_of(config, epoch, 4321);
+        const auto& trained = rows[2 * epoch];
+        EXPECT_EQ(trained["skipped"], 1);
+        EXPECT_EQ(trained["examples"], 6000 - (step == 5 ? 500 : 1100));
+        EXPECT_TRUE(std::isfinite(trained["loss"].get<double>()));
+        EXPECT_FALSE(rows[2 * epoch + 1].contains("skipped"));
+        const std::string line =
+            "warning: skipped 1 of 6 steps: the gradient of encoder.0.weight was not finite at "
+            "step " +
+            std::to_string(6 * epoch + step + 1) + '\n';
+        EXPECT_TRUE(contains(spoken.text(), line)) << line << spoken.text();
+    }
+    EXPECT_LT(rows[4]["loss"], rows[0]["loss"]);
+
+    // Stopped within the first epoch: what was skipped before is still told at its end.
+    for (const std::uint64_t steps : {4, 6}) {
+        Config part = config;
+        part.train.steps = steps;
+        const std::size_t step = step_of(config, 0, 4321);
+        train_in(other_, part, splits_);
+        const auto parts = metrics_of(other_);
+        EXPECT_EQ(parts.at(parts.size() - 2)["skipped"], step < steps ? 1 : 0);
+    }
+    train_in(other_, config, splits_);
+    expect_same_state(whole_, other_);
+}
+
+TEST_F(TrainTest, WhenNoStepCanBeTakenTheRunStopsAndKeepsTheCheckpoint) {
+    Config config = small_config();
+    train_in(other_, config, splits_);
+    const std::string before = read_file(other_.checkpoint());
+    config.train.epochs = 4;
+    for (std::size_t i = 0; i < 6000; i += 100) splits_.train = test::with_nan(splits_.train, i);
+    const std::string message = message_of<RunError>([&] { train_in(other_, config, splits_); });
+    EXPECT_TRUE(contains(message,
+                         "no step could be taken: the gradient of encoder.0.weight is not finite "
+                         "in steps 19 to 24;"))
+        << message;
+    EXPECT_EQ(read_file(other_.checkpoint()), before);
+    EXPECT_EQ(metrics_of(other_).size(), 6U);
+}
+
+// Of each optimiser with all that it keeps.
+TEST_F(TrainTest, ResumeIsExactHoweverOneTrains) {
+    for (const auto& [name, train] : test::ways_to_train()) {
+        SCOPED_TRACE(name);
+        Config config = small_config();
+        const TrainConfig usual = config.train;
+        config.train = train;
+        config.train.batch = usual.batch;
+        config.train.epochs = 2;
+        for (const auto* run : {&whole_, &other_}) {
+            std::filesystem::remove_all(run->root);
+            std::filesystem::create_directory(run->root);
+        }
+        train_in(whole_, config, splits_);
+        Config part = config;
+        part.train.steps = 4;
+        train_in(other_, part, splits_);
+        train_in(other_, config, splits_);
+        expect_same_state(whole_, other_);
+        const TrainingState state = load_checkpoint(whole_.checkpoint()).state;
+        EXPECT_EQ(state.moments.size(), moment_names(train).size());
+        EXPECT_EQ(state.ema.empty(), train.ema == 0);
+        EXPECT_NE(state.ema, state.parameters);
+    }
 }
 
 TEST_F(TrainTest, ResumeWithOtherSettingsOrDataIsRefused) {
@@ -407,12 +523,12 @@ TEST_F(TrainTest, WithoutAHeldOutSplitOnlyTheTrainingIsReported) {
 TEST_F(TrainTest, AMomentThatIsNotFiniteIsNotSaved) {
     const Config config = small_config();
     Checkpoint start = initial_checkpoint(config, splits_);
-    start.state.adam_v[0] = std::numeric_limits<float>::infinity();  // its parameter stays
+    start.state.moments[1][0] = std::numeric_limits<float>::infinity();  // its parameter stays
     save_checkpoint(whole_.checkpoint(), start);
     const std::string before = read_file(whole_.checkpoint());
     const std::string message =
         message_of<RunError>([&] { train_in(whole_, config, splits_, [] { return true; }); });
-    EXPECT_TRUE(contains(message, "a moment of Adam is not finite after step")) << message;
+    EXPECT_TRUE(contains(message, "a moment of the optimiser is not finite after step")) << message;
     EXPECT_EQ(read_file(whole_.checkpoint()), before);
 }
 
@@ -440,10 +556,9 @@ TEST_F(TrainTest, TheStartTakesNoMemoryDuringTheRun) {
     bool was_asked = false;
     const auto look = [&] {
         was_asked = true;
-        for (const auto* arena :
-             {&start.state.parameters, &start.state.adam_m, &start.state.adam_v}) {
-            EXPECT_EQ(arena->capacity(), 0U);
-        }
+        EXPECT_EQ(start.state.parameters.capacity(), 0U);
+        EXPECT_EQ(start.state.moments.capacity(), 0U);
+        EXPECT_EQ(start.state.ema.capacity(), 0U);
         return false;
     };
     Trainer(config, splits_, *backend, whole_, silent).run(std::move(start), look);

@@ -13,10 +13,11 @@
 #include <type_traits>
 #include <utility>
 
-#include "host/cpu/adam.h"
 #include "host/cpu/buffer.h"
 #include "host/cpu/gather.h"
+#include "host/cpu/gradient_statistics.h"
 #include "host/cpu/network.h"
+#include "host/cpu/optimizer.h"
 #include "host/cpu/sums.h"
 #include "host/noise.h"
 #include "host/request_checks.h"
@@ -47,10 +48,14 @@ template <class T>
 class CpuBackend final : public Backend {
   public:
     CpuBackend(const Config& config, const ParameterLayout& layout)
-        : config_(config), layout_(layout), network_(config, layout) {
-        for (Buffer<T>* arena : {&parameters_, &gradients_, &m_, &v_}) {
-            arena->reserve(layout.arena_size);
-        }
+        : config_(config),
+          layout_(layout),
+          network_(config, layout),
+          statistics_(layout),
+          moments_(moment_names(config.train).size()) {
+        for (Buffer<T>* arena : {&parameters_, &gradients_}) arena->reserve(layout.arena_size);
+        for (Buffer<T>& moment : moments_) moment.reserve(layout.arena_size);
+        if (config.train.ema > 0) ema_.reserve(layout.arena_size);
     }
 
     std::string name() const override { return is_double() ? "cpu-double" : "cpu"; }
@@ -76,8 +81,14 @@ class CpuBackend final : public Backend {
         return {values.begin(), values.end()};
     }
 
+    std::vector<double> exact_ema() override {
+        if (config_.train.ema == 0) return {};
+        const auto values = ema_.first(layout_.arena_size);
+        return {values.begin(), values.end()};
+    }
+
     void train(const TrainRequest& request) override;
-    LossTotals take_totals() override { return std::exchange(totals_, {}); }
+    TrainTotals take_totals() override { return std::exchange(totals_, {}); }
     LossTotals evaluate(Split split, double beta) override;
     Posterior encode(std::span<const float> x) override;
     std::vector<float> decode(std::span<const float> z) override;
@@ -92,31 +103,37 @@ class CpuBackend final : public Backend {
     void load_for_training(const Dataset& data, Rows rows, std::uint64_t step);
     void load_for_evaluation(const Dataset& data, Rows rows);
     void draw_epsilon(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
-    void forward(std::size_t examples);
+    void forward(const T* parameters, std::size_t examples);
     double backward(std::size_t examples, double beta);
     void move_running_mean(double signal);
+    void update(const LossTotals& losses, double learning_rate);
+    // The parameters that evaluation and generation use.
+    const T* averaged() const { return config_.train.ema > 0 ? ema_.data() : parameters_.data(); }
     LossTotals totals(std::size_t examples, double beta) const;
 
     Config config_;
     ParameterLayout layout_;
     Network<T> network_;
+    GradientStatistics statistics_;
     const Splits* splits_ = nullptr;
     Buffer<T> parameters_;
     Buffer<T> gradients_;
-    Buffer<T> m_;
-    Buffer<T> v_;
+    std::vector<Buffer<T>> moments_;
+    Buffer<T> ema_;
     Buffer<float> uniforms_;
     std::uint64_t step_ = 0;
     double running_mean_ = 0;  // of the score function's signal
-    LossTotals totals_;
+    TrainTotals totals_;
 };
 
 template <class T>
 void CpuBackend<T>::set_state(const TrainingState& state) {
-    check_state(state, layout_);
+    check_state(state, layout_, config_.train);
     convert<float>(state.parameters, parameters_.data());
-    convert<float>(state.adam_m, m_.data());
-    convert<float>(state.adam_v, v_.data());
+    for (std::size_t i = 0; i < moments_.size(); ++i) {
+        convert<float>(state.moments[i], moments_[i].data());
+    }
+    convert<float>(state.ema, ema_.data());
     step_ = state.step;
     running_mean_ = state.running_mean;
 }
@@ -129,8 +146,9 @@ TrainingState CpuBackend<T>::state() {
         convert(arena.first(layout_.arena_size), to.data());
     };
     copy(parameters_, state.parameters);
-    copy(m_, state.adam_m);
-    copy(v_, state.adam_v);
+    state.moments.resize(moments_.size());
+    for (std::size_t i = 0; i < moments_.size(); ++i) copy(moments_[i], state.moments[i]);
+    if (config_.train.ema > 0) copy(ema_, state.ema);
     state.step = step_;
     state.running_mean = running_mean_;
     return state;
@@ -188,11 +206,11 @@ void CpuBackend<T>::draw_epsilon(const Dataset& data, Rows rows, Purpose purpose
 
 // x and epsilon are there; all but the losses follows.
 template <class T>
-void CpuBackend<T>::forward(std::size_t examples) {
+void CpuBackend<T>::forward(const T* parameters, std::size_t examples) {
     const std::size_t samples = config_.objective.samples;
-    network_.encode(parameters_.data(), examples);
-    network_.sample(parameters_.data(), examples, samples);
-    network_.decode(parameters_.data(), examples * samples);
+    network_.encode(parameters, examples);
+    network_.sample(parameters, examples, samples);
+    network_.decode(parameters, examples * samples);
 }
 
 // Returns the mean signal of the score function.
@@ -223,6 +241,27 @@ LossTotals CpuBackend<T>::totals(std::size_t examples, double beta) const {
     return sums;
 }
 
+// The step is counted, and taken unless something is not finite.
+template <class T>
+void CpuBackend<T>::update(const LossTotals& losses, double learning_rate) {
+    statistics_.measure(gradients_.data(), config_.train);
+    const auto bad = statistics_.first_bad();
+    const std::uint64_t step = step_++;
+    if (bad || !std::isfinite(losses.loss)) {
+        totals_.skipped += {1, step, bad ? statistics_.tensors()[*bad].name : ""};
+        return;
+    }
+    const auto moment = [this](std::size_t i) {
+        return i < moments_.size() ? moments_[i].data() : nullptr;
+    };
+    cpu::update(optimizer_step<T>(config_.train, learning_rate, step_),
+                std::span<const Tensor>(statistics_.tensors()), statistics_.scales(),
+                std::as_const(gradients_).data(),
+                OptimizerArenas<T>{parameters_.data(), moment(0), moment(1),
+                                   config_.train.ema > 0 ? ema_.data() : nullptr});
+    totals_.losses += losses;
+}
+
 template <class T>
 void CpuBackend<T>::train(const TrainRequest& request) {
     const Dataset& data = data_of(Split::train);
@@ -233,12 +272,9 @@ void CpuBackend<T>::train(const TrainRequest& request) {
             at, std::min<std::size_t>(request.batch, request.rows.size() - at));
         load_for_training(data, rows, step_);
         draw_epsilon(data, rows, Purpose::epsilon, step_);
-        forward(rows.size());
+        forward(parameters_.data(), rows.size());
         move_running_mean(backward(rows.size(), now.beta));
-        ++step_;
-        adam(adam_step<T>(config_.train, now.learning_rate, step_), gradients_.data(),
-             layout_.arena_size, parameters_.data(), m_.data(), v_.data());
-        totals_ += totals(rows.size(), now.beta);
+        update(totals(rows.size(), now.beta), now.learning_rate);
     }
 }
 
@@ -252,8 +288,8 @@ LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
         std::iota(indices.begin(), indices.end(), static_cast<std::uint32_t>(first));
         load_for_evaluation(data, rows);
         draw_epsilon(data, rows, Purpose::evaluation_epsilon, 0);
-        forward(rows.size());
-        network_.losses(parameters_.data(), rows.size(), beta);
+        forward(averaged(), rows.size());
+        network_.losses(averaged(), rows.size(), beta);
         sums += totals(rows.size(), beta);
     }
     return sums;
@@ -269,8 +305,8 @@ Posterior CpuBackend<T>::encode(std::span<const float> x) {
         network_.reserve(rows, 1);
         convert(x.subspan(first * layout_.pixels, rows * layout_.pixels), network_.x());
         std::fill_n(network_.epsilon(), rows * latent, T(0));
-        network_.encode(parameters_.data(), rows);
-        network_.sample(parameters_.data(), rows, 1);
+        network_.encode(averaged(), rows);
+        network_.sample(averaged(), rows, 1);
         convert(std::span(network_.mu(), rows * latent), posterior.mu.data() + first * latent);
         convert(std::span(network_.logvar(), rows * latent),
                 posterior.logvar.data() + first * latent);
@@ -287,8 +323,8 @@ std::vector<float> CpuBackend<T>::decode(std::span<const float> z) {
         const std::size_t rows = std::min(kInferenceRows, count - first);
         network_.reserve(rows, 1);
         convert(z.subspan(first * latent, rows * latent), network_.z());
-        network_.decode(parameters_.data(), rows);
-        network_.mean(parameters_.data(), rows, network_.x());
+        network_.decode(averaged(), rows);
+        network_.mean(averaged(), rows, network_.x());
         convert(std::span<const T>(network_.x(), rows * layout_.pixels),
                 means.data() + first * layout_.pixels);
     }
@@ -331,7 +367,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     };
     load_for_training(data, rows, one_step.first_step);
     draw_epsilon(data, rows, Purpose::epsilon, one_step.first_step);
-    forward(batch);
+    forward(parameters_.data(), batch);
     add("x", {batch, layout_.pixels}, network_.x());
     add_draws("epsilon", latent, network_.epsilon());
     for (std::size_t i = 0; i < layout_.encoder.size(); ++i) {

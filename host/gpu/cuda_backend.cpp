@@ -3,14 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
-#include <utility>
 
 #include "host/request_checks.h"
-#include "kernels/adam.h"
 
 namespace vae::gpu {
 namespace {
@@ -47,17 +44,22 @@ TotalsOnDevice::TotalsOnDevice(const Stream& stream)
 void TotalsOnDevice::add(const Network& network, int examples, double beta) {
     kernels::add_losses(network.recon().data(), network.kl().data(), network.loss(), examples, beta,
                         sums_.data(), stream_.get());
-    examples_ += static_cast<std::uint64_t>(examples);
 }
 
 LossTotals TotalsOnDevice::take() {
     kernels::LossSums sums = {};
     sums_.download({&sums, 1}, stream_);
     sums_.zero(stream_);
-    return {.recon = sums.recon,
-            .kl = sums.kl,
-            .loss = sums.loss,
-            .examples = std::exchange(examples_, 0)};
+    return {.recon = sums.recon, .kl = sums.kl, .loss = sums.loss, .examples = sums.examples};
+}
+
+CudaBackend::AveragedParameters::AveragedParameters(CudaBackend& backend)
+    : network_(backend.network_) {
+    if (backend.optimizer_.has_ema()) network_.read_parameters(backend.optimizer_.ema());
+}
+
+CudaBackend::AveragedParameters::~AveragedParameters() {
+    network_.read_parameters(network_.parameters());
 }
 
 CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
@@ -65,14 +67,10 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
       layout_(layout),
       device_(select_device()),
       network_(config, layout, capacity_of(config), stream_),
-      adam_m_(layout.arena_size, "Adam's first moments"),
-      adam_v_(layout.arena_size, "Adam's second moments"),
+      optimizer_(config.train, layout, stream_),
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
       index_(std::max<std::size_t>(kIndexChunk, config.train.batch), "row indices"),
-      staged_index_(index_.size()),
-      training_totals_(stream_) {
-    adam_m_.zero(stream_);
-    adam_v_.zero(stream_);
+      staged_index_(index_.size()) {
     std::vector<std::uint32_t> identity(identity_.size());
     std::iota(identity.begin(), identity.end(), 0U);
     identity_.upload(identity, stream_);
@@ -92,10 +90,9 @@ void CudaBackend::set_data(const Splits& splits) {
 }
 
 void CudaBackend::set_state(const TrainingState& state) {
-    check_state(state, layout_);
+    check_state(state, layout_, config_.train);
     network_.parameters().upload(state.parameters, stream_);
-    adam_m_.upload(state.adam_m, stream_);
-    adam_v_.upload(state.adam_v, stream_);
+    optimizer_.upload(state);
     steps_done_ = state.step;
     network_.running_mean().upload(std::span(&state.running_mean, network_.running_mean().size()),
                                    stream_);
@@ -105,11 +102,8 @@ TrainingState CudaBackend::state() {
     TrainingState state;
     state.step = steps_done_;
     state.parameters.resize(layout_.arena_size);
-    state.adam_m.resize(layout_.arena_size);
-    state.adam_v.resize(layout_.arena_size);
     network_.parameters().download(state.parameters, stream_);
-    adam_m_.download(state.adam_m, stream_);
-    adam_v_.download(state.adam_v, stream_);
+    optimizer_.download(state);
     network_.running_mean().download(std::span(&state.running_mean, network_.running_mean().size()),
                                      stream_);
     return state;
@@ -119,6 +113,12 @@ std::vector<double> CudaBackend::exact_parameters() {
     std::vector<float> parameters(layout_.arena_size);
     network_.parameters().download(parameters, stream_);
     return {parameters.begin(), parameters.end()};
+}
+
+std::vector<double> CudaBackend::exact_ema() {
+    std::vector<float> ema(optimizer_.ema().size());
+    optimizer_.ema().download(ema, stream_);
+    return {ema.begin(), ema.end()};
 }
 
 const ResidentData& CudaBackend::data(Split split) const {
@@ -191,21 +191,6 @@ double CudaBackend::mean_loss(int examples, double beta) {
     return totals.take().loss / examples;
 }
 
-void CudaBackend::update(double learning_rate) {
-    const TrainConfig& train = config_.train;
-    const auto t = static_cast<double>(++steps_done_);
-    const double correction1 = 1 - std::pow(train.adam_beta1, t);
-    const double correction2 = 1 - std::pow(train.adam_beta2, t);
-    const kernels::AdamStep adam = {
-        .beta1 = train.adam_beta1,
-        .beta2 = train.adam_beta2,
-        .epsilon = static_cast<float>(train.adam_epsilon),
-        .step_size = static_cast<float>(learning_rate / correction1),
-        .inverse_sqrt_correction2 = static_cast<float>(1 / std::sqrt(correction2))};
-    kernels::adam(adam, network_.gradients().data(), layout_.arena_size,
-                  network_.parameters().data(), adam_m_.data(), adam_v_.data(), stream_.get());
-}
-
 void CudaBackend::train(const TrainRequest& request) {
     check_training(request, data(Split::train).size(), steps_done_);
     check_capacity(request);
@@ -221,19 +206,23 @@ void CudaBackend::train(const TrainRequest& request) {
             forward(step, {});
             backward(step, now.beta);
             network_.move_running_mean(count, steps_done_ == 0);
-            training_totals_.add(network_, count, now.beta);
-            update(now.learning_rate);
+            kernels::add_losses(network_.recon().data(), network_.kl().data(), network_.loss(),
+                                count, now.beta, optimizer_.batch_losses(), stream_.get());
+            optimizer_.step(steps_done_, now.learning_rate, network_.gradients().data(),
+                            network_.parameters().data());
+            ++steps_done_;
         }
     }
 }
 
-LossTotals CudaBackend::take_totals() {
-    return training_totals_.take();
+TrainTotals CudaBackend::take_totals() {
+    return optimizer_.take_totals();
 }
 
 LossTotals CudaBackend::evaluate(Split split, double beta) {
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     const std::size_t size = data(split).size();
+    const AveragedParameters averaged(*this);
     TotalsOnDevice totals(stream_);
     for (std::size_t start = 0; start < size; start += capacity) {
         const int rows = static_cast<int>(std::min(capacity, size - start));
@@ -258,6 +247,7 @@ Posterior CudaBackend::encode(std::span<const float> x) {
     const std::size_t capacity = std::min(rows, static_cast<std::size_t>(network_.capacity()));
     DeviceArray<float> mu(capacity * latent, "posterior means");
     DeviceArray<float> logvar(capacity * latent, "posterior log-variances");
+    const AveragedParameters averaged(*this);
     Posterior result;
     result.mu.resize(rows * latent);
     result.logvar.resize(rows * latent);
@@ -284,6 +274,7 @@ std::vector<float> CudaBackend::decode(std::span<const float> z) {
     const std::size_t latent = layout_.heads.latent;
     const std::size_t rows = whole_rows(z.size(), latent, "decode");
     const auto capacity = static_cast<std::size_t>(network_.decode_capacity());
+    const AveragedParameters averaged(*this);
     std::vector<float> means(rows * pixels);
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);

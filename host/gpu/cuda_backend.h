@@ -10,13 +10,14 @@
 #include "host/backend.h"
 #include "host/gpu/device_array.h"
 #include "host/gpu/network.h"
+#include "host/gpu/optimizer.h"
 #include "host/gpu/resident_data.h"
 #include "host/noise.h"
 #include "kernels/loss_totals.h"
 
 namespace vae::gpu {
 
-// Running loss totals on the device, with the number of examples in them.
+// Running loss totals of an evaluation on the device.
 class TotalsOnDevice {
   public:
     explicit TotalsOnDevice(const Stream& stream);
@@ -29,7 +30,6 @@ class TotalsOnDevice {
   private:
     const Stream& stream_;
     DeviceArray<kernels::LossSums> sums_;
-    std::uint64_t examples_ = 0;
 };
 
 // The training examples index[0 … rows) as step number `step`, counted from 0, sees them.
@@ -56,8 +56,9 @@ class CudaBackend : public Backend {
     void set_state(const TrainingState& state) override;
     TrainingState state() override;
     std::vector<double> exact_parameters() override;
+    std::vector<double> exact_ema() override;
     void train(const TrainRequest& request) override;
-    LossTotals take_totals() override;
+    TrainTotals take_totals() override;
     LossTotals evaluate(Split split, double beta) override;
     Posterior encode(std::span<const float> x) override;
     std::vector<float> decode(std::span<const float> z) override;
@@ -65,6 +66,20 @@ class CudaBackend : public Backend {
     Trace trace(const TrainRequest& one_step) override;
 
   private:
+    // While it lives the network reads the average of the parameters, if there is one.
+    class AveragedParameters {
+      public:
+        explicit AveragedParameters(CudaBackend& backend);
+        ~AveragedParameters();
+        AveragedParameters(const AveragedParameters&) = delete;
+        AveragedParameters& operator=(const AveragedParameters&) = delete;
+        AveragedParameters(AveragedParameters&&) = delete;
+        AveragedParameters& operator=(AveragedParameters&&) = delete;
+
+      private:
+        Network& network_;
+    };
+
     // Throws std::invalid_argument for a batch that is larger than the network's buffers.
     void check_capacity(const TrainRequest& request) const;
     const ResidentData& data(Split split) const;
@@ -79,8 +94,6 @@ class CudaBackend : public Backend {
     void forward(const TrainingBatch& batch, const PosteriorOutputs& outputs);
     // After forward: the losses, and the gradients of their mean.
     void backward(const TrainingBatch& batch, double beta);
-    // Moves the parameters against the gradients, and counts the step.
-    void update(double learning_rate);
     // Copies rows to index_, in order with what is queued. Waits for the last such copy alone.
     void upload_index(std::span<const std::uint32_t> rows);
     // Of the network's losses as they are now; the running totals of training stay as they are.
@@ -93,15 +106,13 @@ class CudaBackend : public Backend {
     std::string device_;
     Stream stream_;
     Network network_;
-    DeviceArray<float> adam_m_;
-    DeviceArray<float> adam_v_;
+    DeviceOptimizer optimizer_;
     std::array<ResidentData, 3> data_;
     bool has_data_ = false;
     DeviceArray<std::uint32_t> identity_;  // 0, 1, …, capacity − 1
     DeviceArray<std::uint32_t> index_;
     PinnedArray<std::uint32_t> staged_index_;
     Event index_uploaded_;
-    TotalsOnDevice training_totals_;
     std::uint64_t steps_done_ = 0;
 };
 

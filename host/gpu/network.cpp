@@ -80,6 +80,7 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       matmul_(stream),
       likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
       parameters_(layout.arena_size, "the parameters"),
+      in_use_(parameters_.data()),
       gradients_(layout.arena_size, "the gradients"),
       encoder_(allocate(layout.encoder, capacity)),
       decoder_(allocate(layout.decoder, draws_of(capacity, samples_))) {
@@ -218,11 +219,11 @@ DecoderOutput Network::decoder_output(int rows, int samples) const {
 }
 
 void Network::output_mean(int rows) {
-    likelihood_.mean(decoder_output(rows, 1), parameters_.data(), x_.data());
+    likelihood_.mean(decoder_output(rows, 1), in_use_, x_.data());
 }
 
 void Network::add_output_bias(int rows) {
-    likelihood_.outputs(decoder_output(rows, 1), parameters_.data(), output_product_.data());
+    likelihood_.outputs(decoder_output(rows, 1), in_use_, output_product_.data());
 }
 
 kernels::Objective Network::objective() const {
@@ -266,7 +267,7 @@ void Network::apply_objective(int examples, double beta) {
 }
 
 void Network::losses(int examples, double beta) {
-    likelihood_.recon(decoder_output(examples * samples_, samples_), parameters_.data(), scratch_,
+    likelihood_.recon(decoder_output(examples * samples_, samples_), in_use_, scratch_,
                       draw_recon_.data());
     apply_objective(examples, beta);
 }
@@ -279,7 +280,7 @@ void Network::likelihood_backward(int examples, double beta) {
     if (is_weighted) losses(examples, beta);
     const int weights = is_weighted ? 1 : samples_;
     likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_),
-                                    parameters_.data(),
+                                    in_use_,
                                     {.scale = 1.0 / (static_cast<double>(examples) * weights),
                                      .row_weight = is_weighted ? decoder_weight_.data() : nullptr,
                                      .d_product = output_product_.data(),

@@ -33,6 +33,10 @@ class Network {
     Network(const Config& config, const ParameterLayout& layout, int capacity,
             const Stream& stream);
 
+    // From now on the passes read these parameters, an arena of the layout: the network's own, as
+    // at first, or others.
+    void read_parameters(const DeviceArray<float>& arena) { in_use_ = arena.data(); }
+
     // x() through the encoder to z(), and what losses() and backward() need of it.
     void encode(int examples, const kernels::EpsilonSource& noise, const PosteriorOutputs& outputs);
     // z() through the decoder to output_product(), without the output's bias.
@@ -94,7 +98,7 @@ class Network {
     void likelihood_backward(int examples, double beta);
     // The one of the two d_h_ buffers that `in_use` is not.
     float* other_d_h(const float* in_use);
-    const float* weight(const Tensor& tensor) const { return parameters_.data() + tensor.offset; }
+    const float* weight(const Tensor& tensor) const { return in_use_ + tensor.offset; }
     float* gradient(const Tensor& tensor) { return gradients_.data() + tensor.offset; }
     const float* heads_input() const;
     const float* output_input() const;
@@ -113,6 +117,7 @@ class Network {
     OutputLikelihood likelihood_;
 
     DeviceArray<float> parameters_;
+    const float* in_use_ = nullptr;  // what the passes read
     DeviceArray<float> gradients_;
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;

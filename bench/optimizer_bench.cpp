@@ -1,0 +1,61 @@
+#include "kernels/optimizer.h"
+
+#include "bench/arena_bench.h"
+
+namespace vae::bench {
+namespace {
+
+using kernels::UpdateRule;
+
+class OptimizerBench : public GpuBench {
+  protected:
+    void measure_rule(benchmark::State& state, UpdateRule rule, int moments, bool has_average) {
+        const auto size = static_cast<std::size_t>(state.range(0));
+        const auto gradients = random_buffer(size);
+        const auto parameters = random_buffer(size);
+        const DeviceBuffer<float> moment1(size);
+        const DeviceBuffer<float> moment2(size);
+        const DeviceBuffer<float> average(size);
+        const BenchArena arena(size);
+        const auto scales = uploaded(std::vector<float>{1});
+        const auto is_taken = uploaded(std::vector<unsigned>{1});
+        kernels::OptimizerStep step;
+        step.rule = rule;
+        step.step_size = 1e-3f;
+        step.average_decay = 0.999;
+        // Gradients are read; the rest is read and written.
+        const std::size_t arrays =
+            3 + 2 * static_cast<std::size_t>(moments) + (has_average ? 2 : 0);
+        measure(state, arrays * gradients.bytes(), size, [&](cudaStream_t stream) {
+            kernels::optimizer(
+                step, arena.table(), scales.data(), is_taken.data(),
+                {gradients.data(), parameters.data(), moments > 0 ? moment1.data() : nullptr,
+                 moments > 1 ? moment2.data() : nullptr, has_average ? average.data() : nullptr},
+                stream);
+        });
+    }
+};
+
+BENCHMARK_DEFINE_F(OptimizerBench, adam)(benchmark::State& state) {
+    measure_rule(state, UpdateRule::adam, 2, false);
+}
+BENCHMARK_DEFINE_F(OptimizerBench, adam_average)(benchmark::State& state) {
+    measure_rule(state, UpdateRule::adam, 2, true);
+}
+BENCHMARK_DEFINE_F(OptimizerBench, adagrad)(benchmark::State& state) {
+    measure_rule(state, UpdateRule::adagrad, 1, false);
+}
+BENCHMARK_DEFINE_F(OptimizerBench, sgd_momentum)(benchmark::State& state) {
+    measure_rule(state, UpdateRule::momentum, 1, false);
+}
+BENCHMARK_DEFINE_F(OptimizerBench, sgd)(benchmark::State& state) {
+    measure_rule(state, UpdateRule::sgd, 0, false);
+}
+BENCHMARK_REGISTER_F(OptimizerBench, adam)->Apply(arena_sizes);
+BENCHMARK_REGISTER_F(OptimizerBench, adam_average)->Apply(arena_sizes);
+BENCHMARK_REGISTER_F(OptimizerBench, adagrad)->Apply(arena_sizes);
+BENCHMARK_REGISTER_F(OptimizerBench, sgd_momentum)->Apply(arena_sizes);
+BENCHMARK_REGISTER_F(OptimizerBench, sgd)->Apply(arena_sizes);
+
+}  // namespace
+}  // namespace vae::bench

@@ -1,0 +1,154 @@
+#include "host/gpu/optimizer.h"
+
+#include <cmath>
+#include <span>
+#include <stdexcept>
+
+namespace vae::gpu {
+namespace {
+
+bool is_adam(const TrainConfig& train) {
+    return train.optimizer == Optimizer::adam || train.optimizer == Optimizer::adamw;
+}
+
+kernels::UpdateRule update_rule(const TrainConfig& train) {
+    switch (train.optimizer) {
+        case Optimizer::adam:
+        case Optimizer::adamw:
+            return kernels::UpdateRule::adam;
+        case Optimizer::adagrad:
+            return kernels::UpdateRule::adagrad;
+        case Optimizer::sgd:
+            return train.momentum == 0 ? kernels::UpdateRule::sgd : kernels::UpdateRule::momentum;
+    }
+    throw std::logic_error("an optimiser without a kernel");
+}
+
+kernels::ArenaPieces pieces_of(const ParameterLayout& layout) {
+    std::vector<kernels::ArenaTensor> tensors;
+    for (const Tensor& tensor : layout.tensors()) tensors.push_back({tensor.offset, tensor.size});
+    return kernels::cut_arena(tensors);
+}
+
+}  // namespace
+
+DeviceOptimizer::DeviceOptimizer(const TrainConfig& train, const ParameterLayout& layout,
+                                 const Stream& stream)
+    : train_(train),
+      arena_size_(layout.arena_size),
+      stream_(stream),
+      ticket_(1, "the gradient statistics"),
+      is_taken_(1, "the gradient statistics"),
+      batch_losses_(1, "the loss totals"),
+      record_(1, "the loss totals") {
+    for (const Tensor& tensor : layout.tensors()) tensors_.push_back(tensor.name);
+    for (const std::string& name : moment_names(train)) {
+        (void)name;
+        moments_.emplace_back(arena_size_, "a moment of the optimiser").zero(stream);
+    }
+    if (train.ema > 0) {
+        ema_ = {arena_size_, "the average of the parameters"};
+        ema_.zero(stream);
+    }
+    const kernels::ArenaPieces cut = pieces_of(layout);
+    pieces_ = {cut.pieces.size(), "the table of tensors"};
+    first_piece_ = {cut.first_piece.size(), "the table of tensors"};
+    pieces_.upload(cut.pieces, stream);
+    first_piece_.upload(cut.first_piece, stream);
+    arena_ = {.pieces = pieces_.data(),
+              .first_piece = first_piece_.data(),
+              .piece_count = static_cast<unsigned>(cut.pieces.size()),
+              .tensor_count = static_cast<unsigned>(tensors_.size())};
+    squares_ = {tensors_.size(), "the gradient statistics"};
+    scales_ = {tensors_.size(), "the gradient statistics"};
+    partials_ = {cut.pieces.size(), "the gradient statistics"};
+    ticket_.zero(stream);
+    batch_losses_.zero(stream);
+    record_.zero(stream);
+}
+
+void DeviceOptimizer::upload(const TrainingState& state) {
+    for (std::size_t i = 0; i < moments_.size(); ++i) {
+        moments_[i].upload(state.moments[i], stream_);
+    }
+    ema_.upload(state.ema, stream_);
+}
+
+void DeviceOptimizer::download(TrainingState& state) const {
+    state.moments.resize(moments_.size());
+    for (std::size_t i = 0; i < moments_.size(); ++i) {
+        state.moments[i].resize(arena_size_);
+        moments_[i].download(state.moments[i], stream_);
+    }
+    state.ema.resize(ema_.size());
+    ema_.download(state.ema, stream_);
+}
+
+kernels::OptimizerStep DeviceOptimizer::coefficients(std::uint64_t t, double learning_rate) const {
+    kernels::OptimizerStep step;
+    step.rule = update_rule(train_);
+    step.step_size = static_cast<float>(learning_rate);
+    step.weight_decay = static_cast<float>(train_.weight_decay);
+    step.average_decay = train_.ema;
+    if (train_.optimizer == Optimizer::adamw) {
+        step.weight_decay = 0;
+        step.shrink = static_cast<float>(1 - learning_rate * train_.weight_decay);
+    }
+    if (is_adam(train_)) {
+        const auto steps = static_cast<double>(t);
+        const double correction2 = 1 - std::pow(train_.adam_beta2, steps);
+        step.beta1 = train_.adam_beta1;
+        step.beta2 = train_.adam_beta2;
+        step.epsilon = static_cast<float>(train_.adam_epsilon);
+        step.step_size =
+            static_cast<float>(learning_rate / (1 - std::pow(train_.adam_beta1, steps)));
+        step.inverse_sqrt_correction2 = static_cast<float>(1 / std::sqrt(correction2));
+    } else {
+        step.epsilon = static_cast<float>(train_.adagrad_epsilon);
+        step.momentum = static_cast<float>(train_.momentum);
+    }
+    return step;
+}
+
+void DeviceOptimizer::step(std::uint64_t index, double learning_rate, const float* gradients,
+                           float* parameters) {
+    kernels::gradient_statistics(
+        arena_, gradients, {.normalize = train_.normalize_gradients, .clip_norm = train_.clip_norm},
+        index,
+        {.squares = squares_.data(),
+         .scales = scales_.data(),
+         .is_taken = is_taken_.data(),
+         .batch = batch_losses_.data(),
+         .record = record_.data(),
+         .partials = partials_.data(),
+         .ticket = ticket_.data()},
+        stream_.get());
+    kernels::optimizer(coefficients(index + 1, learning_rate), arena_, scales_.data(),
+                       is_taken_.data(),
+                       {.gradients = gradients,
+                        .parameters = parameters,
+                        .moment1 = moment(0),
+                        .moment2 = moment(1),
+                        .average = ema_.data()},
+                       stream_.get());
+}
+
+TrainTotals DeviceOptimizer::take_totals() {
+    kernels::StepRecord record = {};
+    record_.download({&record, 1}, stream_);
+    record_.zero(stream_);
+    TrainTotals totals;
+    totals.losses = {.recon = record.losses.recon,
+                     .kl = record.losses.kl,
+                     .loss = record.losses.loss,
+                     .examples = record.losses.examples};
+    if (record.skipped > 0) {
+        const std::size_t bad = record.first_tensor;
+        totals.skipped = {.count = record.skipped,
+                          .first_step = record.first_step,
+                          .first_tensor = bad < tensors_.size() ? tensors_[bad] : ""};
+    }
+    return totals;
+}
+
+}  // namespace vae::gpu

@@ -1,0 +1,63 @@
+// What a training step does with its gradients, on the device: their statistics, the update, and
+// the losses and skipped steps until somebody asks.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "host/backend.h"
+#include "host/config.h"
+#include "host/gpu/device_array.h"
+#include "host/parameters.h"
+#include "kernels/arena.h"
+#include "kernels/gradient_statistics.h"
+#include "kernels/loss_totals.h"
+#include "kernels/optimizer.h"
+
+namespace vae::gpu {
+
+class DeviceOptimizer {
+  public:
+    // Allocates everything; moments and average are zero. Throws RunError when the device is full.
+    DeviceOptimizer(const TrainConfig& train, const ParameterLayout& layout, const Stream& stream);
+
+    // The moments and the average of a state that fits. Both wait.
+    void upload(const TrainingState& state);
+    void download(TrainingState& state) const;
+
+    // Where the losses of the coming step are added up, before it is taken.
+    kernels::LossSums* batch_losses() { return batch_losses_.data(); }
+    // Step number `index` of the run, counted from 0: moves the parameters against the gradients
+    // unless a gradient or the losses are not finite.
+    void step(std::uint64_t index, double learning_rate, const float* gradients, float* parameters);
+    // Waits, returns what steps left, and starts from zero again.
+    TrainTotals take_totals();
+
+    bool has_ema() const { return ema_.size() > 0; }
+    const DeviceArray<float>& ema() const { return ema_; }
+
+  private:
+    // Of step t, counted from 1.
+    kernels::OptimizerStep coefficients(std::uint64_t t, double learning_rate) const;
+    float* moment(std::size_t i) { return i < moments_.size() ? moments_[i].data() : nullptr; }
+
+    const TrainConfig train_;
+    const std::size_t arena_size_;
+    const Stream& stream_;
+    std::vector<std::string> tensors_;  // names
+    std::vector<DeviceArray<float>> moments_;
+    DeviceArray<float> ema_;
+    DeviceArray<kernels::ArenaPiece> pieces_;
+    DeviceArray<unsigned> first_piece_;
+    kernels::ArenaTable arena_;
+    DeviceArray<double> squares_;
+    DeviceArray<float> scales_;
+    DeviceArray<double> partials_;
+    DeviceArray<unsigned> ticket_;
+    DeviceArray<unsigned> is_taken_;
+    DeviceArray<kernels::LossSums> batch_losses_;
+    DeviceArray<kernels::StepRecord> record_;
+};
+
+}  // namespace vae::gpu

@@ -1,0 +1,166 @@
+#include "kernels/optimizer.h"
+
+#include <limits>
+
+#include "kernels/check.h"
+#include "kernels/launch.h"
+
+namespace vae::kernels {
+namespace {
+
+constexpr unsigned kThreads = 256;
+// 64 registers a thread. Left to itself ptxas takes fewer for sm_100, and spills one.
+constexpr unsigned kBlocksAtLeast = 4;
+
+struct Coefficients {
+    float beta1;
+    float one_minus_beta1;
+    float beta2;
+    float one_minus_beta2;
+    float epsilon;
+    float inverse_sqrt_correction2;
+    float momentum;
+    float step_size;
+    float weight_decay;
+    float shrink;
+    float average_decay;
+    float one_minus_average_decay;
+};
+
+// A constant and not a function, which the device could not call.
+template <UpdateRule rule>
+constexpr int kMoments = rule == UpdateRule::adam  ? 2
+                         : rule == UpdateRule::sgd ? 0
+                                                   : 1;
+
+// One element: what is moved against, and the moments behind it.
+template <UpdateRule rule>
+__device__ inline float direction(const Coefficients& c, float g, float& moment1, float& moment2) {
+    if constexpr (rule == UpdateRule::adam) {
+        moment1 = c.beta1 * moment1 + c.one_minus_beta1 * g;
+        moment2 = c.beta2 * moment2 + c.one_minus_beta2 * g * g;
+        return moment1 / (sqrtf(moment2) * c.inverse_sqrt_correction2 + c.epsilon);
+    } else if constexpr (rule == UpdateRule::adagrad) {
+        moment1 += g * g;
+        return g / (sqrtf(moment1) + c.epsilon);
+    } else if constexpr (rule == UpdateRule::momentum) {
+        moment1 = c.momentum * moment1 + g;
+        return moment1;
+    } else {
+        return g;
+    }
+}
+
+// V neighboring elements, read and written in one access each.
+template <int V>
+struct alignas(V * sizeof(float)) Elements {
+    float v[V];
+};
+
+template <int V>
+__device__ inline Elements<V>& at(float* array, unsigned i) {
+    return reinterpret_cast<Elements<V>*>(array)[i];
+}
+
+template <UpdateRule rule, bool has_average, int V>
+__device__ inline void update(const Coefficients& c, float scale, const OptimizerArenas& arenas,
+                              unsigned i) {
+    const Elements<V> gradients = reinterpret_cast<const Elements<V>*>(arenas.gradients)[i];
+    Elements<V> p = at<V>(arenas.parameters, i);
+    Elements<V> moment1 = {};
+    Elements<V> moment2 = {};
+    Elements<V> average = {};
+    if constexpr (kMoments < rule >> 0) moment1 = at<V>(arenas.moment1, i);
+    if constexpr (kMoments < rule >> 1) moment2 = at<V>(arenas.moment2, i);
+    if constexpr (has_average) average = at<V>(arenas.average, i);
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+        const float g = scale * gradients.v[k] + c.weight_decay * p.v[k];
+        const float u = direction<rule>(c, g, moment1.v[k], moment2.v[k]);
+        p.v[k] = c.shrink * p.v[k] - c.step_size * u;
+        average.v[k] = c.average_decay * average.v[k] + c.one_minus_average_decay * p.v[k];
+    }
+    at<V>(arenas.parameters, i) = p;
+    if constexpr (kMoments < rule >> 0) at<V>(arenas.moment1, i) = moment1;
+    if constexpr (kMoments < rule >> 1) at<V>(arenas.moment2, i) = moment2;
+    if constexpr (has_average) at<V>(arenas.average, i) = average;
+}
+
+// The arenas from a piece's first element on.
+template <UpdateRule rule, bool has_average>
+__device__ inline OptimizerArenas piece_of(OptimizerArenas arenas, unsigned offset) {
+    arenas.gradients += offset;
+    arenas.parameters += offset;
+    if constexpr (kMoments < rule >> 0) arenas.moment1 += offset;
+    if constexpr (kMoments < rule >> 1) arenas.moment2 += offset;
+    if constexpr (has_average) arenas.average += offset;
+    return arenas;
+}
+
+template <UpdateRule rule, bool has_average>
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
+    optimizer_kernel(const Coefficients c, const ArenaPiece* pieces, bool are_aligned,
+                     const float* scales, const unsigned* is_taken, const OptimizerArenas arenas) {
+    if (*is_taken == 0) return;
+    const ArenaPiece piece = pieces[blockIdx.x];
+    const float scale = scales[piece.tensor];
+    const OptimizerArenas mine = piece_of<rule, has_average>(arenas, piece.offset);
+    const unsigned fours = are_aligned && piece.offset % 4 == 0 ? piece.size / 4 : 0;
+    for (unsigned i = threadIdx.x; i < fours; i += kThreads) {
+        update<rule, has_average, 4>(c, scale, mine, i);
+    }
+    for (unsigned i = 4 * fours + threadIdx.x; i < piece.size; i += kThreads) {
+        update<rule, has_average, 1>(c, scale, mine, i);
+    }
+}
+
+template <UpdateRule rule>
+void launch_rule(const Coefficients& c, const ArenaTable& arena, const float* scales,
+                 const unsigned* is_taken, const OptimizerArenas& arenas, cudaStream_t stream) {
+    require(kMoments<rule> < 1 || arenas.moment1 != nullptr, "optimizer", "no first moment");
+    require(kMoments<rule> < 2 || arenas.moment2 != nullptr, "optimizer", "no second moment");
+    if (arena.piece_count == 0) return;
+    // Null is aligned.
+    const bool are_aligned = aligned_to_16(arenas.gradients, arenas.parameters, arenas.moment1,
+                                           arenas.moment2, arenas.average);
+    const LaunchShape shape{dim3(arena.piece_count), dim3(kThreads)};
+    const auto kernel =
+        arenas.average != nullptr ? &optimizer_kernel<rule, true> : &optimizer_kernel<rule, false>;
+    launch("optimizer", kernel, shape, stream, c, arena.pieces, are_aligned, scales, is_taken,
+           arenas);
+}
+
+}  // namespace
+
+void optimizer(const OptimizerStep& step, const ArenaTable& arena, const float* scales,
+               const unsigned* is_taken, const OptimizerArenas& arenas, cudaStream_t stream) {
+    const bool divides = step.rule == UpdateRule::adam || step.rule == UpdateRule::adagrad;
+    require(!divides || step.epsilon > 0, "optimizer",
+            "epsilon must be positive: 0 / 0 where there is no gradient");
+    require(arena.piece_count <= std::numeric_limits<int>::max(), "optimizer", "too many pieces");
+    const Coefficients c{static_cast<float>(step.beta1),
+                         static_cast<float>(1 - step.beta1),
+                         static_cast<float>(step.beta2),
+                         static_cast<float>(1 - step.beta2),
+                         step.epsilon,
+                         step.inverse_sqrt_correction2,
+                         step.momentum,
+                         step.step_size,
+                         step.weight_decay,
+                         step.shrink,
+                         static_cast<float>(step.average_decay),
+                         static_cast<float>(1 - step.average_decay)};
+    switch (step.rule) {
+        case UpdateRule::adam:
+            return launch_rule<UpdateRule::adam>(c, arena, scales, is_taken, arenas, stream);
+        case UpdateRule::adagrad:
+            return launch_rule<UpdateRule::adagrad>(c, arena, scales, is_taken, arenas, stream);
+        case UpdateRule::momentum:
+            return launch_rule<UpdateRule::momentum>(c, arena, scales, is_taken, arenas, stream);
+        case UpdateRule::sgd:
+            return launch_rule<UpdateRule::sgd>(c, arena, scales, is_taken, arenas, stream);
+    }
+    require(false, "optimizer", "no such rule");
+}
+
+}  // namespace vae::kernels

@@ -1,0 +1,58 @@
+// One step of an optimiser over the whole parameter arena.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/arena.h"
+
+namespace vae::kernels {
+
+// adam is AdamW when the decay is decoupled; momentum is SGD with it, sgd without.
+enum class UpdateRule { adam, adagrad, momentum, sgd };
+
+// Computed on the host in double. The decays stay double, so that 1 − beta is right to float
+// rounding: 1 − 0.999f is wrong by 1.3e-5.
+struct OptimizerStep {
+    UpdateRule rule = UpdateRule::adam;
+    double beta1 = 0.9;                  // adam
+    double beta2 = 0.999;                // adam
+    float epsilon = 1e-8f;               // adam, adagrad
+    float inverse_sqrt_correction2 = 1;  // adam: 1 / sqrt(1 − beta2^t)
+    float momentum = 0;                  // momentum
+    float step_size = 0;                 // learning rate; adam: learning rate / (1 − beta1^t)
+    float weight_decay = 0;              // weight_decay·p is added to the gradient
+    float shrink = 1;          // of p before the step: 1 − learning rate·decoupled decay
+    double average_decay = 0;  // of the average, if there is one
+};
+
+// Arenas of one layout.
+struct OptimizerArenas {
+    const float* gradients = nullptr;
+    float* parameters = nullptr;
+    float* moment1 = nullptr;  // adam: m; adagrad: s; momentum: v; sgd: none
+    float* moment2 = nullptr;  // adam: v; else none
+    float* average = nullptr;  // null: there is none
+};
+
+// Computes  nothing if *is_taken is 0; else, with g = scales[tensor]·gradient + weight_decay·p,
+//           adam      m = beta1·m + (1 − beta1)·g; v = beta2·v + (1 − beta2)·g²
+//                     u = m / (sqrt(v)·inverse_sqrt_correction2 + epsilon)
+//           adagrad   s += g²; u = g / (sqrt(s) + epsilon)
+//           momentum  v = momentum·v + g; u = v
+//           sgd       u = g
+//           p = shrink·p − step_size·u
+//           average = average_decay·average + (1 − average_decay)·p
+// Shapes    scales[tensor_count], is_taken: one; all on the device. Any pieces, none included
+// Writes    updates parameters, moments and average in place; no array may overlap another. What
+//           lies between tensors is neither read nor written. Throws std::invalid_argument when a
+//           moment is missing or, for adam and adagrad, unless epsilon > 0: without it there is 0/0
+//           where there never was a gradient.
+// Numerics  float, IEEE division and square root; each element on its own, so always the same bits
+// Cost      adam 28, adagrad and momentum 20, sgd 12 bytes an element, and 8 for the average; up to
+//           20 flops; bound by memory bandwidth
+// Launch    a block of 256 threads a piece; four elements a thread and turn, if all arrays are
+//           aligned to 16 bytes, else one
+void optimizer(const OptimizerStep& step, const ArenaTable& arena, const float* scales,
+               const unsigned* is_taken, const OptimizerArenas& arenas, cudaStream_t stream);
+
+}  // namespace vae::kernels
