@@ -52,6 +52,7 @@ std::string as_written(const toml::node& node) {
 SettingValue value_of(const toml::node& node) {
     SettingValue out{{}, as_written(node)};
     if (const auto* text = node.as_string()) out.value = text->get();
+    if (const auto* flag = node.as_boolean()) out.value = flag->get();
     if (const auto* number = node.as_integer()) out.value = number->get();
     if (const auto* number = node.as_floating_point()) out.value = number->get();
     if (const auto* list = node.as_array()) {
@@ -101,7 +102,8 @@ void read_table(const toml::table& table, const std::string& prefix, const std::
     }
 }
 
-SettingValue number_value(const std::string& text) {
+SettingValue plain_value(const std::string& text) {
+    if (text == "true" || text == "false") return {text == "true", text};
     if (const auto integer = parse_decimal<std::int64_t>(text)) return {*integer, text};
     if (const auto real = parse_number<double>(text)) return {*real, text};
     return {{}, quote(text)};
@@ -149,7 +151,7 @@ SettingValue text_value(const std::string& text) {
 // `text` as the command line gives it.
 SettingValue command_line_value(const Setting& setting, const std::string& text) {
     if (setting.is_text) return text_value(text);
-    return setting.is_list ? list_value(text) : number_value(text);
+    return setting.is_list ? list_value(text) : plain_value(text);
 }
 
 std::string one_line(std::string_view text) {

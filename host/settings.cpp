@@ -111,6 +111,20 @@ Setting number_setting(std::string key, const std::string& help, const std::stri
             [field](const Config& config) { return print_number(field(config)); }};
 }
 
+template <class Field>
+Setting flag_setting(std::string key, const std::string& help, Field field) {
+    return {std::move(key),
+            help + " (true or false)",
+            false,
+            false,
+            [field](Config& config, const SettingValue& value) {
+                const auto* flag = std::get_if<bool>(&value.value);
+                if (flag == nullptr) refuse("true or false", value.as_written);
+                field(config) = *flag;
+            },
+            [field](const Config& config) { return fmt::format("{}", field(config)); }};
+}
+
 constexpr std::int64_t kMostWidth = 1 << 20;
 
 template <class Field>
@@ -191,6 +205,9 @@ void add_model_settings(std::vector<Setting>& all) {
                               {Initialization::glorot, "glorot"},
                               {Initialization::he, "he"}},
         [](auto& c) -> auto& { return c.model.initialization; }));
+    all.push_back(flag_setting(
+        "model.data_bias", "output and first biases start from the mean of the training examples",
+        [](auto& c) -> auto& { return c.model.data_bias; }));
 }
 
 constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();

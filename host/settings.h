@@ -16,8 +16,8 @@ namespace vae {
 // A value as a file or the command line gives it.
 struct SettingValue {
     using IntegerList = std::vector<std::int64_t>;
-    // monostate: something that no setting takes (a truth value, a date, a table, a mixed list).
-    std::variant<std::monostate, std::int64_t, double, std::string, IntegerList> value;
+    // monostate: something that no setting takes (a date, a table, a mixed list).
+    std::variant<std::monostate, bool, std::int64_t, double, std::string, IntegerList> value;
     std::string as_written;  // for messages
 };
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "host/config_file.h"
+#include "host/data_bias.h"
 #include "host/data_source.h"
 #include "host/error.h"
 #include "host/files.h"
@@ -59,6 +60,10 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     const ParameterLayout layout = checkpoint.layout();
     checkpoint.state.parameters =
         initial_parameters(layout, config.model.initialization, config.train.seed);
+    if (config.model.data_bias) {
+        set_data_bias(config.model, layout, pixel_means(splits.train), splits.train.size,
+                      checkpoint.state.parameters);
+    }
     checkpoint.state.adam_m.assign(layout.arena_size, 0.0F);
     checkpoint.state.adam_v.assign(layout.arena_size, 0.0F);
     return checkpoint;
