@@ -49,6 +49,7 @@ struct ModelConfig {
     double logvar_min = -10.0;          // the encoder's log-variance is clamped to this range
     double logvar_max = 10.0;
     Initialization initialization = Initialization::pytorch;
+    bool data_bias = false;  // biases start from the data's mean; host/data_bias.h
 };
 
 struct ObjectiveConfig {

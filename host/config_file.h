@@ -20,7 +20,8 @@ class ConfigBuilder {
 
     void read_file(const std::filesystem::path& path);
     void read_text(std::string_view toml, const std::string& origin);
-    // `text` is a decimal number (.5 and 1. are two), a list of integers with or without brackets
+    // `text` is a decimal number (.5 and 1. are two), true or false, a list of integers with or
+    // without brackets
     // (`none` and [] are empty), or a text with or without the quotes of TOML.
     void set(const std::string& key, const std::string& text, const std::string& origin);
     // Leaves a setting that can be derived to finish() again.

@@ -206,6 +206,9 @@ void add_model_settings(std::vector<Setting>& all) {
                               {Initialization::glorot, "glorot"},
                               {Initialization::he, "he"}},
         [](auto& c) -> auto& { return c.model.initialization; }));
+    all.push_back(truth_setting(
+        "model.data_bias", "output and first biases start from the mean of the training examples",
+        [](auto& c) -> auto& { return c.model.data_bias; }));
 }
 
 void add_objective_settings(std::vector<Setting>& all) {

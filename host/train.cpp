@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "host/config_file.h"
+#include "host/data_bias.h"
 #include "host/data_source.h"
 #include "host/error.h"
 #include "host/files.h"
@@ -59,8 +60,13 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     checkpoint.shape = splits.train.shape;
     checkpoint.train_examples = splits.train.size;
     const ParameterLayout layout = checkpoint.layout();
-    checkpoint.state = start_state(
-        config.train, initial_parameters(layout, config.model.initialization, config.train.seed));
+    std::vector<float> parameters =
+        initial_parameters(layout, config.model.initialization, config.train.seed);
+    if (config.model.data_bias) {
+        set_data_bias(config.model, layout, pixel_means(splits.train), splits.train.size,
+                      parameters);
+    }
+    checkpoint.state = start_state(config.train, std::move(parameters));
     return checkpoint;
 }
 

@@ -30,6 +30,7 @@ Config unusual_config() {
     config.model.logvar_min = -7.25;
     config.model.logvar_max = 1;
     config.model.initialization = Initialization::he;
+    config.model.data_bias = true;
     config.objective = {Bound::elbo, KlTerm::sampled, 3, EncoderGradient::score,
                         Baseline::leave_one_out};
     config.train.seed = std::numeric_limits<std::int64_t>::max();
@@ -127,6 +128,20 @@ TEST(ConfigFile, OverridesNeedNoQuotesAndNoBrackets) {
     EXPECT_EQ(config.train.beta, 2.0);
 }
 
+TEST(ConfigFile, FlagsAreTrueOrFalse) {
+    for (const bool flag : {true, false}) {
+        const std::string text = flag ? "true" : "false";
+        Config config;
+        config.model.data_bias = !flag;
+        ConfigBuilder builder(config);
+        builder.set_assignment("model.data_bias=" + text, "--set");
+        EXPECT_EQ(builder.finish().model.data_bias, flag);
+        EXPECT_EQ(from_toml("model.data_bias = " + text, "config.toml").model.data_bias, flag);
+    }
+    EXPECT_EQ(error_of("[model]\ndata_bias = 1"),
+              "config.toml:2: model.data_bias must be true or false, not 1");
+}
+
 TEST(ConfigFile, NumbersAndListsOfTheCommandLineAreDecimal) {
     const auto with = [](const std::string& assignment) {
         ConfigBuilder builder;
@@ -207,6 +222,10 @@ TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
                                    "model.logvar_min=10",
                                    "model.logvar_max=-10",
                                    "model.logvar_max=1000",
+                                   "model.data_bias=1",
+                                   "model.data_bias=yes",
+                                   "model.data_bias=\"true\"",
+                                   "model.data_bias=",
                                    "train.batch=0",
                                    "train.epochs=0",
                                    "train.seed=-1",

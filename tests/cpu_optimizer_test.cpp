@@ -99,7 +99,7 @@ class CpuOptimizer : public testing::TestWithParam<Way> {
         return backend;
     }
     TrainRequest request(std::span<const std::uint32_t> rows, std::uint64_t step = 0) const {
-        return {step, rows, kBatch, 0.7, config_.train.learning_rate};
+        return {step, rows, kBatch, {{config_.train.learning_rate, 0.7}}};
     }
 
     // Of the gradient of each tensor by its name: norm 1, then the whole within clip_norm.
@@ -258,7 +258,7 @@ TEST(CpuOptimizerLoss, ALossThatIsNotFiniteSkipsTheStep) {
                 layout.output.weight.size, 0.0F);
     backend->set_state(state);
     const auto rows = test::first_rows(8);
-    backend->train({0, rows, 8, 0.0, 1e-3});
+    backend->train({0, rows, 8, {{1e-3, 0.0}}});
     const TrainTotals totals = backend->take_totals();
     EXPECT_EQ(totals.losses.examples, 0U);
     EXPECT_EQ(totals.skipped.count, 1U);

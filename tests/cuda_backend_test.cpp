@@ -242,7 +242,7 @@ TEST_P(CudaBackendTest, EachStepHasItsLearningRateAndBeta) {
         often.train(one);
     }
     EXPECT_EQ(cuda->state().parameters, often.state().parameters);
-    EXPECT_EQ(cuda->take_totals().loss, often.take_totals().loss);
+    EXPECT_EQ(cuda->take_totals().losses.loss, often.take_totals().losses.loss);
     all.first_step = 3;
     all.schedule.pop_back();
     EXPECT_THROW(cuda->train(all), std::invalid_argument);

@@ -69,7 +69,7 @@ class CudaTrainingTest : public testing::TestWithParam<std::pair<std::string, Tr
         backend.set_state(test::initial_state(layout, config));
     }
     TrainRequest request(std::span<const std::uint32_t> rows, std::uint64_t first_step = 0) const {
-        return {first_step, rows, kBatch, 0.7, config.train.learning_rate};
+        return {first_step, rows, kBatch, {{config.train.learning_rate, 0.7}}};
     }
 
     const Config config = network_trained(GetParam().second);

@@ -179,7 +179,7 @@ TEST(Estimators, RunningMeanFollowsTheSignal) {
     double mean = 0;
     for (std::uint64_t step = 0; step < 5; ++step) {
         backend->train({step, rows, kBatch, {{0, 1}}});  // parameters stay
-        const double signal = backend->take_totals().recon / kBatch;
+        const double signal = backend->take_totals().losses.recon / kBatch;
         mean = step == 0 ? signal : mean + kRunningMeanRate * (signal - mean);
         EXPECT_NEAR(backend->state().running_mean, mean, 1e-13);
     }

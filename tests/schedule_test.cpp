@@ -1,20 +1,30 @@
-// Learning rate and beta of every step against their closed forms.
+// Learning rate and beta of every step against their closed forms, and runs that follow them.
 #include "host/schedule.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <numbers>
+#include <utility>
+#include <vector>
 
 #include "host/error.h"
 #include "host/settings.h"
 #include "tests/error_message.h"
+#include "tests/train_fixture.h"
 
 namespace vae {
 namespace {
 
 using testing::contains;
+using testing::expect_same_state;
 using testing::message_of;
+using testing::metrics_of;
+using testing::small_config;
+using testing::train_in;
+
+using ScheduledRun = testing::TrainTest;
 
 constexpr std::size_t kExamples = 95;  // 10 steps an epoch, the last one ragged
 
@@ -166,6 +176,72 @@ TEST(Schedule, SettingsThatContradictEachOtherAreRefused) {
     config.train.beta = 0;
     EXPECT_TRUE(contains(message_of<InputError>([&] { check_config(config); }),
                          "train.beta_schedule = \"cyclic\": beta has nothing to rise to"));
+}
+
+TEST_F(ScheduledRun, MetricsSayTheBetaThatWasInForce) {
+    Config config = small_config();
+    config.train.beta = 2;
+    config.train.beta_schedule = BetaSchedule::linear;
+    config.train.beta_epochs = 2;  // 12 steps
+    train_in(whole_, config, splits_);
+    const auto rows = metrics_of(whole_);
+    ASSERT_EQ(rows.size(), 6U);
+    const double last[] = {2 * 5. / 12, 2 * 11. / 12, 2};
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const double beta = rows[i]["beta"];
+        EXPECT_NEAR(beta, last[i / 2], 1e-12);
+        const double recon = rows[i]["recon"];
+        const double kl = rows[i]["kl"];
+        const double loss = rows[i]["loss"];
+        EXPECT_NEAR(rows[i]["elbo"], -(recon + kl), 1e-12);
+        const bool is_ramp = i == 0 || i == 2;  // of the training split: each step had its own
+        if (is_ramp) {
+            EXPECT_LT(loss, recon + beta * kl);
+            EXPECT_GT(loss, recon);
+        } else {
+            EXPECT_NEAR(loss, recon + beta * kl, 1e-9);
+        }
+    }
+}
+
+// Stopped within an epoch, when beta and the learning rate are on their way.
+TEST_F(ScheduledRun, ResumeIsExactWithEverySchedule) {
+    Config config = small_config();
+    config.train.batch = 8;  // many chunks
+    config.train.epochs = 2;
+    config.train.warmup_steps = 600;
+    config.train.schedule_epochs = 1;
+    config.train.beta_epochs = 1;
+    using enum LearningRateSchedule;
+    const std::pair<LearningRateSchedule, BetaSchedule> schedules[] = {
+        {step, BetaSchedule::linear},
+        {cosine, BetaSchedule::cyclic},
+        {burda, BetaSchedule::linear}};
+    for (const auto& [rate, beta] : schedules) {
+        config.train.schedule = rate;
+        config.train.beta_schedule = beta;
+        for (const auto* run : {&whole_, &other_}) std::filesystem::remove_all(run->root);
+        for (const auto* run : {&whole_, &other_}) std::filesystem::create_directory(run->root);
+        train_in(whole_, config, splits_);
+        int stops = 0;
+        while (train_in(other_, config, splits_, [] { return true; }).was_stopped) ++stops;
+        EXPECT_GT(stops, 2);
+        expect_same_state(whole_, other_);
+        EXPECT_NEAR(metrics_of(whole_)[2]["loss"], metrics_of(other_)[2]["loss"], 1e-9);
+    }
+}
+
+TEST_F(ScheduledRun, TheLengthOfACosineCannotChange) {
+    Config config = small_config();
+    config.train.schedule = LearningRateSchedule::cosine;
+    const Checkpoint cosine = initial_checkpoint(config, splits_);
+    check_resumable(cosine, config, splits_);
+    Config same = config;
+    same.train.steps = 18;  // as the epochs make
+    check_resumable(cosine, same, splits_);
+    config.train.epochs = 4;
+    EXPECT_TRUE(contains(message_of<InputError>([&] { check_resumable(cosine, config, splits_); }),
+                         "its length cannot change"));
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ CASES = {
         **BARS, **DEEP, "model.activation": "silu", "train.beta": 2.5, "train.adam_beta1": 0.8,
         "train.adam_beta2": 0.99, "train.adam_epsilon": 1e-4, "train.learning_rate": 0.01,
     },
-    "deep, gated": {**BARS, **DEEP, "model.activation": "gated"},
+    "deep, gated": {**BARS, **DEEP, "model.activation": "gated", "model.data_bias": True},
     "the first step of schedules": {
         **BARS, **HIDDEN, "train.warmup_steps": 4, "train.beta_schedule": "linear",
     },
@@ -122,7 +122,7 @@ def has_images():
 
 
 def write_config(path, settings):
-    """Settings as TOML; JSON's numbers, strings and lists are TOML's too."""
+    """Settings as TOML; JSON's numbers, strings, truth values and lists are TOML's too."""
     lines = []
     for section in ("data", "model", "objective", "train"):
         lines.append(f"[{section}]")

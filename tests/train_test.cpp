@@ -26,71 +26,20 @@
 #include "tests/error_message.h"
 #include "tests/model_fixtures.h"
 #include "tests/temporary_folder.h"
+#include "tests/train_fixture.h"
 
 namespace vae {
 namespace {
 
 using testing::contains;
+using testing::expect_same_state;
 using testing::message_of;
+using testing::metrics_of;
+using testing::never;
+using testing::small_config;
 using testing::TemporaryFolder;
-
-// 6000 examples in batches of 1100: five whole steps and a ragged one an epoch.
-Config small_config() {
-    Config config;
-    config.data.source = "synthetic:bars";
-    config.data.binarize = Binarize::dynamic;
-    config.model.encoder_hidden = {16};
-    config.model.decoder_hidden = {16};
-    config.model.latent = 3;
-    config.train.batch = 1100;
-    config.train.epochs = 3;
-    return config;
-}
-
-bool never() {
-    return false;
-}
-
-// A run of `config` in `folder`, from the folder's checkpoint when it has one.
-TrainResult train_in(const RunFolder& folder, const Config& config, const Splits& splits,
-                     const std::function<bool()>& should_stop = never,
-                     Progress* progress = nullptr) {
-    Checkpoint start = initial_checkpoint(config, splits);
-    if (std::filesystem::exists(folder.checkpoint())) start = load_checkpoint(folder.checkpoint());
-    const auto backend = make_cpu_backend(config, start.layout());
-    backend->set_data(splits);
-    Progress silent(nullptr, false);
-    return Trainer(config, splits, *backend, folder, progress != nullptr ? *progress : silent)
-        .run(std::move(start), should_stop);
-}
-
-std::vector<nlohmann::json> metrics_of(const RunFolder& folder) {
-    std::vector<nlohmann::json> rows;
-    std::istringstream in(read_file(folder.metrics()));
-    for (std::string line; std::getline(in, line);) rows.push_back(nlohmann::json::parse(line));
-    return rows;
-}
-
-void expect_same_state(const RunFolder& a, const RunFolder& b) {
-    const Checkpoint one = load_checkpoint(a.checkpoint());
-    const Checkpoint other = load_checkpoint(b.checkpoint());
-    EXPECT_EQ(one.state.step, other.state.step);
-    EXPECT_EQ(one.state.parameters, other.state.parameters);
-    EXPECT_EQ(one.state.moments, other.state.moments);
-    EXPECT_EQ(one.state.ema, other.state.ema);
-}
-
-class TrainTest : public ::testing::Test {
-  protected:
-    TrainTest() : splits_(load_splits(small_config().data, Likelihood::bernoulli)) {
-        for (const auto* run : {&whole_, &other_}) std::filesystem::create_directory(run->root);
-    }
-
-    TemporaryFolder folder_;
-    RunFolder whole_{folder_ / "whole"};
-    RunFolder other_{folder_ / "other"};
-    Splits splits_;
-};
+using testing::train_in;
+using testing::TrainTest;
 
 TEST_F(TrainTest, MetricsHaveARowASplitAnEpoch) {
     Config config = small_config();
@@ -145,187 +94,6 @@ TEST_F(TrainTest, ResumeIsExact) {
         // Sums of the epoch's parts, each rounded on its own.
         EXPECT_NEAR(row["loss"], want["loss"], 1e-12 * static_cast<double>(want["loss"]));
     }
-}
-
-TEST_F(TrainTest, MetricsSayTheBetaThatWasInForce) {
-    Config config = small_config();
-    config.train.beta = 2;
-    config.train.beta_schedule = BetaSchedule::linear;
-    config.train.beta_epochs = 2;  // 12 steps
-    train_in(whole_, config, splits_);
-    const auto rows = metrics_of(whole_);
-    ASSERT_EQ(rows.size(), 6U);
-    const double last[] = {2 * 5. / 12, 2 * 11. / 12, 2};
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        const double beta = rows[i]["beta"];
-        EXPECT_NEAR(beta, last[i / 2], 1e-12);
-        const double recon = rows[i]["recon"];
-        const double kl = rows[i]["kl"];
-        const double loss = rows[i]["loss"];
-        EXPECT_NEAR(rows[i]["elbo"], -(recon + kl), 1e-12);
-        const bool is_ramp = i == 0 || i == 2;  // of the training split: each step had its own
-        if (is_ramp) {
-            EXPECT_LT(loss, recon + beta * kl);
-            EXPECT_GT(loss, recon);
-        } else {
-            EXPECT_NEAR(loss, recon + beta * kl, 1e-9);
-        }
-    }
-}
-
-// Stopped within an epoch, when beta and the learning rate are on their way.
-TEST_F(TrainTest, ResumeIsExactWithEverySchedule) {
-    Config config = small_config();
-    config.train.batch = 8;  // many chunks
-    config.train.epochs = 2;
-    config.train.warmup_steps = 600;
-    config.train.schedule_epochs = 1;
-    config.train.beta_epochs = 1;
-    using enum LearningRateSchedule;
-    const std::pair<LearningRateSchedule, BetaSchedule> schedules[] = {
-        {step, BetaSchedule::linear},
-        {cosine, BetaSchedule::cyclic},
-        {burda, BetaSchedule::linear}};
-    for (const auto& [rate, beta] : schedules) {
-        config.train.schedule = rate;
-        config.train.beta_schedule = beta;
-        for (const auto* run : {&whole_, &other_}) std::filesystem::remove_all(run->root);
-        for (const auto* run : {&whole_, &other_}) std::filesystem::create_directory(run->root);
-        train_in(whole_, config, splits_);
-        int stops = 0;
-        while (train_in(other_, config, splits_, [] { return true; }).was_stopped) ++stops;
-        EXPECT_GT(stops, 2);
-        expect_same_state(whole_, other_);
-        EXPECT_NEAR(metrics_of(whole_)[2]["loss"], metrics_of(other_)[2]["loss"], 1e-9);
-    }
-}
-
-TEST_F(TrainTest, TheLengthOfACosineCannotChange) {
-    Config config = small_config();
-    config.train.schedule = LearningRateSchedule::cosine;
-    const Checkpoint cosine = initial_checkpoint(config, splits_);
-    check_resumable(cosine, config, splits_);
-    Config same = config;
-    same.train.steps = 18;  // as the epochs make
-    check_resumable(cosine, same, splits_);
-    config.train.epochs = 4;
-    EXPECT_TRUE(contains(message_of<InputError>([&] { check_resumable(cosine, config, splits_); }),
-                         "its length cannot change"));
-}
-
-// The parameters stay where they are, so that no epoch is better than the first.
-Config stale_config() {
-    Config config = small_config();
-    config.train.learning_rate = 1e-30;
-    config.train.epochs = 9;
-    config.train.patience = 3;
-    return config;
-}
-
-TEST_F(TrainTest, TheRunEndsAfterEpochsWithoutABetterOne) {
-    const TrainResult result = train_in(whole_, stale_config(), splits_);
-    EXPECT_TRUE(result.stopped_early);
-    EXPECT_FALSE(result.was_stopped);
-    EXPECT_EQ(result.step, 4U * 6U);
-    EXPECT_EQ(result.early_stopping.best_epoch, 1U);
-    EXPECT_EQ(result.early_stopping.stale_epochs, 3U);
-    EXPECT_EQ(-result.early_stopping.best_elbo,
-              -static_cast<double>(metrics_of(whole_)[1]["elbo"]));
-    EXPECT_EQ(metrics_of(whole_).size(), 8U);
-    EXPECT_EQ(load_checkpoint(whole_.checkpoint()).early_stopping.stale_epochs, 3U);
-    EXPECT_EQ(load_checkpoint(whole_.best()).state.step, 6U);
-    EXPECT_EQ(load_checkpoint(whole_.best()).early_stopping.stale_epochs, 0U);
-}
-
-TEST_F(TrainTest, ARunThatEndsByItselfDidNotStopEarly) {
-    Config config = stale_config();
-    config.train.epochs = 4;
-    EXPECT_FALSE(train_in(whole_, config, splits_).stopped_early);
-    config = small_config();
-    train_in(other_, config, splits_);
-    EXPECT_FALSE(std::filesystem::exists(other_.best()));
-}
-
-// Epochs 1 to 3 end while beta still rises.
-TEST_F(TrainTest, EpochsOfTheFirstWarmUpOfBetaAreNotStale) {
-    Config config = stale_config();
-    config.train.patience = 2;
-    config.train.beta_schedule = BetaSchedule::linear;
-    config.train.beta_epochs = 3;
-    EXPECT_EQ(train_in(whole_, config, splits_).step, 5U * 6U);
-    config.train.beta_schedule =
-        BetaSchedule::cyclic;  // rises in one epoch and a half of each three
-    EXPECT_EQ(train_in(other_, config, splits_).step, 3U * 6U);
-}
-
-// Of a run that grows worse: what the file holds is what the metrics say of its epoch.
-TEST_F(TrainTest, TheBestCheckpointIsThatOfTheBestEpoch) {
-    splits_.train.size = 40;
-    std::get<std::vector<std::uint8_t>>(splits_.train.values).resize(40 * 64);
-    Config config = small_config();
-    config.train.batch = 10;
-    config.train.epochs = 400;
-    config.train.learning_rate = 0.02;
-    config.train.patience = 20;
-    const TrainResult result = train_in(whole_, config, splits_);
-    ASSERT_TRUE(result.stopped_early);
-    const Checkpoint best = load_checkpoint(whole_.best());
-    EXPECT_GT(result.early_stopping.best_epoch, 1U);
-    EXPECT_EQ(best.state.step, 4U * result.early_stopping.best_epoch);
-    EXPECT_EQ(result.step, best.state.step + 4U * 20U);
-    const auto rows = metrics_of(whole_);
-    double largest = -std::numeric_limits<double>::infinity();
-    for (std::size_t i = 1; i < rows.size(); i += 2) {
-        largest = std::max(largest, static_cast<double>(rows[i]["elbo"]));
-    }
-    EXPECT_EQ(result.early_stopping.best_elbo, largest);
-    const auto backend = make_cpu_backend(config, best.layout());
-    backend->set_data(splits_);
-    backend->set_state(best.state);
-    EXPECT_EQ(means(backend->evaluate(Split::test, 1)).elbo, largest);
-}
-
-TEST_F(TrainTest, ResumeOfEarlyStoppingIsExact) {
-    Config config = stale_config();
-    config.train.batch = 8;  // many chunks
-    train_in(whole_, config, splits_);
-    TrainResult result;
-    int stops = -1;
-    do {
-        result = train_in(other_, config, splits_, [] { return true; });
-        ++stops;
-    } while (result.was_stopped);
-    EXPECT_GT(stops, 4);
-    EXPECT_TRUE(result.stopped_early);
-    expect_same_state(whole_, other_);
-    EXPECT_EQ(load_checkpoint(whole_.best()).state.parameters,
-              load_checkpoint(other_.best()).state.parameters);
-    // With more patience it goes on.
-    Config more = config;
-    more.train.patience = 5;
-    const Checkpoint start = load_checkpoint(other_.checkpoint());
-    check_resumable(start, more, splits_);
-    EXPECT_EQ(train_in(other_, more, splits_).step, 6U * 750U);
-}
-
-// A run that is told to end within an epoch, and to go on, counts the epochs that it would have.
-TEST_F(TrainTest, TheEndOfARunWithinAnEpochIsNoEpoch) {
-    Config config = stale_config();
-    train_in(whole_, config, splits_);
-    for (const std::uint64_t steps : {9, 14, 16}) {
-        Config part = config;
-        part.train.steps = steps;
-        EXPECT_FALSE(train_in(other_, part, splits_).stopped_early);
-    }
-    EXPECT_EQ(train_in(other_, config, splits_).step, 4U * 6U);
-}
-
-TEST_F(TrainTest, EarlyStoppingNeedsAHeldOutSplit) {
-    check_held_out(stale_config(), splits_);
-    splits_.test.size = 0;
-    check_held_out(small_config(), splits_);
-    EXPECT_TRUE(contains(message_of<InputError>([&] { check_held_out(stale_config(), splits_); }),
-                         "train.patience = 3: synthetic:bars has no held-out examples to stop by"));
 }
 
 TEST_F(TrainTest, AStopSavesAndCanBeResumed) {

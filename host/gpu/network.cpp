@@ -279,8 +279,7 @@ void Network::likelihood_backward(int examples, double beta) {
     const bool is_weighted = objective_.bound == Bound::iwae;
     if (is_weighted) losses(examples, beta);
     const int weights = is_weighted ? 1 : samples_;
-    likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_),
-                                    in_use_,
+    likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_), in_use_,
                                     {.scale = 1.0 / (static_cast<double>(examples) * weights),
                                      .row_weight = is_weighted ? decoder_weight_.data() : nullptr,
                                      .d_product = output_product_.data(),
