@@ -78,6 +78,7 @@ __global__ void __launch_bounds__(kForwardThreads)
 
 // Over the columns [0, 2·stride) of d_product: mu's half, then log-variance's.
 struct HeadsBackwardOp {
+    static constexpr unsigned kResidentBlocks = 2;  // the draws' noise takes 128 registers
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = true;
     // With V = 4 all of a thread's columns lie in one half, and `first` is a multiple of 4.

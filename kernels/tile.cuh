@@ -253,8 +253,17 @@ __device__ inline void finish_tiles(const Op& op, const TileGrid& grid, const Sc
     }
 }
 
+// Blocks that a multiprocessor must have room for, which bounds the registers of a thread: 64 with
+// 4 of them. Left to itself ptxas takes fewer than some kernels need, and spills. An Op that needs
+// more says so by a kResidentBlocks of its own.
+template <class Op>
+inline constexpr unsigned kResidentBlocks = 4;
+template <class Op>
+requires(Op::kResidentBlocks >
+         0) inline constexpr unsigned kResidentBlocks<Op> = Op::kResidentBlocks;
+
 template <int V, class Op>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kResidentBlocks<Op>)
     tile_kernel(const Op op, const TileGrid grid, const Scratch scratch) {
     const TilePositionOf<V, Op> at(grid);
     float column_sums[kThreadSums<V, Op>] = {};
