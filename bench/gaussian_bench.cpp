@@ -46,8 +46,8 @@ BENCHMARK_DEFINE_F(GpuBench, add_bias)(benchmark::State& state) {
     const auto bias = random_buffer(extent.width());
     const DeviceBuffer<float> mean(extent.size());
     measure(state, 2 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::add_bias(product.data(), bias.data(), extent.rows, extent.cols, mean.data(),
-                          stream);
+        kernels::add_bias(product.data(), bias.data(), extent.rows, extent.cols, extent.cols,
+                          mean.data(), stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, add_bias)->Apply(batch_sizes);

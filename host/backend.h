@@ -54,8 +54,8 @@ struct TracedTensor {
 };
 
 // One step's forward and backward, no update. Names, in order: x[B,D], epsilon, then each hidden
-// layer's output as encoder.<i>.h[B,H], then mu, logvar, z (all [B,Z]), decoder.<i>.h,
-// logits[B,D] (mean[B,D] for a Gaussian), recon[B], kl[B], loss[1] and, in layout order,
+// layer's output as encoder.<i>.h[B,H], then mu, logvar, z (all [B,Z]), decoder.<i>.h, what the
+// outputs are (see named_outputs in output_layer.h), recon[B], kl[B], loss[1] and, in layout order,
 // grad.<parameter>.
 using Trace = std::vector<TracedTensor>;
 
@@ -103,6 +103,9 @@ class Backend {
     virtual Posterior encode(std::span<const float> x) = 0;
     // z[rows, latent]; the likelihood's mean of each row, [rows, pixels].
     virtual std::vector<float> decode(std::span<const float> z) = 0;
+    // z[rows, latent]; the decoder's outputs of each row, [rows, layout.output.out], see
+    // host/output_layer.h.
+    virtual std::vector<float> outputs(std::span<const float> z) = 0;
     // Rows of a split as the model sees them in evaluation (normalised, binarised if so set).
     virtual std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) = 0;
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "host/error.h"
+#include "host/output_layer.h"
 
 namespace vae {
 
@@ -112,6 +113,8 @@ Setting number_setting(std::string key, const std::string& help, const std::stri
 }
 
 constexpr std::int64_t kMostWidth = 1 << 20;
+constexpr std::int64_t kMostLevels = 1 << 16;
+constexpr std::uint32_t kMostClasses = 1024;  // of a softmax: a warp holds one in its registers
 
 template <class Field>
 Setting widths_setting(std::string key, const std::string& help, Field field) {
@@ -151,6 +154,30 @@ void add_data_settings(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.data.binarize; }));
 }
 
+void add_likelihood_settings(std::vector<Setting>& all) {
+    constexpr const char* kWanted = "a number from 1e-6 to 1e6";
+    const auto is_sigma = [](double v) { return v >= 1e-6 && v <= 1e6; };
+    all.push_back(choice_setting(
+        "model.variance", "of the Gaussian likelihood",
+        Names<Variance>{{Variance::fixed, "fixed"},
+                        {Variance::shared, "shared"},
+                        {Variance::pixel, "pixel"},
+                        {Variance::optimal, "optimal"}},
+        [](auto& c) -> auto& { return c.model.variance; }));
+    all.push_back(number_setting(
+        "model.sigma", "standard deviation of the Gaussian likelihood with fixed variance", kWanted,
+        is_sigma, [](auto& c) -> auto& { return c.model.sigma; }));
+    all.push_back(number_setting(
+        "model.sigma_min", "least learned standard deviation, or scale of the logistic likelihood",
+        kWanted, is_sigma, [](auto& c) -> auto& { return c.model.sigma_min; }));
+    all.push_back(number_setting(
+        "model.sigma_max", "and the most", kWanted, is_sigma,
+        [](auto& c) -> auto& { return c.model.sigma_max; }));
+    all.push_back(integer_setting(
+        "model.levels", "values that a discrete pixel can have, or width of a one-hot group", 2,
+        kMostLevels, [](auto& c) -> auto& { return c.model.levels; }));
+}
+
 void add_model_settings(std::vector<Setting>& all) {
     const auto any = [](double) { return true; };
     all.push_back(widths_setting(
@@ -172,12 +199,14 @@ void add_model_settings(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.model.activation; }));
     all.push_back(choice_setting(
         "model.likelihood", "p(x|z)",
-        Names<Likelihood>{{Likelihood::bernoulli, "bernoulli"}, {Likelihood::gaussian, "gaussian"}},
+        Names<Likelihood>{{Likelihood::bernoulli, "bernoulli"},
+                          {Likelihood::gaussian, "gaussian"},
+                          {Likelihood::logistic, "logistic"},
+                          {Likelihood::categorical, "categorical"},
+                          {Likelihood::onehot, "onehot"},
+                          {Likelihood::poisson, "poisson"}},
         [](auto& c) -> auto& { return c.model.likelihood; }));
-    all.push_back(number_setting(
-        "model.sigma", "standard deviation of the Gaussian likelihood", "a number from 1e-6 to 1e6",
-        [](double v) { return v >= 1e-6 && v <= 1e6; },
-        [](auto& c) -> auto& { return c.model.sigma; }));
+    add_likelihood_settings(all);
     all.push_back(number_setting(
         "model.logvar_min", "the encoder's log-variance is clamped from below to this",
         "a finite number", any, [](auto& c) -> auto& { return c.model.logvar_min; }));
@@ -261,6 +290,37 @@ const Setting* find_setting(std::string_view key) {
     return found == all.end() ? nullptr : &*found;
 }
 
+namespace {
+
+void check_likelihood(const Config& config) {
+    const ModelConfig& model = config.model;
+    const std::string likelihood = setting_text(config, "model.likelihood");
+    if (model.sigma_min >= model.sigma_max) {
+        throw InputError(fmt::format("model.sigma_min ({}) must be below model.sigma_max ({})",
+                                     model.sigma_min, model.sigma_max));
+    }
+    if (model.variance != Variance::fixed && model.likelihood != Likelihood::gaussian) {
+        throw InputError(
+            fmt::format("model.variance = {} is for the Gaussian likelihood, and model.likelihood "
+                        "is {}: leave one of them out",
+                        setting_text(config, "model.variance"), likelihood));
+    }
+    if (is_softmax(model.likelihood) && model.levels > kMostClasses) {
+        throw InputError(fmt::format("model.levels = {}: with model.likelihood = {} at most {}",
+                                     model.levels, likelihood, kMostClasses));
+    }
+    const bool may_be_binary =
+        model.likelihood == Likelihood::bernoulli || model.likelihood == Likelihood::gaussian;
+    if (config.data.binarize != Binarize::none && !may_be_binary) {
+        throw InputError(
+            fmt::format("data.binarize makes black and white pixels, and model.likelihood = {} is "
+                        "for other values: leave one of them out",
+                        likelihood));
+    }
+}
+
+}  // namespace
+
 void check_config(const Config& config) {
     const ModelConfig& model = config.model;
     if (model.logvar_min >= model.logvar_max) {
@@ -275,6 +335,7 @@ void check_config(const Config& config) {
                         "[-{0}, {0}], not {1} and {2}",
                         kMostLogvar, model.logvar_min, model.logvar_max));
     }
+    check_likelihood(config);
 }
 
 std::vector<std::string> differing_settings(const Config& a, const Config& b) {

@@ -57,7 +57,7 @@ struct Plan {
     // Of a new run.
     explicit Plan(const Config& wanted)
         : config(wanted),
-          splits(load_splits(config.data, config.model.likelihood)),
+          splits(load_splits(config.data, config.model)),
           total(total_steps(config.train, splits.train.size)) {
         config.data.source = absolute_source(config.data.source);
         start = initial_checkpoint(config, splits);

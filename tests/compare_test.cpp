@@ -80,7 +80,7 @@ TEST(Compare, TensorsOfOneSideOnlyFail) {
 
 TEST(Compare, FloatAgreesWithDoubleAndAnotherSeedDoesNot) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const auto record = [&](auto make, const Checkpoint& from) {
         const auto backend = make(from.config, from.layout());
@@ -139,7 +139,7 @@ TEST(Compare, NoGateIsAboveTheMost) {
 
 TEST(Compare, StepsAreToldOfAsTheyAreDone) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const auto backend = make_cpu_backend(config, start.layout());
     backend->set_data(splits);
@@ -161,7 +161,7 @@ TEST(Compare, StepsAreToldOfAsTheyAreDone) {
 TEST(Compare, ShortEpochsComeToTheirEnd) {
     Config config = small_config();
     config.train.batch = 8192;
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     Checkpoint start = initial_checkpoint(config, splits);
     start.train_examples = 3;
     const auto backend = make_cpu_backend(config, start.layout());
@@ -173,7 +173,7 @@ TEST(Compare, ShortEpochsComeToTheirEnd) {
 
 TEST(Compare, AWrongLearningRateIsOutsideTheGatesAfterTraining) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     Checkpoint wrong = start;
     wrong.config.train.learning_rate *= 1.01;
@@ -196,7 +196,7 @@ TEST(Compare, StepsAreThoseOfARun) {
     config.train.batch = 2500;
     config.train.steps = 4;
     const testing::TemporaryFolder folder;
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     Checkpoint start = initial_checkpoint(config, splits);
     const auto backend = make_cpu_backend(config, start.layout());
     backend->set_data(splits);
@@ -218,7 +218,7 @@ TEST(Compare, StepsAreThoseOfARun) {
 
 TEST(Compare, TheDumpHoldsEveryTensorInTheBackendsPrecision) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const testing::TemporaryFolder folder;
     for (const auto make : {make_cpu_backend, make_cpu_double_backend}) {

@@ -10,12 +10,13 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/output_layer.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
 namespace {
 
-constexpr std::size_t kPixels = 7;
+constexpr std::size_t kPixels = 6;
 constexpr std::uint32_t kBatch = 3;
 
 // Parameters are rounded to multiples of 2^-10, so that adding the step is exact in the float in
@@ -36,6 +37,8 @@ struct Case {
     bool clamped;  // some log-variances beyond each end of the range
     std::vector<std::uint32_t> hidden;
     std::string name;
+    Variance variance = Variance::fixed;
+    std::uint32_t levels = 3;
 };
 
 void PrintTo(const Case& shown, std::ostream* out) {
@@ -52,7 +55,10 @@ class FiniteDifference : public testing::TestWithParam<Case> {
         config_.model.likelihood = GetParam().likelihood;
         config_.model.logvar_min = -kBound;
         config_.model.logvar_max = kBound;
-        splits_.train = test::random_floats(kBatch, kPixels);
+        config_.model.variance = GetParam().variance;
+        config_.model.levels = GetParam().levels;
+        config_.model.sigma_min = 0.05;
+        splits_.train = test::in_support(test::random_floats(kBatch, kPixels), config_.model);
     }
 
     // Biases of the log-variances in a clamped case are above, inside and below the range.
@@ -64,6 +70,14 @@ class FiniteDifference : public testing::TestWithParam<Case> {
             bias[1] = 0;
             bias[2] = -3;
         }
+        // Learned variances and scales at both ends of their range, and between.
+        const Tensor& bias = layout.output.bias;
+        if (has_scale_outputs(config_.model)) {
+            float* scales = state.parameters.data() + bias.offset + kPixels;
+            scales[0] += 4;
+            scales[1] -= 5;
+        }
+        if (has_logvar(config_.model)) state.parameters[layout.output_logvar.offset] = -1.25F;
         for (float& value : state.parameters) value = std::round(value * 0x1p10F) * 0x1p-10F;
         return state;
     }
@@ -132,6 +146,24 @@ std::vector<Case> cases() {
         all.push_back({activation, bernoulli, 2.5, true, {5, 3}, name + "_bernoulli_beta_clamped"});
         all.push_back({activation, gaussian, 0, true, {5, 3}, name + "_gaussian_beta_clamped"});
     }
+    for (const auto& [variance, name] :
+         {std::pair(Variance::shared, "shared"), std::pair(Variance::pixel, "pixel"),
+          std::pair(Variance::optimal, "optimal")}) {
+        const std::string of = std::string("_gaussian_") + name;
+        all.push_back({tanh, gaussian, 1, false, {5, 3}, "tanh" + of, variance});
+        all.push_back({silu, gaussian, .5, true, {5}, "silu" + of + "_clamped", variance});
+    }
+    for (const std::uint32_t levels : {2U, 3U, 256U}) {
+        const std::string of = "_logistic_" + std::to_string(levels);
+        all.push_back({tanh, logistic, 1, false, {5, 3}, "tanh" + of, Variance::fixed, levels});
+    }
+    for (const std::uint32_t levels : {2U, 5U}) {
+        const std::string of = "_categorical_" + std::to_string(levels);
+        all.push_back({tanh, categorical, 1, false, {5}, "tanh" + of, Variance::fixed, levels});
+    }
+    all.push_back({gelu, onehot, 1, false, {5, 3}, "gelu_onehot", Variance::fixed, 3});
+    all.push_back({silu, onehot, 2, true, {5}, "silu_onehot_of_one_group", Variance::fixed, 6});
+    all.push_back({tanh, poisson, 1, false, {5, 3}, "tanh_poisson"});
     all.push_back({relu, bernoulli, 1, false, {}, "linear_bernoulli"});
     all.push_back({relu, gaussian, .5, false, {}, "linear_gaussian"});
     return all;

@@ -41,6 +41,7 @@ void Network<T>::reserve(std::size_t rows) {
     }
     output_product_.reserve(rows * layout_.output.out);
     recon_.reserve(rows);
+    likelihood_.reserve(rows);
     kl_.reserve(rows);
     d_even_.reserve(rows * widest_input);
     d_odd_.reserve(rows * widest_input);

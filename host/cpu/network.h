@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "host/config.h"
@@ -40,9 +41,15 @@ class Network {
     // but for the heads' padding rows, which become zero.
     void backward(const T* parameters, std::size_t rows, double beta, T* gradients);
 
+    // See OutputLikelihood.
+    void keep_variance(bool is_first, T* parameters) const {
+        likelihood_.keep_variance(is_first, parameters);
+    }
+
     T* x() { return x_.data(); }              // [rows, pixels]
     T* epsilon() { return epsilon_.data(); }  // [rows, latent]
     T* z() { return z_.data(); }              // [rows, latent]
+    std::span<const T> x_values(std::size_t rows) const { return x_.first(rows * layout_.pixels); }
     const T* mu() const { return mu_.data(); }
     const T* logvar() const { return logvar_.data(); }
     const T* recon() const { return recon_.data(); }  // [rows]

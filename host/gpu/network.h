@@ -45,6 +45,8 @@ class Network {
     void reconstruction_loss(int rows);
     // x() becomes the likelihood's mean of output_product().
     void output_mean(int rows);
+    // See OutputLikelihood.
+    void keep_variance(bool is_first) { likelihood_.keep_variance(is_first, parameters_.data()); }
     // output_product() gets its bias.
     void add_output_bias(int rows);
     // After encode and decode: recon(), and the gradients of
