@@ -58,7 +58,6 @@ struct LikelihoodOp {
     struct Loaded {
         Pack<V> product[kOutputs];
         Pack<V> x;
-        float weight;
     };
 
     Pixel pixel;
@@ -91,13 +90,14 @@ struct LikelihoodOp {
             result.product[k] = load_pack<V>(product + output(row, col, k));
         }
         result.x = load_pack<V>(x + rows.example(row) * pixels + col);
-        if constexpr (kBackward) result.weight = rows.weight(row);
         return result;
     }
     template <int V>
     __device__ void apply(unsigned row, unsigned col, const Columns<V>& columns,
                           const Loaded<V>& loaded, float& row_sum,
                           float (&column_sums)[kThreadSums<V, LikelihoodOp>]) const {
+        // Not loaded ahead: it is the same for the whole warp, and would cost registers.
+        const float weight = kBackward ? rows.weight(row) : 0.0f;
         Pack<V> d[kOutputs];
 #pragma unroll
         for (int i = 0; i < V; ++i) {
@@ -112,7 +112,7 @@ struct LikelihoodOp {
             row_sum += loss;
 #pragma unroll
             for (int k = 0; k < kOutputs; ++k) {
-                d[k].v[i] = loaded.weight * gradient[k];
+                d[k].v[i] = weight * gradient[k];
                 if constexpr (kBackward) column_sums[k * V + i] += d[k].v[i];
             }
         }
