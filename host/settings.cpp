@@ -354,30 +354,6 @@ void add_train_settings(std::vector<Setting>& all) {
         kMostEpochs, [](auto& c) -> auto& { return c.train.patience; }));
 }
 
-// What of the objective's settings goes together.
-void check_objective(const ObjectiveConfig& objective) {
-    const bool is_score = objective.gradient == EncoderGradient::score;
-    if (objective.gradient == EncoderGradient::dreg && objective.bound != Bound::iwae) {
-        throw InputError(
-            "objective.gradient = \"dreg\" is the gradient of IWAE; set objective.bound = "
-            "\"iwae\" too");
-    }
-    if (is_score && objective.bound != Bound::elbo) {
-        throw InputError(
-            "objective.gradient = \"score\" is for the ELBO; set objective.bound = \"elbo\", or "
-            "use the pathwise or dreg gradient");
-    }
-    if (!is_score && objective.baseline != Baseline::none) {
-        throw InputError(
-            "objective.baseline is for the score function; set objective.gradient = \"score\" "
-            "too, or leave the baseline out");
-    }
-    if (objective.baseline == Baseline::leave_one_out && objective.samples < 2) {
-        throw InputError(
-            "objective.baseline = \"leave-one-out\" needs objective.samples of at least 2");
-    }
-}
-
 }  // namespace
 
 std::string quote(std::string_view text) {
@@ -412,36 +388,6 @@ const Setting* find_setting(std::string_view key) {
     const auto found =
         std::find_if(all.begin(), all.end(), [&](const Setting& s) { return s.key == key; });
     return found == all.end() ? nullptr : &*found;
-}
-
-void check_config(const Config& config) {
-    const ModelConfig& model = config.model;
-    if (model.logvar_min >= model.logvar_max) {
-        throw InputError(fmt::format("model.logvar_min ({}) must be below model.logvar_max ({})",
-                                     model.logvar_min, model.logvar_max));
-    }
-    // exp(logvar) and its inverse must stay finite in float.
-    constexpr double kMostLogvar = 80;
-    if (model.logvar_min < -kMostLogvar || model.logvar_max > kMostLogvar) {
-        throw InputError(
-            fmt::format("model.logvar_min and model.logvar_max must lie in "
-                        "[-{0}, {0}], not {1} and {2}",
-                        kMostLogvar, model.logvar_min, model.logvar_max));
-    }
-    check_objective(config.objective);
-    const TrainConfig& train = config.train;
-    if (train.schedule == LearningRateSchedule::cosine &&
-        train.learning_rate_final > train.learning_rate) {
-        throw InputError(
-            fmt::format("train.learning_rate_final ({}) must be at most train.learning_rate ({}): "
-                        "a cosine falls",
-                        train.learning_rate_final, train.learning_rate));
-    }
-    if (train.beta_schedule != BetaSchedule::constant && train.beta == 0) {
-        throw InputError(
-            fmt::format("train.beta_schedule = {}: beta has nothing to rise to, train.beta is 0",
-                        setting_text(config, "train.beta_schedule")));
-    }
 }
 
 std::vector<std::string> differing_settings(const Config& a, const Config& b) {

@@ -80,6 +80,7 @@ std::vector<std::pair<std::string, Moments>> gradient_moments(const ObjectiveCon
         }
     }
     std::vector<std::pair<std::string, Moments>> all;
+    all.reserve(drawn.size());
     for (const auto& [name, values] : drawn) all.emplace_back(name, moments_of(values));
     return all;
 }

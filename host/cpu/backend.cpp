@@ -26,7 +26,7 @@ namespace vae {
 namespace cpu {
 namespace {
 
-constexpr std::size_t kInferenceRows = 500;  // of a batch in evaluate, encode and decode
+constexpr std::size_t kInferenceRows = 500;  // of what the decoder, or the encoder alone, sees
 
 // "model name" of /proc/cpuinfo, where there is one.
 std::string processor_name() {
@@ -101,7 +101,7 @@ class CpuBackend final : public Backend {
     const Dataset& data_of(Split split) const;
     void load(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
     void load_for_training(const Dataset& data, Rows rows, std::uint64_t step);
-    void load_for_evaluation(const Dataset& data, Rows rows);
+    void load_for_evaluation(const Dataset& data, Rows rows, std::size_t samples);
     void draw_epsilon(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
     void forward(const T* parameters, std::size_t examples);
     double backward(std::size_t examples, double beta);
@@ -162,7 +162,6 @@ const Dataset& CpuBackend<T>::data_of(Split split) const {
 
 template <class T>
 void CpuBackend<T>::load(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step) {
-    network_.reserve(rows.size(), config_.objective.samples);
     if (config_.data.binarize == Binarize::none) {
         gather(data, rows, network_.x());
         return;
@@ -174,6 +173,7 @@ void CpuBackend<T>::load(const Dataset& data, Rows rows, Purpose purpose, std::u
 
 template <class T>
 void CpuBackend<T>::load_for_training(const Dataset& data, Rows rows, std::uint64_t step) {
+    network_.reserve(rows.size(), config_.objective.samples);
     if (config_.data.binarize == Binarize::dynamic) {
         load(data, rows, Purpose::dynamic_binarization, step);
     } else {
@@ -182,7 +182,8 @@ void CpuBackend<T>::load_for_training(const Dataset& data, Rows rows, std::uint6
 }
 
 template <class T>
-void CpuBackend<T>::load_for_evaluation(const Dataset& data, Rows rows) {
+void CpuBackend<T>::load_for_evaluation(const Dataset& data, Rows rows, std::size_t samples) {
+    network_.reserve(rows.size(), samples);
     load(data, rows, Purpose::fixed_binarization, 0);
 }
 
@@ -281,12 +282,14 @@ void CpuBackend<T>::train(const TrainRequest& request) {
 template <class T>
 LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
     const Dataset& data = data_of(split);
+    const std::size_t samples = config_.objective.samples;
+    const std::size_t at_once = std::max<std::size_t>(kInferenceRows / samples, 1);
     std::array<std::uint32_t, kInferenceRows> indices{};
     LossTotals sums;
-    for (std::size_t first = 0; first < data.size; first += kInferenceRows) {
-        const Rows rows(indices.data(), std::min(kInferenceRows, data.size - first));
+    for (std::size_t first = 0; first < data.size; first += at_once) {
+        const Rows rows(indices.data(), std::min(at_once, data.size - first));
         std::iota(indices.begin(), indices.end(), static_cast<std::uint32_t>(first));
-        load_for_evaluation(data, rows);
+        load_for_evaluation(data, rows, samples);
         draw_epsilon(data, rows, Purpose::evaluation_epsilon, 0);
         forward(averaged(), rows.size());
         network_.losses(averaged(), rows.size(), beta);
@@ -338,7 +341,7 @@ std::vector<float> CpuBackend<T>::examples(Split split, Rows rows) {
     std::vector<float> values(rows.size() * layout_.pixels);
     for (std::size_t first = 0; first < rows.size(); first += kInferenceRows) {
         const Rows part = rows.subspan(first, std::min(kInferenceRows, rows.size() - first));
-        load_for_evaluation(data, part);
+        load_for_evaluation(data, part, 1);
         convert(std::span<const T>(network_.x(), part.size() * layout_.pixels),
                 values.data() + first * layout_.pixels);
     }

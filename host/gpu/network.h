@@ -121,7 +121,7 @@ class Network {
     DeviceArray<float> gradients_;
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
-    DeviceArray<float> x_;               // [examples, pixels]
+    DeviceArray<float> x_;               // [examples, pixels], or a decoder's means
     DeviceArray<float> heads_product_;   // [examples, 2·stride]
     DeviceArray<float> d_heads_;         // [examples, 2·stride]
     DeviceArray<float> closed_kl_;       // [examples]
