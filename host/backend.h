@@ -99,9 +99,10 @@ struct TracedTensor {
 // One step's forward and backward, no update. With S = objective.samples draws of z an example,
 // [B,S,…] stands for [B,…] where S is 1. Names, in order: x[B,D], epsilon[B,S,Z], then each hidden
 // layer's output as encoder.<i>.h[B,H], then mu, logvar (both [B,Z]), z[B,S,Z],
-// decoder.<i>.h[B,S,H], logits[B,S,D] (mean for a Gaussian), recon[B], kl[B], loss[1] and, in
-// layout order, grad.<parameter>. If S is above 1 or the draws' log q(z|x) − log p(z) is part of
-// the objective, recon.draws[B,S] and log_ratio[B,S] stand before recon.
+// decoder.<i>.h[B,S,H], what the outputs are ([B,S,…], see named_outputs in output_layer.h),
+// recon[B], kl[B], loss[1] and, in layout order, grad.<parameter>. If S is above 1 or the draws'
+// log q(z|x) − log p(z) is part of the objective, recon.draws[B,S] and log_ratio[B,S] stand before
+// recon.
 using Trace = std::vector<TracedTensor>;
 
 // Posterior parameters, [rows, latent] each.
@@ -156,6 +157,9 @@ class Backend {
     virtual Posterior encode(std::span<const float> x) = 0;
     // z[rows, latent]; the likelihood's mean of each row, [rows, pixels].
     virtual std::vector<float> decode(std::span<const float> z) = 0;
+    // z[rows, latent]; the decoder's outputs of each row, [rows, layout.output.out], see
+    // host/output_layer.h.
+    virtual std::vector<float> outputs(std::span<const float> z) = 0;
     // Rows of a split as the model sees them in evaluation (normalised, binarised if so set).
     virtual std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) = 0;
 

@@ -119,7 +119,7 @@ int run_compare(const CompareOptions& options) {
         if (!options.config.file().empty()) inputs.emplace_back(options.config.file());
         check_output("--dump", options.dump, inputs);
     }
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const ChosenBackend value = choose_backend(options.backend, config, start.layout());
     const ChosenBackend reference =

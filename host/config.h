@@ -9,7 +9,10 @@ namespace vae {
 
 // gelu is the exact one (erf). gated is no function of one number: its layers have two linear maps.
 enum class Activation { relu, tanh, softplus, gelu, silu, gated };
-enum class Likelihood { bernoulli, gaussian };
+enum class Likelihood { bernoulli, gaussian, logistic, categorical, onehot, poisson };
+// Of the Gaussian likelihood: sigma as set; one learned; the decoder's second output for each
+// pixel; the best for the batch, in closed form.
+enum class Variance { fixed, shared, pixel, optimal };
 enum class Initialization { pytorch, glorot, he };
 enum class Optimizer { adam, adamw, adagrad, sgd };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
@@ -45,7 +48,11 @@ struct ModelConfig {
     std::vector<std::uint32_t> decoder_hidden = {400};
     Activation activation = Activation::relu;
     Likelihood likelihood = Likelihood::bernoulli;
-    double sigma = 0.7071067811865476;  // of the Gaussian likelihood
+    Variance variance = Variance::fixed;
+    double sigma = 0.7071067811865476;  // of the Gaussian likelihood with a fixed variance
+    double sigma_min = 0.01;            // bounds of what the likelihood learns: a sigma, or the
+    double sigma_max = 10.0;            // scale of the logistic likelihood
+    std::uint32_t levels = 256;         // values of a discrete pixel; width of a one-hot group
     double logvar_min = -10.0;          // the encoder's log-variance is clamped to this range
     double logvar_max = 10.0;
     Initialization initialization = Initialization::pytorch;

@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 
 #include "host/error.h"
+#include "host/output_layer.h"
 #include "host/settings.h"
 
 namespace vae {
-
 namespace {
+
+constexpr std::uint32_t kMostClasses = 1024;  // of a softmax: a warp holds one in its registers
 
 // What of the objective's settings goes together.
 void check_objective(const ObjectiveConfig& objective) {
@@ -32,6 +34,40 @@ void check_objective(const ObjectiveConfig& objective) {
     }
 }
 
+void check_likelihood(const Config& config) {
+    const ModelConfig& model = config.model;
+    const std::string likelihood = setting_text(config, "model.likelihood");
+    if (model.sigma_min >= model.sigma_max) {
+        throw InputError(fmt::format("model.sigma_min ({}) must be below model.sigma_max ({})",
+                                     model.sigma_min, model.sigma_max));
+    }
+    if (model.variance != Variance::fixed && model.likelihood != Likelihood::gaussian) {
+        throw InputError(
+            fmt::format("model.variance = {} is for the Gaussian likelihood, and model.likelihood "
+                        "is {}: leave one of them out",
+                        setting_text(config, "model.variance"), likelihood));
+    }
+    if (model.variance == Variance::optimal &&
+        (config.objective.bound != Bound::elbo ||
+         config.objective.gradient == EncoderGradient::score)) {
+        throw InputError(
+            "model.variance = \"optimal\" is the best for the pathwise ELBO; with another "
+            "objective use \"shared\", which is learned");
+    }
+    if (is_softmax(model.likelihood) && model.levels > kMostClasses) {
+        throw InputError(fmt::format("model.levels = {}: with model.likelihood = {} at most {}",
+                                     model.levels, likelihood, kMostClasses));
+    }
+    const bool may_be_binary =
+        model.likelihood == Likelihood::bernoulli || model.likelihood == Likelihood::gaussian;
+    if (config.data.binarize != Binarize::none && !may_be_binary) {
+        throw InputError(
+            fmt::format("data.binarize makes black and white pixels, and model.likelihood = {} is "
+                        "for other values: leave one of them out",
+                        likelihood));
+    }
+}
+
 }  // namespace
 
 void check_config(const Config& config) {
@@ -49,6 +85,7 @@ void check_config(const Config& config) {
                         kMostLogvar, model.logvar_min, model.logvar_max));
     }
     check_objective(config.objective);
+    check_likelihood(config);
     const TrainConfig& train = config.train;
     if (train.schedule == LearningRateSchedule::cosine &&
         train.learning_rate_final > train.learning_rate) {

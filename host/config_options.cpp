@@ -47,7 +47,8 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
     add("--hidden", "model.encoder_hidden", "N,N,...",
         "widths of the hidden layers, e.g. 400,200, or none; the decoder mirrors them");
     add("--activation", "model.activation", "NAME", "relu, tanh, softplus, gelu, silu or gated");
-    add("--likelihood", "model.likelihood", "NAME", "bernoulli or gaussian");
+    add("--likelihood", "model.likelihood", "NAME",
+        "bernoulli, gaussian, logistic, categorical, onehot or poisson");
     add("--seed", "train.seed", "N", "of all randomness");
     add("--batch", "train.batch", "N", "examples a step");
     add("--beta", "train.beta", "X", "weight of the KL term");

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <stdexcept>
 #include <variant>
 
 namespace vae {
@@ -16,10 +18,41 @@ double link(Likelihood likelihood, double mean, std::size_t examples) {
             const double rate = std::clamp(mean, least, 1 - least);
             return std::log(rate) - std::log1p(-rate);
         }
+        case Likelihood::onehot:
+        case Likelihood::poisson:
+            return std::log(std::max(mean, 0.5 / static_cast<double>(examples)));
         case Likelihood::gaussian:
+        case Likelihood::logistic:
             return mean;
+        case Likelihood::categorical:
+            break;
     }
-    return mean;
+    throw std::logic_error("link: a categorical likelihood has no mean");
+}
+
+// What stands for 1 in the values of the data.
+double unit_of(const Dataset& data) {
+    const bool is_grey =
+        std::holds_alternative<std::vector<std::uint8_t>>(data.values) && !data.bytes_are_counts;
+    return is_grey ? 255 : 1;
+}
+
+// log of how often each pixel is at each level, [pixels, levels].
+std::vector<double> log_frequencies(const Dataset& data, std::uint32_t levels) {
+    const std::size_t pixels = data.shape.pixels();
+    std::vector<double> counts(pixels * levels, 0.5);
+    const double steps = (levels - 1) / unit_of(data);
+    std::visit(
+        [&](const auto& values) {
+            for (std::size_t i = 0; i < values.size(); ++i) {
+                const auto level = std::lround(static_cast<double>(values[i]) * steps);
+                counts[i % pixels * levels + static_cast<std::size_t>(level)] += 1;
+            }
+        },
+        data.values);
+    const double total = static_cast<double>(data.size) + 0.5 * levels;
+    for (double& count : counts) count = std::log(count / total);
+    return counts;
 }
 
 // bias −= weight · means
@@ -40,10 +73,8 @@ void shift(const Tensor& weight, const Tensor& bias, std::span<const double> mea
 
 std::vector<double> pixel_means(const Dataset& data) {
     std::vector<double> sums(data.shape.pixels(), 0.0);
-    double most = 1;  // what stands for 1
     std::visit(
         [&](const auto& values) {
-            if (sizeof(values[0]) == 1) most = 255;
             for (std::size_t i = 0; i < data.size; ++i) {
                 const auto* example = values.data() + i * sums.size();
                 for (std::size_t c = 0; c < sums.size(); ++c) {
@@ -52,16 +83,21 @@ std::vector<double> pixel_means(const Dataset& data) {
             }
         },
         data.values);
-    for (double& sum : sums) sum /= most * static_cast<double>(data.size);
+    for (double& sum : sums) sum /= unit_of(data) * static_cast<double>(data.size);
     return sums;
 }
 
-void set_data_bias(const ModelConfig& model, const ParameterLayout& layout,
-                   std::span<const double> means, std::size_t examples,
+void set_data_bias(const ModelConfig& model, const ParameterLayout& layout, const Dataset& data,
                    std::span<float> parameters) {
-    for (std::size_t c = 0; c < means.size(); ++c) {
-        parameters[layout.output.bias.offset + c] =
-            static_cast<float>(link(model.likelihood, means[c], examples));
+    const std::vector<double> means = pixel_means(data);
+    std::vector<double> outputs;
+    if (model.likelihood == Likelihood::categorical) {
+        outputs = log_frequencies(data, model.levels);
+    } else {
+        for (const double mean : means) outputs.push_back(link(model.likelihood, mean, data.size));
+    }
+    for (std::size_t c = 0; c < outputs.size(); ++c) {
+        parameters[layout.output.bias.offset + c] = static_cast<float>(outputs[c]);
     }
     if (layout.encoder.empty()) {
         shift(layout.heads.mu_weight, layout.heads.mu_bias, means, parameters);

@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "host/data_source.h"
 #include "host/error.h"
@@ -46,31 +48,132 @@ std::string position(const ImageShape& shape, std::size_t at) {
     return fmt::format("row {}, column {}{}", pixel / shape.width, pixel % shape.width, channel);
 }
 
-const char* outside_remedy(bool is_binarized) {
-    return is_binarized
-               ? "outside [0,1], which --binarize needs: scale the values, or save bytes as uint8"
-               : "outside [0,1], which the Bernoulli likelihood needs: scale the values, save "
-                 "bytes as uint8, or use the Gaussian one";
+// Whether values are in the support, and what to say of one that is not.
+class Support {
+  public:
+    Support(const ModelConfig& model, Binarize binarize)
+        : kind_(binarize == Binarize::none ? model.likelihood : Likelihood::bernoulli),
+          is_binarized_(binarize != Binarize::none),
+          steps_(model.levels - 1) {}
+
+    bool holds(double value) const {
+        switch (kind_) {
+            case Likelihood::bernoulli:
+                return value >= 0 && value <= 1;
+            case Likelihood::gaussian:
+                return std::isfinite(value);
+            case Likelihood::logistic:
+            case Likelihood::categorical:
+                return is_level(value);
+            case Likelihood::onehot:
+                return value == 0 || value == 1;
+            case Likelihood::poisson:
+                return value >= 0 && std::isfinite(value) && value == std::floor(value);
+        }
+        return false;
+    }
+
+    std::string complaint(double value) const {
+        if (!std::isfinite(value)) return "not finite: remove or replace it";
+        switch (kind_) {
+            case Likelihood::gaussian:
+                return "not finite: remove or replace it";
+            case Likelihood::bernoulli:
+                return is_binarized_ ? "outside [0,1], which --binarize needs: scale the values, "
+                                       "or save bytes as uint8"
+                                     : "outside [0,1], which the Bernoulli likelihood needs: scale "
+                                       "the values, save bytes as uint8, or use the Gaussian one";
+            case Likelihood::logistic:
+            case Likelihood::categorical:
+                return fmt::format(
+                    "none of the {} levels k/{} of [0,1]: round the values, or set model.levels to "
+                    "how many there are",
+                    steps_ + 1, steps_);
+            case Likelihood::onehot:
+                return "neither 0 nor 1, as a one-hot value is: encode the classes, or use the "
+                       "categorical likelihood";
+            case Likelihood::poisson:
+                return "no count: the Poisson likelihood needs the integers 0, 1, 2, …";
+        }
+        return "";
+    }
+
+    bool is_onehot() const { return kind_ == Likelihood::onehot; }
+
+  private:
+    // A float next to k/steps is k.
+    bool is_level(double value) const {
+        const double level = value * steps_;
+        return value >= 0 && value <= 1 && std::abs(level - std::round(level)) <= 0.01;
+    }
+
+    Likelihood kind_;
+    bool is_binarized_;
+    std::uint32_t steps_;
+};
+
+// Numbers that the model sees for a value.
+double number_of(float value, bool) {
+    return static_cast<double>(value);
+}
+double number_of(std::uint8_t value, bool is_count) {
+    return static_cast<double>(value) / (is_count ? 1.0 : 255.0);
+}
+
+bool holds_every_byte(const Support& support, bool is_count) {
+    for (int byte = 0; byte < 256; ++byte) {
+        if (!support.holds(number_of(static_cast<std::uint8_t>(byte), is_count))) return false;
+    }
+    return true;
+}
+
+template <class Value>
+void check_values(const std::vector<Value>& values, const Dataset& data, const Support& support,
+                  const std::string& source) {
+    if (std::is_same_v<Value, std::uint8_t> && holds_every_byte(support, data.bytes_are_counts)) {
+        return;
+    }
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const double number = number_of(values[i], data.bytes_are_counts);
+        if (support.holds(number)) continue;
+        const std::size_t pixels = data.shape.pixels();
+        const std::string byte = std::is_same_v<Value, float> || data.bytes_are_counts
+                                     ? ""
+                                     : fmt::format(" (byte {})", values[i]);
+        throw InputError(fmt::format("{}: example {}, {}: the value {}{} is {}", source, i / pixels,
+                                     position(data.shape, i % pixels), static_cast<float>(number),
+                                     byte, support.complaint(number)));
+    }
+}
+
+// Each group of `classes` values, all 0 or 1, has a single 1.
+template <class Value>
+void check_groups(const std::vector<Value>& values, const Dataset& data, std::size_t classes,
+                  const std::string& source) {
+    const std::size_t pixels = data.shape.pixels();
+    if (pixels % classes != 0) return;  // the network is refused
+    for (std::size_t i = 0; i < values.size(); i += classes) {
+        const auto first = values.begin() + static_cast<std::ptrdiff_t>(i);
+        const auto ones = std::count(first, first + static_cast<std::ptrdiff_t>(classes), Value(1));
+        if (ones == 1) continue;
+        throw InputError(
+            fmt::format("{}: example {}, {}: the one-hot group of {} values that starts here has "
+                        "{} ones, not one",
+                        source, i / pixels, position(data.shape, i % pixels), classes, ones));
+    }
 }
 
 }  // namespace
 
-void check_support(const Dataset& data, Likelihood likelihood, Binarize binarize,
+void check_support(const Dataset& data, const ModelConfig& model, Binarize binarize,
                    const std::string& source) {
-    const auto* values = std::get_if<std::vector<float>>(&data.values);
-    if (values == nullptr) return;  // every byte stands for a number in [0,1]
-    const bool is_binarized = binarize != Binarize::none;
-    const bool is_bounded = is_binarized || likelihood == Likelihood::bernoulli;
-    for (std::size_t i = 0; i < values->size(); ++i) {
-        const float value = (*values)[i];
-        const bool inside = is_bounded ? value >= 0.0f && value <= 1.0f : std::isfinite(value);
-        if (inside) continue;
-        const std::size_t pixels = data.shape.pixels();
-        throw InputError(fmt::format("{}: example {}, {}: the value {} is {}", source, i / pixels,
-                                     position(data.shape, i % pixels), value,
-                                     !std::isfinite(value) ? "not finite: remove or replace it"
-                                                           : outside_remedy(is_binarized)));
-    }
+    const Support support(model, binarize);
+    std::visit(
+        [&](const auto& values) {
+            check_values(values, data, support, source);
+            if (support.is_onehot()) check_groups(values, data, model.levels, source);
+        },
+        data.values);
 }
 
 double entropy_floor(const Dataset& data) {

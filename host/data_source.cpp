@@ -21,6 +21,7 @@
 #include "host/idx.h"
 #include "host/image_folder.h"
 #include "host/npy.h"
+#include "host/output_layer.h"
 #include "host/shape.h"
 #include "host/synthetic.h"
 
@@ -183,11 +184,17 @@ Dataset split_off_test(Dataset& all) {
 
 }  // namespace
 
-Splits load_splits(const DataConfig& data, Likelihood likelihood) {
+void take_values(Dataset& data, const ModelConfig& model, Binarize binarize,
+                 const std::string& source) {
+    data.bytes_are_counts = takes_bytes_as_counts(model.likelihood);
+    check_support(data, model, binarize, source);
+}
+
+Splits load_splits(const DataConfig& data, const ModelConfig& model) {
     Source source = load_source(data.source);
-    check_support(source.train, likelihood, data.binarize, data.source);
+    take_values(source.train, model, data.binarize, data.source);
     if (source.test) {
-        check_support(*source.test, likelihood, data.binarize, data.source + " (test set)");
+        take_values(*source.test, model, data.binarize, data.source + " (test set)");
     }
 
     Splits splits;

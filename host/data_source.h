@@ -26,11 +26,13 @@ namespace vae {
 
 // The splits of data.source. The last data.validation training examples become the validation
 // split. first_index counts training from 0, then validation, then test. Values are checked with
-// check_support. Every problem with the source is an InputError of one line.
-Splits load_splits(const DataConfig& data, Likelihood likelihood);
+// check_support; bytes are what the likelihood takes them for. Every problem with the source is an
+// InputError of one line.
+Splits load_splits(const DataConfig& data, const ModelConfig& model);
 
 // The test set of a source that has one of its own, all examples of any other. first_index is what
-// load_splits counts for them, so that they are binarized alike. Values are not checked.
+// load_splits counts for them, so that they are binarized alike. Values are not checked,
+// and bytes are no counts.
 Dataset load_examples(const std::string& spec);
 
 // Whether the SPEC is a FILE or a FOLDER, and so has no test set of its own.
@@ -48,9 +50,15 @@ std::vector<std::filesystem::path> paths_read(const std::string& spec);
 // that it names the same data from anywhere. Unchanged when there is no such file.
 std::string absolute_source(const std::string& spec);
 
+// Makes bytes what the model's likelihood takes them for, and checks the values by check_support.
+void take_values(Dataset& data, const ModelConfig& model, Binarize binarize,
+                 const std::string& source);
+
 // Throws an InputError that names the source, the example, the position and the value of the first
-// value that is not finite, or, for a Bernoulli likelihood or binarized pixels, outside [0,1].
-void check_support(const Dataset& data, Likelihood likelihood, Binarize binarize,
+// value that the likelihood gives no probability: outside [0,1] for a Bernoulli likelihood and
+// binarized pixels, on none of the levels, not one 1 among zeros in a one-hot group, no count; or
+// that is not finite.
+void check_support(const Dataset& data, const ModelConfig& model, Binarize binarize,
                    const std::string& source);
 
 // The least possible −log p(x|z) of a Bernoulli likelihood, whatever the model, when pixels x in

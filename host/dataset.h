@@ -25,8 +25,9 @@ struct ImageShape {
 struct Dataset {
     ImageShape shape;
     std::size_t size = 0;  // examples
-    // size·pixels values. A byte b stands for b/255.
+    // size·pixels values. A byte b stands for b/255, or for b where bytes are counts.
     std::variant<std::vector<std::uint8_t>, std::vector<float>> values;
+    bool bytes_are_counts = false;
     // The global index of example 0, for the address of its noise: training, validation and test
     // examples are counted through in this order.
     std::uint32_t first_index = 0;

@@ -48,6 +48,7 @@ Dataset copy_examples(const Dataset& data, std::size_t begin, std::size_t end) {
     Dataset part;
     part.shape = data.shape;
     part.size = end - begin;
+    part.bytes_are_counts = data.bytes_are_counts;
     part.first_index = data.first_index + static_cast<std::uint32_t>(begin);
     const auto first = static_cast<std::ptrdiff_t>(begin * data.shape.pixels());
     const auto last = static_cast<std::ptrdiff_t>(end * data.shape.pixels());

@@ -15,6 +15,7 @@
 #include "host/data_source.h"
 #include "host/error.h"
 #include "host/files.h"
+#include "host/likelihood_sample.h"
 #include "host/loaded_run.h"
 #include "host/npy.h"
 #include "host/pictures.h"
@@ -33,6 +34,7 @@ struct GenerateOptions {
     RunOptions run;
     std::size_t count = 64;
     std::optional<std::uint64_t> seed;
+    std::string draw = "mean";
     std::string data;
     std::string latents;
     std::string logvar;
@@ -49,6 +51,18 @@ std::shared_ptr<GenerateOptions> add_common(CLI::App& command, const std::string
 CLI::Option* add_count(CLI::App& command, GenerateOptions& options, const std::string& help) {
     return command.add_option("--count", options.count, help)
         ->check(whole_number(1, kMostSamples))
+        ->type_name("N");
+}
+
+// --draw and the seed of what is drawn.
+void add_draw(CLI::App& command, GenerateOptions& options, const std::string& seed_of) {
+    command
+        .add_option("--draw", options.draw, "the mean of p(x|z), or a sample of it: mean, sample")
+        ->check(one_of({"mean", "sample"}))
+        ->capture_default_str()
+        ->type_name("KIND");
+    command.add_option("--seed", options.seed, "of " + seed_of + "; the run's if not given")
+        ->check(whole_number(0, std::numeric_limits<std::uint64_t>::max()))
         ->type_name("N");
 }
 
@@ -82,6 +96,29 @@ auto shown(const std::string& what, std::size_t count, const Work& work) {
     return work(ShownWork(progress, what, count, "examples"));
 }
 
+// What --draw asks for; nothing: means.
+std::optional<LikelihoodSampler> sampler_of(const GenerateOptions& options, const LoadedRun& run) {
+    if (options.draw == "mean") return std::nullopt;
+    const Checkpoint& checkpoint = run.checkpoint;
+    return LikelihoodSampler(checkpoint.config.model, checkpoint.layout(),
+                             checkpoint.state.parameters,
+                             options.seed.value_or(checkpoint.config.train.seed));
+}
+
+const LikelihoodSampler* pointer_to(const std::optional<LikelihoodSampler>& sampler) {
+    return sampler ? &*sampler : nullptr;
+}
+
+// Writes pictures, or the values themselves.
+void write_examples(const GenerateOptions& options, const LoadedRun& run,
+                    std::vector<float> examples) {
+    const Checkpoint& checkpoint = run.checkpoint;
+    if (output_kind(options.out, checkpoint.shape) == OutputKind::png) {
+        scale_for_picture(checkpoint.config.model.likelihood, {&examples});
+    }
+    write_images(options.out, examples, checkpoint.shape);
+}
+
 int run_sample(const GenerateOptions& options) {
     const LoadedRun run = load_and_announce(options.run);
     const Config& config = run.checkpoint.config;
@@ -89,10 +126,12 @@ int run_sample(const GenerateOptions& options) {
     check_output_of(options, "--out", options.out);
     try {
         const std::uint64_t seed = options.seed.value_or(config.train.seed);
-        const auto samples = shown("sampling", options.count, [&](const RowsDone& on_rows) {
-            return prior_samples(*run.backend, config.model.latent, seed, options.count, on_rows);
+        const auto sampler = sampler_of(options, run);
+        auto samples = shown("sampling", options.count, [&](const RowsDone& on_rows) {
+            return prior_samples(*run.backend, config.model.latent, seed, options.count,
+                                 pointer_to(sampler), on_rows);
         });
-        write_images(options.out, samples, run.checkpoint.shape);
+        write_examples(options, run, std::move(samples));
     } catch (const std::bad_alloc&) {
         throw RunError(fmt::format(
             "--count {}: too many samples for the memory there is; ask for fewer", options.count));
@@ -111,11 +150,13 @@ int run_reconstruct(const GenerateOptions& options) {
     run.backend->set_data(data.splits);
     const std::size_t count = std::min(options.count, data.examples().size);
     if (kind == OutputKind::png) check_reconstruction_grid(checkpoint.shape, count);
-    const Reconstructions pairs = reconstruct(*run.backend, data.split, count);
+    const auto sampler = sampler_of(options, run);
+    Reconstructions pairs = reconstruct(*run.backend, data.split, count, pointer_to(sampler));
     if (kind == OutputKind::png) {
+        scale_for_picture(checkpoint.config.model.likelihood, {&pairs.originals, &pairs.decoded});
         write_reconstruction_grid(options.out, pairs, checkpoint.shape);
     } else {
-        write_images(options.out, pairs.means, checkpoint.shape);
+        write_images(options.out, pairs.decoded, checkpoint.shape);
     }
     const std::string examples =
         data.is_all ? "examples of " + data.source : data.split_name() + " examples";
@@ -184,10 +225,11 @@ int run_decode(const GenerateOptions& options) {
     const std::vector<float> z = read_latents(options.latents, latent);
     check_images(options.out, run.checkpoint.shape, z.size() / latent);
     const std::size_t count = z.size() / latent;
-    const auto examples = shown("decoding", count, [&](const RowsDone& on_rows) {
-        return decode_codes(*run.backend, z, latent, on_rows);
+    const auto sampler = sampler_of(options, run);
+    auto examples = shown("decoding", count, [&](const RowsDone& on_rows) {
+        return decode_codes(*run.backend, z, latent, pointer_to(sampler), on_rows);
     });
-    write_images(options.out, examples, run.checkpoint.shape);
+    write_examples(options, run, std::move(examples));
     say_written(counted(count, "decoded example"), options.out);
     return 0;
 }
@@ -199,9 +241,7 @@ Command add_sample_command(CLI::App& program) {
     const auto options = add_common(*command, "a picture (.png) or an array (.npy)");
     add_count(*command, *options, "how many; the first ones do not depend on it")
         ->capture_default_str();
-    command->add_option("--seed", options->seed, "of the latent codes; the run's if not given")
-        ->check(whole_number(0, std::numeric_limits<std::uint64_t>::max()))
-        ->type_name("N");
+    add_draw(*command, *options, "the latent codes and of --draw sample");
     return {command, [options] { return run_sample(*options); }};
 }
 
@@ -211,6 +251,7 @@ Command add_reconstruct_command(CLI::App& program) {
     const auto options = add_common(*command, "a picture (.png), or the reconstructions (.npy)");
     add_count(*command, *options, "how many of the first examples")->capture_default_str();
     command->add_option("--data", options->data, "other data than the run's")->type_name("SPEC");
+    add_draw(*command, *options, "--draw sample");
     return {command, [options] { return run_reconstruct(*options); }};
 }
 
@@ -229,6 +270,7 @@ Command add_decode_command(CLI::App& program) {
     command->add_option("--latents", options->latents, "the codes, float32 [N, Z] (.npy)")
         ->required()
         ->type_name("FILE");
+    add_draw(*command, *options, "--draw sample");
     return {command, [options] { return run_decode(*options); }};
 }
 

@@ -70,7 +70,7 @@ RunData load_run_examples(const Checkpoint& checkpoint, const std::string& data)
     loaded.splits.test = load_examples(data);
     loaded.is_all = is_one_set(data);
     check_fits(loaded, checkpoint);
-    check_support(loaded.splits.test, config.model.likelihood, config.data.binarize, data);
+    take_values(loaded.splits.test, config.model, config.data.binarize, data);
     loaded.splits.train.shape = loaded.splits.validation.shape = loaded.splits.test.shape;
     return loaded;
 }
@@ -82,7 +82,7 @@ Splits load_run_splits(const DataConfig& data, const Checkpoint& checkpoint) {
                         "--data",
                         data.source));
     }
-    return load_splits(data, checkpoint.config.model.likelihood);
+    return load_splits(data, checkpoint.config.model);
 }
 
 RunData load_run_data(const Checkpoint& checkpoint, const std::string& data,

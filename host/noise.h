@@ -22,6 +22,7 @@ enum class Purpose : std::uint32_t {
     evaluation_epsilon = 5,  // of evaluation, step 0
     prior_sample = 6,
     synthetic_data = 7,
+    likelihood_sample = 8,  // step: the attempt of a sampler that rejects
 };
 
 // (seed, purpose, step, global example index, Monte Carlo sample). The example index counts through

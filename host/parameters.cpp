@@ -10,6 +10,7 @@
 
 #include "host/error.h"
 #include "host/noise.h"
+#include "host/output_layer.h"
 
 namespace vae {
 namespace {
@@ -144,7 +145,10 @@ ParameterLayout::ParameterLayout(const ModelConfig& model, std::size_t x_pixels)
         decoder.push_back(hidden(fmt::format("decoder.{}", i), in, model.decoder_hidden[i]));
         in = decoder.back().out;
     }
-    output = arena.dense("decoder.out", in, pixels);
+    const std::size_t outputs = output_count(model, pixels);
+    check_width(outputs, "the number of the decoder's outputs");
+    output = arena.dense("decoder.out", in, outputs);
+    if (has_logvar(model)) output_logvar = arena.place("decoder.logvar", {1});
     arena_size = arena.end();
 }
 
@@ -162,6 +166,7 @@ std::vector<Tensor> ParameterLayout::tensors() const {
     add({heads.mu_weight, heads.logvar_weight, heads.mu_bias, heads.logvar_bias});
     for (const DenseLayer& layer : decoder) add(layer.tensors());
     add(output.tensors());
+    if (output_logvar.size > 0) all.push_back(output_logvar);
     return all;
 }
 

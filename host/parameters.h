@@ -53,14 +53,16 @@ struct Heads {
 };
 
 struct ParameterLayout {
-    // Throws InputError when a width is 0 or the arena would not fit 32-bit tensor sizes.
+    // Throws InputError when a width is 0, the arena would not fit 32-bit tensor sizes, or pixels
+    // are no whole one-hot groups.
     ParameterLayout(const ModelConfig& model, std::size_t pixels);
 
     std::size_t pixels;               // dimensions of x
     std::vector<DenseLayer> encoder;  // encoder.0, encoder.1, …: dense + activation, or gated
     Heads heads;                      // encoder.mu, encoder.logvar
     std::vector<DenseLayer> decoder;  // decoder.0, …: likewise
-    DenseLayer output;                // decoder.out: dense, no activation
+    DenseLayer output;                // decoder.out: dense, no activation; see output_layer.h
+    Tensor output_logvar;             // decoder.logvar[1], of size 0 unless has_logvar(model)
     std::size_t arena_size;           // elements, padding included; a multiple of 64
 
     // All tensors in arena order.
@@ -70,7 +72,7 @@ struct ParameterLayout {
 // Draws initial parameters into an arena (padding is zero). Noise is addressed by
 // (seed, initialization, tensor's index in layout order, element). pytorch: U(±1/sqrt(in)) for
 // weights and biases (torch.nn.Linear). glorot: U(±sqrt(6/(in+out))), zero biases (Glorot & Bengio
-// 2010, eq. 16). he: N(0, 2/in), zero biases (He et al. 2015, eq. 10).
+// 2010, eq. 16). he: N(0, 2/in), zero biases (He et al. 2015, eq. 10). decoder.logvar is zero.
 std::vector<float> initial_parameters(const ParameterLayout& layout, Initialization initialization,
                                       std::uint64_t seed);
 

@@ -23,20 +23,35 @@ bool is_drawable(const ImageShape& shape) {
 }
 
 std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
-                                 std::size_t count, const RowsDone& on_rows) {
+                                 std::size_t count, const LikelihoodSampler* sampler,
+                                 const RowsDone& on_rows) {
     std::vector<float> z(count * latent);
     NoiseAddress address{.seed = seed, .purpose = Purpose::prior_sample};
     for (std::size_t row = 0; row < count; ++row) {
         address.example = static_cast<std::uint32_t>(row);
         fill_normal(address, std::span(z).subspan(row * latent, latent));
     }
-    return decode_codes(backend, z, latent, on_rows);
+    return decode_codes(backend, z, latent, sampler, on_rows);
 }
 
-Reconstructions reconstruct(Backend& backend, Split split, std::size_t count) {
+Reconstructions reconstruct(Backend& backend, Split split, std::size_t count,
+                            const LikelihoodSampler* sampler) {
     if (count == 0) return {};
     const std::vector<float> mu = encode_examples(backend, split, count).mu;
-    return {first_examples(backend, split, count), decode_codes(backend, mu, mu.size() / count)};
+    return {first_examples(backend, split, count),
+            decode_codes(backend, mu, mu.size() / count, sampler)};
+}
+
+void scale_for_picture(Likelihood likelihood, std::initializer_list<std::vector<float>*> arrays) {
+    if (likelihood != Likelihood::poisson) return;
+    float largest = 0;
+    for (const auto* values : arrays) {
+        for (const float value : *values) largest = std::max(largest, value);
+    }
+    if (largest == 0) return;
+    for (auto* values : arrays) {
+        for (float& value : *values) value /= largest;
+    }
 }
 
 void check_reconstruction_grid(const ImageShape& shape, std::size_t count) {
@@ -51,7 +66,7 @@ void write_reconstruction_grid(const std::filesystem::path& path, const Reconstr
     std::vector<float> grid;
     for (std::size_t begin = 0; begin < count; begin += columns) {
         const std::size_t filled = std::min(columns, count - begin) * shape.pixels();
-        for (const auto* images : {&pairs.originals, &pairs.means}) {
+        for (const auto* images : {&pairs.originals, &pairs.decoded}) {
             append(grid, std::span(*images).subspan(begin * shape.pixels(), filled));
             grid.resize(grid.size() + columns * shape.pixels() - filled, 0.0F);
         }

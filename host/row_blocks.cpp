@@ -58,13 +58,20 @@ Posterior encode_examples(Backend& backend, Split split, std::size_t count,
 }
 
 std::vector<float> decode_codes(Backend& backend, std::span<const float> z, std::size_t latent,
-                                const RowsDone& on_rows) {
+                                const LikelihoodSampler* sampler, const RowsDone& on_rows) {
     std::vector<float> all;
     for_each_block(z.size() / latent, on_rows, [&](std::size_t begin, std::size_t rows) {
         const std::span<const float> codes = z.subspan(begin * latent, rows * latent);
         std::vector<float> block(codes.begin(), codes.end());
         block.resize(kBlockRows * latent, 0.0F);
-        append_rows(all, backend.decode(block), rows);
+        if (sampler == nullptr) {
+            append_rows(all, backend.decode(block), rows);
+            return;
+        }
+        std::vector<float> outputs;
+        append_rows(outputs, backend.outputs(block), rows);
+        const std::vector<float> x = sampler->draw(outputs, static_cast<std::uint32_t>(begin));
+        all.insert(all.end(), x.begin(), x.end());
     });
     return all;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/likelihood_sample.h"
 
 namespace vae {
 
@@ -22,8 +23,10 @@ std::vector<float> first_examples(Backend& backend, Split split, std::size_t cou
 Posterior encode_examples(Backend& backend, Split split, std::size_t count,
                           const RowsDone& on_rows = {});
 
-// The likelihood's mean of each row of z[rows, latent], [rows, pixels].
+// An example for each row of z[rows, latent], [rows, pixels]: the likelihood's mean, or what
+// `sampler` draws, row r as its example r.
 std::vector<float> decode_codes(Backend& backend, std::span<const float> z, std::size_t latent,
+                                const LikelihoodSampler* sampler = nullptr,
                                 const RowsDone& on_rows = {});
 
 }  // namespace vae

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "host/error.h"
+#include "host/output_layer.h"
 
 namespace vae {
 
@@ -127,6 +128,7 @@ Setting truth_setting(std::string key, const std::string& help, Field field) {
 
 constexpr std::int64_t kMostWidth = 1 << 20;
 constexpr std::int64_t kMostSamples = 1 << 16;
+constexpr std::int64_t kMostLevels = 1 << 16;
 
 template <class Field>
 Setting widths_setting(std::string key, const std::string& help, Field field) {
@@ -166,6 +168,30 @@ void add_data_settings(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.data.binarize; }));
 }
 
+void add_likelihood_settings(std::vector<Setting>& all) {
+    constexpr const char* kWanted = "a number from 1e-6 to 1e6";
+    const auto is_sigma = [](double v) { return v >= 1e-6 && v <= 1e6; };
+    all.push_back(choice_setting(
+        "model.variance", "of the Gaussian likelihood",
+        Names<Variance>{{Variance::fixed, "fixed"},
+                        {Variance::shared, "shared"},
+                        {Variance::pixel, "pixel"},
+                        {Variance::optimal, "optimal"}},
+        [](auto& c) -> auto& { return c.model.variance; }));
+    all.push_back(number_setting(
+        "model.sigma", "standard deviation of the Gaussian likelihood with fixed variance", kWanted,
+        is_sigma, [](auto& c) -> auto& { return c.model.sigma; }));
+    all.push_back(number_setting(
+        "model.sigma_min", "least learned standard deviation, or scale of the logistic likelihood",
+        kWanted, is_sigma, [](auto& c) -> auto& { return c.model.sigma_min; }));
+    all.push_back(number_setting(
+        "model.sigma_max", "and the most", kWanted, is_sigma,
+        [](auto& c) -> auto& { return c.model.sigma_max; }));
+    all.push_back(integer_setting(
+        "model.levels", "values that a discrete pixel can have, or width of a one-hot group", 2,
+        kMostLevels, [](auto& c) -> auto& { return c.model.levels; }));
+}
+
 void add_model_settings(std::vector<Setting>& all) {
     const auto any = [](double) { return true; };
     all.push_back(widths_setting(
@@ -188,12 +214,14 @@ void add_model_settings(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.model.activation; }));
     all.push_back(choice_setting(
         "model.likelihood", "p(x|z)",
-        Names<Likelihood>{{Likelihood::bernoulli, "bernoulli"}, {Likelihood::gaussian, "gaussian"}},
+        Names<Likelihood>{{Likelihood::bernoulli, "bernoulli"},
+                          {Likelihood::gaussian, "gaussian"},
+                          {Likelihood::logistic, "logistic"},
+                          {Likelihood::categorical, "categorical"},
+                          {Likelihood::onehot, "onehot"},
+                          {Likelihood::poisson, "poisson"}},
         [](auto& c) -> auto& { return c.model.likelihood; }));
-    all.push_back(number_setting(
-        "model.sigma", "standard deviation of the Gaussian likelihood", "a number from 1e-6 to 1e6",
-        [](double v) { return v >= 1e-6 && v <= 1e6; },
-        [](auto& c) -> auto& { return c.model.sigma; }));
+    add_likelihood_settings(all);
     all.push_back(number_setting(
         "model.logvar_min", "the encoder's log-variance is clamped from below to this",
         "a finite number", any, [](auto& c) -> auto& { return c.model.logvar_min; }));

@@ -63,8 +63,7 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     std::vector<float> parameters =
         initial_parameters(layout, config.model.initialization, config.train.seed);
     if (config.model.data_bias) {
-        set_data_bias(config.model, layout, pixel_means(splits.train), splits.train.size,
-                      parameters);
+        set_data_bias(config.model, layout, splits.train, parameters);
     }
     checkpoint.state = start_state(config.train, std::move(parameters));
     return checkpoint;

@@ -40,16 +40,19 @@ struct TrainOptions {
 
 void write_samples(const RunFolder& folder, Backend& backend, const Config& config,
                    const ImageShape& shape) {
-    write_png_grid(folder.samples(),
-                   prior_samples(backend, config.model.latent, config.train.seed, kSamples), shape,
-                   kSampleColumns);
+    std::vector<float> samples =
+        prior_samples(backend, config.model.latent, config.train.seed, kSamples);
+    scale_for_picture(config.model.likelihood, {&samples});
+    write_png_grid(folder.samples(), samples, shape, kSampleColumns);
 }
 
-void write_reconstructions(const RunFolder& folder, Backend& backend, const Splits& splits) {
+void write_reconstructions(const RunFolder& folder, Backend& backend, const Config& config,
+                           const Splits& splits) {
     const Split split = splits.held_out();
     const std::size_t count = std::min(kReconstructions, splits.of(split).size);
-    write_reconstruction_grid(folder.reconstructions(), reconstruct(backend, split, count),
-                              splits.train.shape);
+    Reconstructions pairs = reconstruct(backend, split, count);
+    scale_for_picture(config.model.likelihood, {&pairs.originals, &pairs.decoded});
+    write_reconstruction_grid(folder.reconstructions(), pairs, splits.train.shape);
 }
 
 // The configuration of a run, its data, and where it starts or goes on.
@@ -57,7 +60,7 @@ struct Plan {
     // Of a new run.
     explicit Plan(const Config& wanted)
         : config(wanted),
-          splits(load_splits(config.data, config.model.likelihood)),
+          splits(load_splits(config.data, config.model)),
           total(Schedule(config.train, splits.train.size).total_steps()) {
         check_held_out(config, splits);
         config.data.source = absolute_source(config.data.source);
@@ -118,7 +121,7 @@ void train_to_the_end(Plan& plan, Backend& backend, const RunFolder& folder, con
     }
     if (is_drawable(plan.splits.train.shape)) {
         write_samples(folder, backend, plan.config, plan.splits.train.shape);
-        write_reconstructions(folder, backend, plan.splits);
+        write_reconstructions(folder, backend, plan.config, plan.splits);
     }
     std::string model = run;
     if (result.early_stopping.best_epoch > 0) {
@@ -162,7 +165,8 @@ void complete_pictures(const Plan& plan, const TrainOptions& options, const RunF
     const ChosenBackend chosen = backend_for(plan, options, progress);
     chosen.backend->set_state(plan.start.state);
     if (no_samples) write_samples(folder, *chosen.backend, plan.config, shape);
-    if (no_reconstructions) write_reconstructions(folder, *chosen.backend, plan.splits);
+    if (no_reconstructions)
+        write_reconstructions(folder, *chosen.backend, plan.config, plan.splits);
     progress.line("wrote the pictures that the run lacked");
 }
 

@@ -8,11 +8,14 @@ namespace vae::kernels {
 namespace {
 
 // One exponential serves the loss and the sigmoid. fmaxf drops a NaN, but l·x brings it back.
-struct BernoulliPixel {
-    __device__ void operator()(float l, float x, float& loss, float& gradient) const {
-        const float e = expf(-fabsf(l));
-        loss = fmaxf(l, 0.0f) - l * x + log1pf(e);
-        gradient = sigmoid_from(l, e) - x;
+struct BernoulliPixel : PlainPixel {
+    static constexpr int kOutputs = 1;
+
+    __device__ void operator()(const float (&l)[1], float x, float& loss,
+                               float (&gradient)[1]) const {
+        const float e = expf(-fabsf(l[0]));
+        loss = fmaxf(l[0], 0.0f) - l[0] * x + log1pf(e);
+        gradient[0] = sigmoid_from(l[0], e) - x;
     }
 };
 
@@ -20,14 +23,13 @@ struct BernoulliPixel {
 
 void bernoulli_forward(const LikelihoodInput& in, float* recon, const Scratch& scratch,
                        cudaStream_t stream) {
-    const auto op = likelihood_op<false>(BernoulliPixel{}, in, {}, recon);
-    launch_likelihood("bernoulli_forward", op, in, scratch, stream);
+    launch_likelihood<false>("bernoulli_forward", BernoulliPixel{}, in, {}, recon, scratch, stream);
 }
 
 void bernoulli_forward_backward(const LikelihoodInput& in, const LikelihoodGradient& gradient,
                                 float* recon, const Scratch& scratch, cudaStream_t stream) {
-    const auto op = likelihood_op<true>(BernoulliPixel{}, in, gradient, recon);
-    launch_likelihood("bernoulli_forward_backward", op, in, scratch, stream);
+    launch_likelihood<true>("bernoulli_forward_backward", BernoulliPixel{}, in, gradient, recon,
+                            scratch, stream);
 }
 
 void bernoulli_mean(const LikelihoodInput& in, float* mean, cudaStream_t stream) {

@@ -1,4 +1,5 @@
-// out = f(product + bias) over [rows, cols], as an Op of kernels/tile.cuh.
+// out = f(product + bias) over [rows, cols], where rows of product may be longer, as an Op of
+// kernels/tile.cuh.
 #pragma once
 
 #include "kernels/tile.cuh"
@@ -16,6 +17,7 @@ struct BiasedOp {
     using Loaded = Pack<V>;
 
     const float* product;
+    std::size_t stride;
     const float* bias;
     float* out;
     std::size_t cols;
@@ -26,7 +28,7 @@ struct BiasedOp {
     }
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
-        return load_pack<V>(product + row * cols + col);
+        return load_pack<V>(product + row * stride + col);
     }
     template <int V>
     __device__ void apply(unsigned row, unsigned col, const Columns<V>& biases,
@@ -40,12 +42,20 @@ struct BiasedOp {
 
 template <class Function>
 void launch_biased(const char* launcher, const float* product, const float* bias, int rows,
-                   int cols, float* out, cudaStream_t stream) {
+                   int stride, int cols, float* out, cudaStream_t stream) {
     require_shape(rows, cols, launcher);
+    require(stride >= cols, launcher, "a row has fewer columns than are read");
     if (rows == 0 || cols == 0) return;
-    const BiasedOp<Function> op{product, bias, out, static_cast<std::size_t>(cols)};
-    const bool wide = cols % 4 == 0 && aligned_to_16(product, bias, out);
+    const BiasedOp<Function> op{product, static_cast<std::size_t>(stride), bias, out,
+                                static_cast<std::size_t>(cols)};
+    const bool wide = cols % 4 == 0 && stride % 4 == 0 && aligned_to_16(product, bias, out);
     launch_tiles(launcher, op, rows, cols, wide, Scratch{}, stream);
+}
+
+template <class Function>
+void launch_biased(const char* launcher, const float* product, const float* bias, int rows,
+                   int cols, float* out, cudaStream_t stream) {
+    launch_biased<Function>(launcher, product, bias, rows, cols, cols, out, stream);
 }
 
 }  // namespace vae::kernels

@@ -16,8 +16,24 @@ __device__ inline float sigmoid(float x) {
     return sigmoid_from(x, expf(-fabsf(x)));
 }
 
+// raw bounded smoothly on both sides: least + softplus(u − least), u = most − softplus(most − raw),
+// and its derivative. Written so that a value well inside keeps its own relative accuracy.
+__device__ inline float bounded(float raw, float least, float most, float& slope) {
+    const float room = most - raw;
+    const float room_e = expf(-fabsf(room));
+    const float u = (room < 0 ? most : raw) - log1pf(room_e);
+    const float excess = u - least;
+    const float excess_e = expf(-fabsf(excess));
+    slope = sigmoid_from(room, room_e) * sigmoid_from(excess, excess_e);
+    return (excess < 0 ? least : u) + log1pf(excess_e);
+}
+
 struct Identity {
     static __device__ float value(float pre) { return pre; }
+};
+
+struct Exponential {
+    static __device__ float value(float pre) { return expf(pre); }
 };
 
 struct Sigmoid {

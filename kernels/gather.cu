@@ -1,16 +1,21 @@
 #include "kernels/gather.h"
 
+#include <type_traits>
+
 #include "kernels/philox.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
 namespace {
 
-__device__ inline float probability(float value) {
+template <Pixels kPixels>
+__device__ inline float pixel(float value) {
     return value;
 }
-__device__ inline float probability(std::uint8_t value) {
-    return static_cast<float>(value) / 255.0f;
+template <Pixels kPixels>
+__device__ inline float pixel(std::uint8_t value) {
+    const auto number = static_cast<float>(value);
+    return kPixels == Pixels::counts ? number : number / 255.0f;
 }
 
 // 1 with probability p; NaN stays NaN.
@@ -19,7 +24,7 @@ __device__ inline float draw(float u, float p) {
     return u > p ? 0.0f : p;
 }
 
-template <class T, bool kBinary>
+template <class T, Pixels kPixels>
 struct GatherOp {
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = false;
@@ -52,8 +57,8 @@ struct GatherOp {
                           float&, float (&)[V]) const {
         Pack<V> result;
 #pragma unroll
-        for (int i = 0; i < V; ++i) result.v[i] = probability(loaded.values.v[i]);
-        if constexpr (kBinary) {
+        for (int i = 0; i < V; ++i) result.v[i] = pixel<kPixels>(loaded.values.v[i]);
+        if constexpr (kPixels == Pixels::binary) {
             const float4 u = uniform4(noise, first_index + loaded.index, col / 4);
 #pragma unroll
             for (unsigned i = 0; i < V; ++i) {
@@ -74,13 +79,19 @@ void gather_any(const T* data, const std::uint32_t* index, int rows, int cols, P
     const auto width = static_cast<std::size_t>(cols);
     const bool data_aligned = reinterpret_cast<std::uintptr_t>(data) % (4 * sizeof(T)) == 0;
     const bool wide = cols % 4 == 0 && data_aligned && aligned_to_16(x);
-    if (pixels == Pixels::binary) {
-        const GatherOp<T, true> op{data, index, width, noise, first_index, x};
+    const auto launch_as = [&](auto kind) {
+        const GatherOp<T, decltype(kind)::value> op{data, index, width, noise, first_index, x};
         launch_tiles(kLauncher, op, rows, cols, wide, Scratch{}, stream);
-    } else {
-        const GatherOp<T, false> op{data, index, width, noise, first_index, x};
-        launch_tiles(kLauncher, op, rows, cols, wide, Scratch{}, stream);
+    };
+    switch (pixels) {
+        case Pixels::grey:
+            return launch_as(std::integral_constant<Pixels, Pixels::grey>{});
+        case Pixels::counts:
+            return launch_as(std::integral_constant<Pixels, Pixels::counts>{});
+        case Pixels::binary:
+            return launch_as(std::integral_constant<Pixels, Pixels::binary>{});
     }
+    require(false, kLauncher, "unknown kind of pixels");
 }
 
 }  // namespace

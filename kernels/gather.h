@@ -9,11 +9,13 @@
 
 namespace vae::kernels {
 
-enum class Pixels { grey, binary };  // as they are, or 1 with probability x, else 0
+// As they are, bytes as shares of 255; as they are; 1 with the probability that grey says, else 0.
+enum class Pixels { grey, counts, binary };
 
-// Computes  x[r, c] = data[index[r], c] (bytes divided by 255, correctly rounded); for binary
-//           x[r, c] = u <= that ? 1 : 0, with u the uniform in (0,1] of element c of example
-//           first_index + index[r] in the noise stream, so that 0 is never drawn as 1, and 1 always
+// Computes  x[r, c] = data[index[r], c] (bytes divided by 255, correctly rounded, unless counts);
+//           for binary x[r, c] = u <= that ? 1 : 0, with u the uniform in (0,1] of element c of
+//           example first_index + index[r] in the noise stream, so that 0 is never drawn as 1, and
+//           1 always
 // Shapes    data[·, cols], index[rows] (device), x[rows, cols]; any rows, cols >= 0. Every index
 //           must lie in data: it is not checked.
 // Writes    overwrites x, which must not overlap data

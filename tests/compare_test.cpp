@@ -80,7 +80,7 @@ TEST(Compare, TensorsOfOneSideOnlyFail) {
 
 TEST(Compare, FloatAgreesWithDoubleAndAnotherSeedDoesNot) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const auto record = [&](auto make, const Checkpoint& from) {
         const auto backend = make(from.config, from.layout());
@@ -139,7 +139,7 @@ TEST(Compare, NoGateIsAboveTheMost) {
 
 TEST(Compare, StepsAreToldOfAsTheyAreDone) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const auto backend = make_cpu_backend(config, start.layout());
     backend->set_data(splits);
@@ -161,7 +161,7 @@ TEST(Compare, StepsAreToldOfAsTheyAreDone) {
 TEST(Compare, ShortEpochsComeToTheirEnd) {
     Config config = small_config();
     config.train.batch = 8192;
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     Checkpoint start = initial_checkpoint(config, splits);
     start.train_examples = 3;
     const auto backend = make_cpu_backend(config, start.layout());
@@ -173,7 +173,7 @@ TEST(Compare, ShortEpochsComeToTheirEnd) {
 
 TEST(Compare, AWrongLearningRateIsOutsideTheGatesAfterTraining) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     Checkpoint wrong = start;
     wrong.config.train.learning_rate *= 1.01;
@@ -200,7 +200,7 @@ TEST(Compare, StepsAreThoseOfARun) {
     config.train.beta_schedule = BetaSchedule::linear;
     config.train.beta_epochs = 2;
     const testing::TemporaryFolder folder;
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     Checkpoint start = initial_checkpoint(config, splits);
     const auto backend = make_cpu_backend(config, start.layout());
     backend->set_data(splits);
@@ -224,7 +224,7 @@ TEST(Compare, TheDumpNamesTheScheduleOfItsStep) {
     Config config = small_config();
     config.train.warmup_steps = 4;
     config.train.beta_schedule = BetaSchedule::linear;
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const testing::TemporaryFolder folder;
     const auto backend = make_cpu_backend(config, start.layout());
@@ -237,7 +237,7 @@ TEST(Compare, TheDumpNamesTheScheduleOfItsStep) {
 
 TEST(Compare, TheDumpHoldsEveryTensorInTheBackendsPrecision) {
     const Config config = small_config();
-    const Splits splits = load_splits(config.data, config.model.likelihood);
+    const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const testing::TemporaryFolder folder;
     for (const auto make : {make_cpu_backend, make_cpu_double_backend}) {

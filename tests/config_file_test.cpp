@@ -26,7 +26,11 @@ Config unusual_config() {
     config.model.decoder_hidden = {};
     config.model.activation = Activation::silu;
     config.model.likelihood = Likelihood::gaussian;
+    config.model.variance = Variance::shared;
     config.model.sigma = 0.1;
+    config.model.sigma_min = 0.05;
+    config.model.sigma_max = 3;
+    config.model.levels = 16;
     config.model.logvar_min = -7.25;
     config.model.logvar_max = 1;
     config.model.initialization = Initialization::he;

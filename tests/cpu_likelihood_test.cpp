@@ -11,6 +11,9 @@
 #include "host/cpu/bernoulli.h"
 #include "host/cpu/chunks.h"
 #include "host/cpu/gaussian.h"
+#include "host/cpu/logistic.h"
+#include "host/cpu/poisson.h"
+#include "host/cpu/softmax.h"
 #include "host/noise.h"
 
 namespace vae::cpu {
@@ -138,9 +141,10 @@ TEST_P(CpuLikelihood, Bernoulli) {
 
 TEST_P(CpuLikelihood, GaussianWithFixedSigma) {
     constexpr double kSigma = .6;
-    check({[](const auto& in, float* recon) { gaussian_forward(in, kSigma, recon); },
+    check({[](const auto& in, float* recon) { gaussian_forward(in, kSigma * kSigma, recon); },
            [](const auto& in, const auto& gradient, float* recon) {
-               gaussian_forward_backward(in, kSigma, gradient, recon);
+               gaussian_forward_backward(in, kSigma * kSigma, gradient, recon,
+                                         static_cast<float*>(nullptr));
            }},
           {.loss =
                [](const double* m, double x) {
@@ -150,6 +154,78 @@ TEST_P(CpuLikelihood, GaussianWithFixedSigma) {
                    return -std::log(density);
                },
            .value = [](float u) { return 2 * u - 1; }});
+}
+
+// Both kinds of learned variance are bounded so.
+double logvar_of(double raw, double least, double most) {
+    const auto softplus = [](double a) { return a > 30 ? a : std::log1p(std::exp(a)); };
+    return least + softplus(most - softplus(most - raw) - least);
+}
+
+constexpr double kLeast = -2.5;
+constexpr double kMost = 3;
+
+TEST_P(CpuLikelihood, GaussianWithAVarianceOfEachPixel) {
+    check({[](const auto& in, float* recon) { gaussian_pixel_forward(in, kLeast, kMost, recon); },
+           [](const auto& in, const auto& gradient, float* recon) {
+               gaussian_pixel_forward_backward(in, kLeast, kMost, gradient, recon);
+           }},
+          {.outputs = 2,
+           .loss =
+               [](const double* m, double x) {
+                   const double variance = std::exp(logvar_of(m[1], kLeast, kMost));
+                   return (x - m[0]) * (x - m[0]) / (2 * variance) +
+                          std::log(2 * std::numbers::pi * variance) / 2;
+               },
+           .value = [](float u) { return 2 * u - 1; }});
+}
+
+TEST_P(CpuLikelihood, Logistic) {
+    for (const std::uint32_t levels : {2U, 5U, 256U}) {
+        const double steps = levels - 1;
+        const LogisticSettings settings{levels, kLeast, kMost};
+        // Differences of the distribution function, on the side where it is small.
+        const auto cdf = [](double a) { return 1 / (1 + std::exp(-a)); };
+        check({[=](const auto& in, float* recon) { logistic_forward(in, settings, recon); },
+               [=](const auto& in, const auto& gradient, float* recon) {
+                   logistic_forward_backward(in, settings, gradient, recon);
+               }},
+              {.outputs = 2,
+               .loss =
+                   [=](const double* m, double x) {
+                       const double scale = std::exp(logvar_of(m[1], kLeast, kMost));
+                       const double sign = x > m[0] ? -1 : 1;  // cdf is then small
+                       const double upper = x == 1 ? sign * 1e30 : sign * (x - m[0] + .5 / steps);
+                       const double lower = x == 0 ? sign * -1e30 : sign * (x - m[0] - .5 / steps);
+                       return -std::log(std::abs(cdf(upper / scale) - cdf(lower / scale)));
+                   },
+               .value = [=](float u) { return std::round(u * steps) / steps; }});
+    }
+}
+
+TEST_P(CpuLikelihood, Poisson) {
+    check({poisson_forward<float>, poisson_forward_backward<float>},
+          {.loss = [](const double* m,
+                      double x) { return std::exp(m[0]) - x * m[0] + std::lgamma(x + 1); },
+           .value = [](float u) { return std::floor(9 * u); }});
+}
+
+// The float form has none of the large terms of the definition: relative to the loss itself.
+TEST(CpuLikelihoodOfLargeCounts, PoissonKeepsItsDigits) {
+    const std::vector<float> x = {0, 1, 2, 3, 4, 5, 20, 255, 1e4F, 1e6F};
+    const std::vector<float> bias(x.size(), 0.0F);
+    std::vector<float> log_rate;
+    for (const float count : x) log_rate.push_back(std::log(count + 1.5F));
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        float recon = kNan;
+        poisson_forward({&log_rate[i], &bias[i], &x[i], 1, 1}, &recon);
+        const auto count = static_cast<double>(x[i]);
+        const auto l = static_cast<double>(log_rate[i]);
+        const double expected = std::exp(l) - count * l + std::lgamma(count + 1);
+        // lgamma of 1e6 has an error of 1e-9; the float form 1e-6 of the value and, by its
+        // argument's rounding, |rate − count|·2^-24·l.
+        EXPECT_NEAR(recon, expected, 1e-6 * expected + 1e-5) << x[i];
+    }
 }
 
 }  // namespace

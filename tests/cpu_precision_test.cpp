@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/output_layer.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
@@ -29,6 +30,9 @@ struct Case {
     Binarize binarize = Binarize::none;
     double beta = 1;
     std::uint64_t steps = 20;
+    Variance variance = Variance::fixed;
+    std::uint32_t levels = 256;
+    bool bytes = true;
 };
 
 void PrintTo(const Case& shown, std::ostream* out) {
@@ -46,7 +50,16 @@ TEST_P(CpuPrecision, FloatAgreesWithDouble) {
     config.model.encoder_hidden = p.encoder;
     config.model.latent = p.latent;
     config.model.decoder_hidden = p.decoder;
-    const Splits splits = test::random_splits(p.examples, 3, p.pixels);
+    config.model.variance = p.variance;
+    config.model.levels = p.levels;
+    Splits splits = test::random_splits(p.examples, 3, p.pixels);
+    if (!p.bytes) {
+        splits.train = test::in_support(test::random_floats(p.examples, p.pixels), config.model);
+        splits.test = test::in_support(
+            test::random_floats(3, p.pixels, static_cast<std::uint32_t>(p.examples)), config.model);
+    }
+    splits.train.bytes_are_counts = splits.test.bytes_are_counts =
+        takes_bytes_as_counts(p.likelihood);
     const ParameterLayout layout(config.model, p.pixels);
     const auto single = make_cpu_backend(config, layout);
     const auto exact = make_cpu_double_backend(config, layout);
@@ -100,6 +113,29 @@ std::vector<Case> cases() {
                        .activation = activation,
                        .likelihood = Likelihood::gaussian});
     }
+    for (const auto& [variance, name] :
+         {std::pair(Variance::shared, "shared"), std::pair(Variance::pixel, "pixel"),
+          std::pair(Variance::optimal, "optimal")}) {
+        all.push_back({.name = std::string("gaussian_") + name,
+                       .activation = tanh,
+                       .likelihood = Likelihood::gaussian,
+                       .variance = variance});
+    }
+    all.push_back({.name = "logistic", .activation = silu, .likelihood = Likelihood::logistic});
+    all.push_back({.name = "categorical",
+                   .activation = tanh,
+                   .likelihood = Likelihood::categorical,
+                   .pixels = 11});
+    all.push_back({.name = "onehot",
+                   .activation = tanh,
+                   .likelihood = Likelihood::onehot,
+                   .pixels = 60,
+                   .levels = 6,
+                   .bytes = false});
+    all.push_back({.name = "poisson_floats",
+                   .activation = tanh,
+                   .likelihood = Likelihood::poisson,
+                   .bytes = false});
     all.push_back({.name = "dynamic", .binarize = Binarize::dynamic});
     all.push_back({.name = "fixed_beta", .binarize = Binarize::fixed, .beta = 4});
     all.push_back({.name = "batch_of_one", .batch = 1, .examples = 30});

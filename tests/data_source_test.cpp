@@ -79,7 +79,7 @@ Splits splits_of(const std::string& source, std::uint32_t validation = 0,
     DataConfig data;
     data.source = source;
     data.validation = validation;
-    return load_splits(data, likelihood);
+    return load_splits(data, {.likelihood = likelihood});
 }
 
 std::string refusal(const std::string& source, std::uint32_t validation = 0,
@@ -299,7 +299,7 @@ TEST(DataSource, WhatIsBinarizedMustLieBetweenZeroAndOne) {
         DataConfig data;
         data.source = path;
         data.binarize = binarize;
-        const auto load = [&] { load_splits(data, kGaussian); };
+        const auto load = [&] { load_splits(data, {.likelihood = kGaussian}); };
         EXPECT_TRUE(contains(message_of<InputError>(load), "[0,1], which --binarize needs"));
     }
     EXPECT_EQ(refusal(path, 0, kGaussian), "");
@@ -368,7 +368,8 @@ TEST(DataSource, OnlyGreyPixelsUnderABernoulliWarn) {
         DataConfig data;
         data.source = source;
         data.binarize = binarize;
-        return data_warnings(load_splits(data, likelihood), data, likelihood).size();
+        return data_warnings(load_splits(data, {.likelihood = likelihood}), data, likelihood)
+            .size();
     };
     EXPECT_EQ(count(grey, kBernoulli, Binarize::none), 1u);
     EXPECT_EQ(count(grey, kBernoulli, Binarize::dynamic), 0u);

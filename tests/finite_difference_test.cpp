@@ -10,12 +10,13 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/output_layer.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
 namespace {
 
-constexpr std::size_t kPixels = 7;
+constexpr std::size_t kPixels = 6;
 constexpr std::uint32_t kBatch = 3;
 
 // Parameters are rounded to multiples of 2^-10, so that adding the step is exact in the float in
@@ -37,6 +38,8 @@ struct Case {
     std::vector<std::uint32_t> hidden;
     std::string name;
     ObjectiveConfig objective = {};
+    Variance variance = Variance::fixed;
+    std::uint32_t levels = 3;
 
     // DReG and the score function estimate the gradient of the expected loss by another one than
     // that of the loss of these draws: in the encoder they differ from it (estimators_test has
@@ -61,7 +64,10 @@ class FiniteDifference : public testing::TestWithParam<Case> {
         config_.objective = GetParam().objective;
         config_.model.logvar_min = -kBound;
         config_.model.logvar_max = kBound;
-        splits_.train = test::random_floats(kBatch, kPixels);
+        config_.model.variance = GetParam().variance;
+        config_.model.levels = GetParam().levels;
+        config_.model.sigma_min = 0.05;
+        splits_.train = test::in_support(test::random_floats(kBatch, kPixels), config_.model);
     }
 
     // Biases of the log-variances in a clamped case are above, inside and below the range.
@@ -73,6 +79,14 @@ class FiniteDifference : public testing::TestWithParam<Case> {
             bias[1] = 0;
             bias[2] = -3;
         }
+        // Learned variances and scales at both ends of their range, and between.
+        const Tensor& bias = layout.output.bias;
+        if (has_scale_outputs(config_.model)) {
+            float* scales = state.parameters.data() + bias.offset + kPixels;
+            scales[0] += 4;
+            scales[1] -= 5;
+        }
+        if (has_logvar(config_.model)) state.parameters[layout.output_logvar.offset] = -1.25F;
         for (float& value : state.parameters) value = std::round(value * 0x1p10F) * 0x1p-10F;
         return state;
     }
@@ -130,11 +144,20 @@ TEST_P(FiniteDifference, AgreesForEveryParameter) {
     }
 }
 
+struct Output {
+    Likelihood likelihood;
+    std::string name;
+    Variance variance = Variance::fixed;
+    std::uint32_t levels = 3;
+};
+
 // Every objective, each with every likelihood.
 void add_objectives(std::vector<Case>& all) {
     using enum KlTerm;
     using enum EncoderGradient;
+    using enum Likelihood;
     const std::vector<std::pair<ObjectiveConfig, std::string>> objectives = {
+        {{Bound::elbo, analytic, 1}, "elbo_1"},
         {{Bound::elbo, analytic, 4}, "elbo_4"},
         {{Bound::elbo, sampled, 1}, "elbo_sampled_1"},
         {{Bound::elbo, sampled, 3}, "elbo_sampled_3"},
@@ -143,11 +166,31 @@ void add_objectives(std::vector<Case>& all) {
         {{Bound::iwae, sampled, 3, dreg}, "dreg_3"},
         {{Bound::elbo, analytic, 1, score}, "score_1"},
         {{Bound::elbo, sampled, 3, score, Baseline::leave_one_out}, "score_3"}};
+    const std::vector<Output> outputs = {{bernoulli, "_bernoulli"},
+                                         {gaussian, "_gaussian"},
+                                         {gaussian, "_gaussian_shared", Variance::shared},
+                                         {gaussian, "_gaussian_pixel", Variance::pixel},
+                                         {gaussian, "_gaussian_optimal", Variance::optimal},
+                                         {logistic, "_logistic"},
+                                         {categorical, "_categorical", {}, 5},
+                                         {onehot, "_onehot"},
+                                         {poisson, "_poisson"}};
     for (const auto& [objective, name] : objectives) {
-        for (const auto& [likelihood, suffix] : {std::pair(Likelihood::bernoulli, "_bernoulli"),
-                                                 std::pair(Likelihood::gaussian, "_gaussian")}) {
-            all.push_back(
-                {Activation::tanh, likelihood, .7, true, {5, 3}, name + suffix, objective});
+        for (const Output& output : outputs) {
+            // Refused by check_config: the variance is the best for the ELBO of these draws.
+            if (output.variance == Variance::optimal &&
+                (objective.bound != Bound::elbo || objective.gradient != pathwise)) {
+                continue;
+            }
+            all.push_back({Activation::tanh,
+                           output.likelihood,
+                           .7,
+                           true,
+                           {5, 3},
+                           name + output.name,
+                           objective,
+                           output.variance,
+                           output.levels});
         }
     }
 }
@@ -165,6 +208,18 @@ std::vector<Case> cases() {
         all.push_back({activation, bernoulli, 2.5, true, {5, 3}, name + "_bernoulli_beta_clamped"});
         all.push_back({activation, gaussian, 0, true, {5, 3}, name + "_gaussian_beta_clamped"});
     }
+    for (const auto& [variance, name] :
+         {std::pair(Variance::shared, "shared"), std::pair(Variance::pixel, "pixel"),
+          std::pair(Variance::optimal, "optimal")}) {
+        const std::string of = std::string("_gaussian_") + name;
+        all.push_back({silu, gaussian, .5, true, {5}, "silu" + of + "_clamped", {}, variance});
+    }
+    for (const std::uint32_t levels : {2U, 256U}) {
+        const std::string of = "_logistic_" + std::to_string(levels);
+        all.push_back({tanh, logistic, 1, false, {5, 3}, "tanh" + of, {}, {}, levels});
+    }
+    all.push_back({tanh, categorical, 1, false, {5}, "tanh_categorical_2", {}, {}, 2});
+    all.push_back({silu, onehot, 2, true, {5}, "silu_onehot_of_one_group", {}, {}, 6});
     all.push_back({relu, bernoulli, 1, false, {}, "linear_bernoulli", {}});
     all.push_back({relu, gaussian, .5, false, {}, "linear_gaussian", {}});
     add_objectives(all);

@@ -48,7 +48,7 @@ TEST_F(Launch, FailureIsReportedOnce) {
     auto product = upload(std::vector<float>{1, 2});
     auto bias = upload(std::vector<float>{10, 20});
     auto mean = output(2);
-    kernels::add_bias(product.data(), bias.data(), 1, 2, mean.data(), stream().get());
+    kernels::add_bias(product.data(), bias.data(), 1, 2, 2, mean.data(), stream().get());
     EXPECT_EQ(mean.download(), (std::vector<float>{11, 22}));
 }
 
@@ -56,7 +56,8 @@ TEST_F(Launch, FailureIsReportedOnce) {
 TEST_F(Launch, RefusesWhatNoGridHolds) {
     auto array = output(4);
     float* const a = array.data();
-    EXPECT_THROW(kernels::add_bias(a, a, kMost, kMost, a, stream().get()), std::invalid_argument);
+    EXPECT_THROW(kernels::add_bias(a, a, kMost, kMost, kMost, a, stream().get()),
+                 std::invalid_argument);
     kernels::ArenaTable arena;
     arena.piece_count = std::numeric_limits<unsigned>::max();
     unsigned* const word = reinterpret_cast<unsigned*>(a);

@@ -33,6 +33,36 @@ inline Dataset random_floats(std::size_t size, std::size_t pixels, std::uint32_t
     return data;
 }
 
+// Values of [0, 1] moved into what the model's likelihood supports: levels, one-hot groups, counts
+// up to 6.
+inline Dataset in_support(Dataset data, const ModelConfig& model) {
+    const auto steps = static_cast<float>(model.levels - 1);
+    auto& values = std::get<std::vector<float>>(data.values);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        switch (model.likelihood) {
+            case Likelihood::bernoulli:
+            case Likelihood::gaussian:
+                break;
+            case Likelihood::logistic:
+            case Likelihood::categorical:
+                values[i] = std::round(values[i] * steps) / steps;
+                break;
+            case Likelihood::onehot: {
+                const std::size_t within = i % model.levels;
+                const float chosen = std::floor(values[i - within] * (steps + 0.99F));
+                // The group's own first value says which is 1, so it is replaced last.
+                if (within > 0) values[i] = static_cast<float>(within) == chosen ? 1.0F : 0.0F;
+                if (within + 1 == model.levels) values[i - within] = chosen == 0 ? 1.0F : 0.0F;
+                break;
+            }
+            case Likelihood::poisson:
+                values[i] = std::floor(values[i] * 6.99F);
+                break;
+        }
+    }
+    return data;
+}
+
 inline Dataset random_bytes(std::size_t size, std::size_t pixels, std::uint32_t first_index = 0) {
     Dataset data = random_floats(size, pixels, first_index);
     std::vector<std::uint8_t> bytes;

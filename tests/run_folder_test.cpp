@@ -166,8 +166,7 @@ TEST_F(RunFolderTest, ASignalDuringTheStartLeavesNothing) {
     Config config;
     config.data.source = "synthetic:bars";
     config.model.encoder_hidden = config.model.decoder_hidden = {8};
-    const Checkpoint start =
-        initial_checkpoint(config, load_splits(config.data, Likelihood::bernoulli));
+    const Checkpoint start = initial_checkpoint(config, load_splits(config.data, config.model));
     const auto begin = [&](bool is_stopped) {
         const StopSignal stop;
         NewRunFolder made(out_, config.data.source);

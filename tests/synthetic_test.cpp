@@ -80,7 +80,7 @@ TEST(Synthetic, BarsAreWholeAndAsFrequentAsStated) {
 TEST(Synthetic, SetsHaveATestSetAndAreTheSameEachTime) {
     DataConfig config;
     config.source = "synthetic:bars";
-    const Splits splits = load_splits(config, Likelihood::bernoulli);
+    const Splits splits = load_splits(config, {});
     EXPECT_EQ(splits.train.size, 6000u);
     EXPECT_EQ(splits.test.size, 1000u);
     EXPECT_EQ(splits.test.first_index, 6000u);
@@ -89,8 +89,8 @@ TEST(Synthetic, SetsHaveATestSetAndAreTheSameEachTime) {
     EXPECT_NE(std::get<std::vector<std::uint8_t>>(splits.test.values),
               std::vector<std::uint8_t>(1000 * 64, 0));
     config.source = "synthetic:linear-gaussian";
-    EXPECT_EQ(load_splits(config, Likelihood::gaussian).train.size, 6000u);
-    EXPECT_THROW(load_splits(config, Likelihood::bernoulli), std::runtime_error);
+    EXPECT_EQ(load_splits(config, {.likelihood = Likelihood::gaussian}).train.size, 6000u);
+    EXPECT_THROW(load_splits(config, {}), std::runtime_error);
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ inline void expect_same_state(const RunFolder& a, const RunFolder& b) {
 
 class TrainTest : public ::testing::Test {
   protected:
-    TrainTest() : splits_(load_splits(small_config().data, Likelihood::bernoulli)) {
+    TrainTest() : splits_(load_splits(small_config().data, small_config().model)) {
         for (const auto* run : {&whole_, &other_}) std::filesystem::create_directory(run->root);
     }
 

@@ -20,6 +20,7 @@
 #include "host/cpu/optimizer.h"
 #include "host/cpu/sums.h"
 #include "host/noise.h"
+#include "host/output_layer.h"
 #include "host/request_checks.h"
 
 namespace vae {
@@ -92,6 +93,7 @@ class CpuBackend final : public Backend {
     LossTotals evaluate(Split split, double beta) override;
     Posterior encode(std::span<const float> x) override;
     std::vector<float> decode(std::span<const float> z) override;
+    std::vector<float> outputs(std::span<const float> z) override;
     std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
     Trace trace(const TrainRequest& one_step) override;
 
@@ -103,6 +105,8 @@ class CpuBackend final : public Backend {
     void load_for_training(const Dataset& data, Rows rows, std::uint64_t step);
     void load_for_evaluation(const Dataset& data, Rows rows, std::size_t samples);
     void draw_epsilon(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
+    template <class Visit>
+    void decode_batches(std::span<const float> z, const char* caller, Visit visit);
     void forward(const T* parameters, std::size_t examples);
     double backward(std::size_t examples, double beta);
     void move_running_mean(double signal);
@@ -110,6 +114,7 @@ class CpuBackend final : public Backend {
     // The parameters that evaluation and generation use.
     const T* averaged() const { return config_.train.ema > 0 ? ema_.data() : parameters_.data(); }
     LossTotals totals(std::size_t examples, double beta) const;
+    std::vector<NamedOutputs> named_outputs(std::size_t examples) const;
 
     Config config_;
     ParameterLayout layout_;
@@ -276,6 +281,7 @@ void CpuBackend<T>::train(const TrainRequest& request) {
         forward(parameters_.data(), rows.size());
         move_running_mean(backward(rows.size(), now.beta));
         update(totals(rows.size(), now.beta), now.learning_rate);
+        network_.keep_variance(step_ == 1, parameters_.data());
     }
 }
 
@@ -317,21 +323,56 @@ Posterior CpuBackend<T>::encode(std::span<const float> x) {
     return posterior;
 }
 
+// Calls visit(first row, rows) after each batch of z is decoded.
 template <class T>
-std::vector<float> CpuBackend<T>::decode(std::span<const float> z) {
+template <class Visit>
+void CpuBackend<T>::decode_batches(std::span<const float> z, const char* caller, Visit visit) {
     const std::size_t latent = layout_.heads.latent;
-    const std::size_t count = whole_rows(z.size(), latent, "decode");
-    std::vector<float> means(count * layout_.pixels);
+    const std::size_t count = whole_rows(z.size(), latent, caller);
     for (std::size_t first = 0; first < count; first += kInferenceRows) {
         const std::size_t rows = std::min(kInferenceRows, count - first);
         network_.reserve(rows, 1);
         convert(z.subspan(first * latent, rows * latent), network_.z());
         network_.decode(averaged(), rows);
+        visit(first, rows);
+    }
+}
+
+template <class T>
+std::vector<float> CpuBackend<T>::decode(std::span<const float> z) {
+    std::vector<float> means(z.size() / layout_.heads.latent * layout_.pixels);
+    decode_batches(z, "decode", [&](std::size_t first, std::size_t rows) {
         network_.mean(averaged(), rows, network_.x());
         convert(std::span<const T>(network_.x(), rows * layout_.pixels),
                 means.data() + first * layout_.pixels);
-    }
+    });
     return means;
+}
+
+template <class T>
+std::vector<float> CpuBackend<T>::outputs(std::span<const float> z) {
+    const std::size_t width = layout_.output.out;
+    std::vector<float> all(z.size() / layout_.heads.latent * width);
+    decode_batches(z, "outputs", [&](std::size_t first, std::size_t rows) {
+        std::vector<T> values(rows * width);
+        network_.outputs(averaged(), rows, values.data());
+        convert(std::span<const T>(values), all.data() + first * width);
+    });
+    return all;
+}
+
+template <class T>
+std::vector<NamedOutputs> CpuBackend<T>::named_outputs(std::size_t examples) const {
+    const std::size_t samples = config_.objective.samples;
+    const std::size_t rows = examples * samples;
+    std::vector<T> outputs(rows * layout_.output.out);
+    network_.outputs(parameters_.data(), rows, outputs.data());
+    const std::vector<double> exact(outputs.begin(), outputs.end());
+    const auto x = network_.x_values(examples);
+    const T parameter =
+        layout_.output_logvar.size == 0 ? T(0) : parameters_.data()[layout_.output_logvar.offset];
+    return vae::named_outputs(config_.model, exact, std::vector<double>(x.begin(), x.end()),
+                              {examples, samples}, static_cast<double>(parameter));
 }
 
 template <class T>
@@ -384,10 +425,10 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
         add_draws(fmt::format("decoder.{}.h", i), layout_.decoder[i].out,
                   network_.decoder_hidden(i));
     }
-    Buffer<T> outputs(batch * samples * layout_.output.out);
-    network_.outputs(parameters_.data(), batch * samples, outputs.data());
-    add_draws(config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean", layout_.pixels,
-              outputs.data());
+    for (NamedOutputs& outputs : named_outputs(batch)) {
+        trace.push_back(
+            {std::move(outputs.name), std::move(outputs.shape), std::move(outputs.values)});
+    }
     backward(batch, beta);
     if (samples > 1 || config_.objective.uses_log_ratio()) {
         add("recon.draws", {batch, samples}, network_.draw_recon());

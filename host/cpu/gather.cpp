@@ -11,6 +11,13 @@ VAE_CPU_INLINE T pixel(std::uint8_t value) {
     return static_cast<T>(value) / T(255);
 }
 
+// The bytes' own numbers.
+template <class T, class Value>
+VAE_CPU_INLINE void counts_row(const Value* data, std::size_t pixels, T* x) {
+#pragma omp simd
+    for (std::size_t c = 0; c < pixels; ++c) x[c] = static_cast<T>(data[c]);
+}
+
 template <class T>
 VAE_CPU_INLINE T pixel(float value) {
     return static_cast<T>(value);
@@ -64,7 +71,12 @@ void gather(const Dataset& data, std::span<const std::uint32_t> rows, T* x) {
             for_each_chunk(rows.size(), pixels,
                            [&](std::size_t, std::size_t first, std::size_t last) {
                                for (std::size_t r = first; r < last; ++r) {
-                                   grey(values.data() + rows[r] * pixels, pixels, x + r * pixels);
+                                   const auto* row = values.data() + rows[r] * pixels;
+                                   if (data.bytes_are_counts) {
+                                       counts_row(row, pixels, x + r * pixels);
+                                   } else {
+                                       grey(row, pixels, x + r * pixels);
+                                   }
                                }
                            });
         },

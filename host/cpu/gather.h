@@ -9,7 +9,8 @@
 
 namespace vae::cpu {
 
-// Computes  x[r, c] = data[rows[r], c], bytes divided by 255 in T
+// Computes  x[r, c] = data[rows[r], c], bytes divided by 255 in T unless they
+//           are counts
 template <class T>
 void gather(const Dataset& data, std::span<const std::uint32_t> rows, T* x);
 

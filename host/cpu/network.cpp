@@ -46,6 +46,7 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     for (Buffer<T>* buffer : {&log_ratio_, &draw_recon_}) buffer->reserve(rows);
     for (Buffer<T>& buffer : weights_) buffer.reserve(rows);
     output_product_.reserve(rows * layout_.output.out);
+    likelihood_.reserve(rows);
     d_even_.reserve(rows * widest_input);
     d_odd_.reserve(rows * widest_input);
     partials_.reserve(chunk_count(rows) * widest_product);

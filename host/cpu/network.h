@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "host/config.h"
@@ -47,9 +48,17 @@ class Network {
     double backward(const T* parameters, std::size_t examples, double beta, double running_mean,
                     T* gradients);
 
-    T* x() { return x_.data(); }                                // [examples, pixels]
-    T* epsilon() { return epsilon_.data(); }                    // [rows, latent]
-    T* z() { return z_.data(); }                                // [rows, latent]
+    // See OutputLikelihood.
+    void keep_variance(bool is_first, T* parameters) const {
+        likelihood_.keep_variance(is_first, parameters);
+    }
+
+    T* x() { return x_.data(); }              // [examples, pixels]
+    T* epsilon() { return epsilon_.data(); }  // [rows, latent]
+    T* z() { return z_.data(); }              // [rows, latent]
+    std::span<const T> x_values(std::size_t examples) const {
+        return x_.first(examples * layout_.pixels);
+    }
     const T* mu() const { return mu_.data(); }                  // [examples, latent]
     const T* logvar() const { return logvar_.data(); }          // [examples, latent]
     const T* draw_recon() const { return draw_recon_.data(); }  // [rows]

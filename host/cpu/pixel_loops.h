@@ -1,4 +1,12 @@
-// The loops over rows and pixels that the likelihoods of this folder share. T is float or double.
+// The loops over rows and pixels that likelihoods of independent pixels share. T is float or
+// double.
+//
+// A Pixel is a struct with
+//   static constexpr std::size_t kOutputs;   // of the decoder for each pixel: 1 or 2
+//   template <class T> T operator()(T m, T x, T& d_m) const;                      // if 1
+//   template <class T> T operator()(T m, T s, T x, T& d_m, T& d_s) const;         // if 2
+// which return the loss and give its derivatives. With two outputs a row of the product has all m
+// first, then all s.
 #pragma once
 
 #include <algorithm>
@@ -10,27 +18,40 @@
 
 namespace vae::cpu {
 
-// One row of a likelihood with one output m a pixel. Pixel is a struct with
-//   template <class T> T operator()(T m, T x, T& gradient) const, the loss and d loss/d m.
-// Returns the sum of the losses.
+// Σ loss of one row.
 template <class T, class Pixel>
 VAE_CPU_INLINE T forward_pixels(const Pixel& pixel, const T* product, const T* bias, const T* x,
                                 std::size_t pixels) {
     return row_sum<T>(pixels, [=](std::size_t c) {
-        T ignored = 0;
-        return pixel(product[c] + bias[c], x[c], ignored);
+        T d_m = 0;
+        if constexpr (Pixel::kOutputs == 1) {
+            return pixel(product[c] + bias[c], x[c], d_m);
+        } else {
+            T d_s = 0;
+            const std::size_t s = pixels + c;
+            return pixel(product[c] + bias[c], product[s] + bias[s], x[c], d_m, d_s);
+        }
     });
 }
 
-// The same; d_product = weight·gradient, and adds its columns to sums.
+// The same; d_product = weight·derivatives, and adds its columns to sums.
 template <class T, class Pixel>
 VAE_CPU_INLINE T backward_pixels(const Pixel& pixel, const T* product, const T* bias, const T* x,
                                  std::size_t pixels, T weight, T* d_product, T* sums) {
     return row_sum<T>(pixels, [=](std::size_t c) {
-        T gradient = 0;
-        const T loss = pixel(product[c] + bias[c], x[c], gradient);
-        d_product[c] = weight * gradient;
-        sums[c] += weight * gradient;
+        T loss = 0;
+        T d_m = 0;
+        if constexpr (Pixel::kOutputs == 1) {
+            loss = pixel(product[c] + bias[c], x[c], d_m);
+        } else {
+            T d_s = 0;
+            const std::size_t s = pixels + c;
+            loss = pixel(product[c] + bias[c], product[s] + bias[s], x[c], d_m, d_s);
+            d_product[s] = weight * d_s;
+            sums[s] += weight * d_s;
+        }
+        d_product[c] = weight * d_m;
+        sums[c] += weight * d_m;
         return loss;
     });
 }
@@ -73,25 +94,71 @@ void for_each_row_with_sums(std::size_t rows, std::size_t outputs,
     add_chunks(gradient.partials, chunk_count(rows), outputs, outputs, gradient.d_bias);
 }
 
+// Calls row(r) for each row, over all threads.
+template <class Row>
+void for_each_row(std::size_t rows, std::size_t outputs, Row row) {
+    for_each_chunk(rows, outputs, [=](std::size_t, std::size_t first, std::size_t last) {
+        for (std::size_t r = first; r < last; ++r) row(r);
+    });
+}
+
+// The losses are all there is to recon.
+struct SumIsRecon {
+    template <class T>
+    T operator()(std::size_t, T sum) const {
+        return sum;
+    }
+};
+
 // recon[r] = finish(r, Σ loss) for each row.
-template <class T, class Pixel, class Finish>
-void pixels_forward(const Pixel& pixel, const LikelihoodInput<T>& in, T* recon, Finish finish) {
-    for_each_chunk(in.rows, in.pixels, [=](std::size_t, std::size_t first, std::size_t last) {
-        for (std::size_t r = first; r < last; ++r) {
-            recon[r] = finish(
-                r, forward_row(pixel, in.product + r * in.pixels, in.bias, in.x_of(r), in.pixels));
-        }
+template <class T, class Pixel, class Finish = SumIsRecon>
+void pixels_forward(const Pixel& pixel, const LikelihoodInput<T>& in, T* recon,
+                    Finish finish = {}) {
+    const std::size_t outputs = Pixel::kOutputs * in.pixels;
+    for_each_row(in.rows, outputs, [=](std::size_t r) {
+        recon[r] =
+            finish(r, forward_row(pixel, in.product + r * outputs, in.bias, in.x_of(r), in.pixels));
     });
 }
 
 // The same, with d_product and d_bias.
-template <class T, class Pixel, class Finish>
+template <class T, class Pixel, class Finish = SumIsRecon>
 void pixels_forward_backward(const Pixel& pixel, const LikelihoodInput<T>& in,
-                             const LikelihoodGradient<T>& gradient, T* recon, Finish finish) {
-    for_each_row_with_sums(in.rows, in.pixels, gradient, [=](std::size_t r, T* sums) {
-        const std::size_t at = r * in.pixels;
+                             const LikelihoodGradient<T>& gradient, T* recon, Finish finish = {}) {
+    const std::size_t outputs = Pixel::kOutputs * in.pixels;
+    for_each_row_with_sums(in.rows, outputs, gradient, [=](std::size_t r, T* sums) {
+        const std::size_t at = r * outputs;
         recon[r] = finish(r, backward_row(pixel, in.product + at, in.bias, in.x_of(r), in.pixels,
                                           gradient.weight(r), gradient.d_product + at, sums));
+    });
+}
+
+// out[rows, cols] = f(product + bias) of the first cols of `stride` columns. Function is a struct
+// with template <class T> T operator()(T) const.
+template <class T, class Function>
+VAE_CPU_INLINE void map_columns(const Function& f, const T* product, const T* bias,
+                                std::size_t cols, T* out) {
+#pragma omp simd
+    for (std::size_t c = 0; c < cols; ++c) out[c] = f(product[c] + bias[c]);
+}
+
+template <class Function>
+VAE_CPU_CLONES void map_row(const Function& f, const float* product, const float* bias,
+                            std::size_t cols, float* out) {
+    map_columns(f, product, bias, cols, out);
+}
+
+template <class Function>
+void map_row(const Function& f, const double* product, const double* bias, std::size_t cols,
+             double* out) {
+    map_columns(f, product, bias, cols, out);
+}
+
+template <class T, class Function>
+void map_outputs(const Function& f, const T* product, const T* bias, std::size_t rows,
+                 std::size_t stride, std::size_t cols, T* out) {
+    for_each_row(rows, cols, [=](std::size_t r) {
+        map_row(f, product + r * stride, bias, cols, out + r * cols);
     });
 }
 

@@ -27,6 +27,17 @@ VAE_CPU_INLINE T sigmoid(T a) {
     return (a < 0 ? t : T(1)) / (1 + t);
 }
 
+// raw bounded smoothly on both sides: least + softplus(u − least), u = most − softplus(most − raw),
+// and its derivative. Written so that a value well inside keeps its own relative accuracy.
+template <class T>
+VAE_CPU_INLINE T bounded(T raw, T least, T most, T& slope) {
+    const T room = most - raw;
+    const T u = (room < 0 ? most : raw) - log1p_exp_minus_abs(room);
+    const T excess = u - least;
+    slope = sigmoid(room) * sigmoid(excess);
+    return (excess < 0 ? least : u) + log1p_exp_minus_abs(excess);
+}
+
 // Φ(a) of the standard normal. By erfc: 1 + erf would cancel for negative a.
 template <class T>
 VAE_CPU_INLINE T normal_cdf(T a) {

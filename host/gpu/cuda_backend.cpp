@@ -151,8 +151,9 @@ void CudaBackend::upload_index(std::span<const std::uint32_t> rows) {
 }
 
 kernels::Pixels CudaBackend::pixels() const {
-    return config_.data.binarize == Binarize::none ? kernels::Pixels::grey
-                                                   : kernels::Pixels::binary;
+    if (config_.data.binarize != Binarize::none) return kernels::Pixels::binary;
+    return takes_bytes_as_counts(config_.model.likelihood) ? kernels::Pixels::counts
+                                                           : kernels::Pixels::grey;
 }
 
 void CudaBackend::gather_training(const TrainingBatch& batch) {
@@ -211,6 +212,7 @@ void CudaBackend::train(const TrainRequest& request) {
             optimizer_.step(steps_done_, now.learning_rate, network_.gradients().data(),
                             network_.parameters().data());
             ++steps_done_;
+            network_.keep_variance(steps_done_ == 1);
         }
     }
 }
@@ -269,21 +271,39 @@ Posterior CudaBackend::encode(std::span<const float> x) {
     return result;
 }
 
-std::vector<float> CudaBackend::decode(std::span<const float> z) {
-    const std::size_t pixels = layout_.pixels;
+template <class Visit>
+void CudaBackend::decode_batches(std::span<const float> z, const char* caller, const Visit& visit) {
     const std::size_t latent = layout_.heads.latent;
-    const std::size_t rows = whole_rows(z.size(), latent, "decode");
+    const std::size_t rows = whole_rows(z.size(), latent, caller);
     const auto capacity = static_cast<std::size_t>(network_.decode_capacity());
     const AveragedParameters averaged(*this);
-    std::vector<float> means(rows * pixels);
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);
         network_.z().upload(z.subspan(start * latent, count * latent), stream_);
         network_.decode(static_cast<int>(count));
+        visit(start, count);
+    }
+}
+
+std::vector<float> CudaBackend::decode(std::span<const float> z) {
+    const std::size_t pixels = layout_.pixels;
+    std::vector<float> means(z.size() / layout_.heads.latent * pixels);
+    decode_batches(z, "decode", [&](std::size_t start, std::size_t count) {
         network_.output_mean(static_cast<int>(count));
         network_.x().download(std::span(means).subspan(start * pixels, count * pixels), stream_);
-    }
+    });
     return means;
+}
+
+std::vector<float> CudaBackend::outputs(std::span<const float> z) {
+    const std::size_t width = layout_.output.out;
+    std::vector<float> all(z.size() / layout_.heads.latent * width);
+    decode_batches(z, "outputs", [&](std::size_t start, std::size_t count) {
+        network_.add_output_bias(static_cast<int>(count));
+        network_.output_product().download(std::span(all).subspan(start * width, count * width),
+                                           stream_);
+    });
+    return all;
 }
 
 std::vector<float> CudaBackend::examples(Split split, std::span<const std::uint32_t> rows) {

@@ -13,6 +13,7 @@
 #include "host/gpu/optimizer.h"
 #include "host/gpu/resident_data.h"
 #include "host/noise.h"
+#include "host/output_layer.h"
 #include "kernels/loss_totals.h"
 
 namespace vae::gpu {
@@ -62,6 +63,7 @@ class CudaBackend : public Backend {
     LossTotals evaluate(Split split, double beta) override;
     Posterior encode(std::span<const float> x) override;
     std::vector<float> decode(std::span<const float> z) override;
+    std::vector<float> outputs(std::span<const float> z) override;
     std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
     Trace trace(const TrainRequest& one_step) override;
 
@@ -98,8 +100,11 @@ class CudaBackend : public Backend {
     void upload_index(std::span<const std::uint32_t> rows);
     // Of the network's losses as they are now; the running totals of training stay as they are.
     double mean_loss(int examples, double beta);
-    // The decoder's logits (or means) from its product.
-    TracedTensor trace_output(std::size_t rows, std::vector<std::size_t> shape);
+    // Calls visit(first row, rows) after each batch of z is decoded.
+    template <class Visit>
+    void decode_batches(std::span<const float> z, const char* caller, const Visit& visit);
+    // What the decoder's outputs are, from their product.
+    std::vector<NamedOutputs> named_outputs(std::size_t examples);
 
     const Config config_;
     const ParameterLayout layout_;

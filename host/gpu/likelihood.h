@@ -4,7 +4,10 @@
 
 #include "host/config.h"
 #include "host/gpu/device_array.h"
+#include "host/output_layer.h"
 #include "host/parameters.h"
+#include "kernels/gaussian.h"
+#include "kernels/gaussian_variance.h"
 #include "kernels/likelihood.h"
 #include "kernels/scratch.h"
 
@@ -39,10 +42,14 @@ class OutputLikelihood {
     void recon(const DecoderOutput& output, const float* parameters,
                const kernels::Scratch& scratch, float* recon);
     // recon as in training, and the gradients of the product and of all parameters of the layer
-    // but its weight.
+    // but its weight. The optimal variance is that of these rows, and is held constant.
     void recon_and_gradients(const DecoderOutput& output, const float* parameters,
                              const OutputGradient& gradient, const kernels::Scratch& scratch,
                              float* recon);
+    // After a training step and its update: decoder.logvar of the optimal variance becomes the log
+    // of the moving average of the batches' variances, whatever the update did to it. is_first: of
+    // the run. Does nothing for other likelihoods.
+    void keep_variance(bool is_first, float* parameters);
     // The mean of p(x|z), [rows, pixels]; it does not overlap the product. x is not used.
     void mean(const DecoderOutput& output, const float* parameters, float* mean);
     // The product with its bias, [rows, layout.output.out], which may be the product. x is not
@@ -51,12 +58,22 @@ class OutputLikelihood {
 
   private:
     kernels::LikelihoodInput input_of(const DecoderOutput& output, const float* parameters) const;
+    kernels::LogBounds kernel_bounds() const;
+    // variance_ of a Gaussian with one variance of all pixels, as in evaluation.
+    void read_variance(const float* parameters);
+    void gaussian_gradients(const kernels::LikelihoodInput& in, const float* parameters,
+                            const kernels::LikelihoodGradient& to, float* gradients,
+                            const kernels::Scratch& scratch, float* recon);
 
     const ModelConfig model_;
     const int pixels_;
     const DenseLayer layer_;
+    const Tensor logvar_;
+    const LogBounds bounds_;
     const int capacity_;
     const Stream& stream_;
+    DeviceArray<kernels::GaussianVariance> variance_;
+    DeviceArray<float> squares_;  // [rows], if decoder.logvar is there
 };
 
 }  // namespace vae::gpu

@@ -50,22 +50,25 @@ class Recorder {
 
 }  // namespace
 
-// The fused loss kernel never writes the logits, so they are the product plus the bias here, in
-// float as in the kernel.
-TracedTensor CudaBackend::trace_output(std::size_t rows, std::vector<std::size_t> shape) {
-    const Tensor& bias = layout_.output.bias;
-    std::vector<float> product(rows * layout_.pixels);
+// The fused loss kernel never writes the outputs with their bias, so it is added here, in float as
+// in the kernel.
+std::vector<NamedOutputs> CudaBackend::named_outputs(std::size_t examples) {
+    const auto samples = static_cast<std::size_t>(network_.samples());
+    const std::size_t width = layout_.output.out;
+    std::vector<float> product(examples * samples * width);
     std::vector<float> parameters(layout_.arena_size);
     network_.output_product().download(product, stream_);
     network_.parameters().download(parameters, stream_);
-    TracedTensor tensor = {config_.model.likelihood == Likelihood::bernoulli ? "logits" : "mean",
-                           std::move(shape),
-                           {}};
-    tensor.values.reserve(product.size());
+    const float* const bias = parameters.data() + layout_.output.bias.offset;
+    std::vector<double> outputs;
+    outputs.reserve(product.size());
     for (std::size_t i = 0; i < product.size(); ++i) {
-        tensor.values.push_back(product[i] + parameters[bias.offset + i % layout_.pixels]);
+        outputs.push_back(static_cast<double>(product[i] + bias[i % width]));
     }
-    return tensor;
+    const Tensor& logvar = layout_.output_logvar;
+    return vae::named_outputs(
+        config_.model, outputs, values_of(network_.x(), examples * layout_.pixels, stream_),
+        {examples, samples}, logvar.size == 0 ? 0.0 : parameters[logvar.offset]);
 }
 
 Trace CudaBackend::trace(const TrainRequest& one_step) {
@@ -95,7 +98,10 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
         recorder.add_draws(fmt::format("decoder.{}.h", i), network_.decoder_h(i),
                            layout_.decoder[i].out);
     }
-    recorder.add(trace_output(examples * samples, recorder.shape_of_draws(layout_.pixels)));
+    for (NamedOutputs& outputs : named_outputs(examples)) {
+        recorder.add(
+            {std::move(outputs.name), std::move(outputs.shape), std::move(outputs.values)});
+    }
 
     const double beta = one_step.step_schedule(0).beta;
     backward(batch, beta);
