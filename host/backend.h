@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -111,6 +112,28 @@ struct Posterior {
     std::vector<float> logvar;
 };
 
+// Draws of z from the posteriors of examples, epsilon addressed by (seed, importance_epsilon, 0,
+// example, draw).
+struct DrawRequest {
+    Split split = Split::test;
+    std::span<const std::uint32_t> rows;  // examples of the split
+    std::uint32_t draws = 1;              // of each, 1 to kMostDraws
+    std::uint64_t seed = 0;
+    bool wants_z = false;
+};
+inline constexpr std::uint32_t kMostDraws = std::uint32_t{1} << 24;  // a draw's address has 24 bits
+
+// Draws first_draw … first_draw + draws of the request's rows first_row … first_row + rows.
+struct DrawBlock {
+    std::size_t first_row = 0;
+    std::size_t rows = 0;
+    std::uint32_t first_draw = 0;
+    std::uint32_t draws = 0;
+    std::vector<double> recon;      // −log p(x|z), [rows, draws]
+    std::vector<double> log_ratio;  // log q(z|x) − log p(z), [rows, draws]
+    std::vector<float> z;           // [rows, draws, latent] if asked for
+};
+
 // Calls that need data throw std::logic_error before set_data.
 class Backend {
   public:
@@ -146,12 +169,18 @@ class Backend {
     // Waits, returns what all steps since the last call left, and starts from zero again.
     virtual TrainTotals take_totals() = 0;
 
-    // evaluate, encode and decode use the average of the parameters if train.ema is not 0, train
-    // and trace the parameters themselves.
+    // evaluate, draw, encode and decode use the average of the parameters if train.ema is not 0,
+    // train and trace the parameters themselves.
 
     // recon, kl and loss over a whole split with the objective's number of draws an example,
     // addressed by (seed, evaluation_epsilon, 0, example, draw). beta weighs the loss only.
     virtual LossTotals evaluate(Split split, double beta) = 0;
+
+    // Visits all draws of some rows, then of the next: each row is encoded once, and its draws come
+    // in ascending order. Examples are as in evaluate. Throws std::invalid_argument for rows that
+    // are not in the split and draws out of range.
+    virtual void draw(const DrawRequest& request,
+                      const std::function<void(const DrawBlock&)>& visit) = 0;
 
     // x[rows, pixels] in the likelihood's range; posterior of each row.
     virtual Posterior encode(std::span<const float> x) = 0;

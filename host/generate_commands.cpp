@@ -164,11 +164,6 @@ int run_reconstruct(const GenerateOptions& options) {
     return 0;
 }
 
-void check_npy(const std::string& option, const std::string& file) {
-    if (std::filesystem::path(file).extension() == ".npy") return;
-    throw InputError(fmt::format("{} {}: must end in .npy", option, file));
-}
-
 void check_encode_outputs(const GenerateOptions& options) {
     check_npy("--out", options.out);
     if (options.logvar.empty()) return;

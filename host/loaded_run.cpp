@@ -121,6 +121,11 @@ void check_output(const std::string& option, const std::filesystem::path& file,
     }
 }
 
+void check_npy(const std::string& option, const std::filesystem::path& file) {
+    if (file.extension() == ".npy") return;
+    throw InputError(fmt::format("{} {}: must end in .npy", option, file.string()));
+}
+
 OutputKind output_kind(const std::filesystem::path& out, const ImageShape& shape) {
     const std::string ending = out.extension().string();
     if (ending == ".npy") return OutputKind::npy;

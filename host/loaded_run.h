@@ -55,6 +55,9 @@ RunData load_run_examples(const Checkpoint& checkpoint, const std::string& data)
 void check_output(const std::string& option, const std::filesystem::path& file,
                   const std::vector<std::filesystem::path>& inputs);
 
+// Throws InputError unless `file`, the value of `option`, ends in .npy.
+void check_npy(const std::string& option, const std::filesystem::path& file);
+
 // What --out names, told by its ending.
 enum class OutputKind { png, npy };
 // Throws InputError for another ending, and for .png when the shape cannot be drawn.

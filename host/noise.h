@@ -22,7 +22,8 @@ enum class Purpose : std::uint32_t {
     evaluation_epsilon = 5,  // of evaluation, step 0
     prior_sample = 6,
     synthetic_data = 7,
-    likelihood_sample = 8,  // step: the attempt of a sampler that rejects
+    likelihood_sample = 8,   // step: the attempt of a sampler that rejects
+    importance_epsilon = 9,  // of the draws that estimate log p(x), step 0
 };
 
 // (seed, purpose, step, global example index, Monte Carlo sample). The example index counts through

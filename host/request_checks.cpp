@@ -45,6 +45,14 @@ void check_rows(std::span<const std::uint32_t> rows, Split split, std::size_t ex
     }
 }
 
+void check_draws(const DrawRequest& request, std::size_t examples) {
+    check_rows(request.rows, request.split, examples);
+    if (request.draws < 1 || request.draws > kMostDraws) {
+        throw std::invalid_argument(
+            fmt::format("draw: {} draws, not 1 to {}", request.draws, kMostDraws));
+    }
+}
+
 void check_request(const TrainRequest& request, std::size_t training_examples) {
     if (request.batch == 0) throw std::invalid_argument("a batch of 0 rows");
     check_rows(request.rows, Split::train, training_examples);

@@ -158,6 +158,12 @@ TEST_F(CliTest, WrongRunsAreRefused) {
         {"evaluate run --split validation", 2, "validation"},
         {"evaluate run --data synthetic:linear-gaussian", 2, "outside [0,1]"},
         {"evaluate run --backend cuda", 1, "--backend cuda: "},
+        {"evaluate run --importance-samples 0", 2, "--importance-samples"},
+        {"evaluate run --importance-samples 99999999", 2, "16777216"},
+        {"evaluate run --importance-examples 5", 2, "needs --importance-samples"},
+        {"evaluate run --log-px l.npy", 2, "--log-px needs --importance-samples"},
+        {"evaluate run --importance-samples 2 --log-px l.txt", 2, "must end in .npy"},
+        {"evaluate run --importance-samples 2 --log-px run/checkpoint.safetensors", 2, "--log-px"},
         {"sample run --count 0 --out s.png", 2, "--count"},
         {"sample run --count 4 --out s.jpg", 2, ".png or .npy"},
         {"sample run --count 4", 2, "--out is required"},
@@ -305,6 +311,8 @@ TEST_F(CliTest, ARunHasItsFilesAndEveryCommandReadsIt) {
         EXPECT_EQ(row[key], last[key]) << key;
     }
     EXPECT_EQ(vae("evaluate run/checkpoint.safetensors --split train").status, 0);
+    EXPECT_EQ(row["latent"]["kl"].size(), 2U);
+    EXPECT_FALSE(row.contains("log_px"));
     EXPECT_TRUE(contains(vae("info run").out, "encoder.mu.weight"));
 
     EXPECT_EQ(vae("sample run --count 5 --out s.npy --seed 3").status, 0);
@@ -316,6 +324,33 @@ TEST_F(CliTest, ARunHasItsFilesAndEveryCommandReadsIt) {
     EXPECT_EQ(vae("decode run --latents z.npy --out d.npy").status, 0);
     EXPECT_EQ(vae("reconstruct run --count 1000 --out r.npy").status, 0);
     EXPECT_EQ(read_npy(work() / "r.npy").values, read_npy(work() / "d.npy").values);
+}
+
+TEST_F(CliTest, EvaluateEstimatesLogPx) {
+    train_small_run();
+    const std::string request = "evaluate run --importance-samples 60 --importance-examples 90";
+    const ProgramResult shown = vae(request + " --log-px l.npy");
+    ASSERT_EQ(shown.status, 0) << shown.err;
+    for (const char* part : {"log p(x)", "over 90 examples", "60 draws each", "bound, k = 50",
+                             "active units", "I(x;z)", "KL(q(z) || p(z))"}) {
+        EXPECT_TRUE(contains(shown.out, part)) << part << "\n" << shown.out;
+    }
+    const auto log_px = nlohmann::json::parse(vae(request + " --json").out)["log_px"];
+    EXPECT_EQ(log_px["draws"], 60);
+    EXPECT_EQ(log_px["examples"], 90);
+    ASSERT_EQ(log_px["bounds"].size(), 4U);
+    EXPECT_GT(log_px["bounds"][3]["value"], log_px["bounds"][0]["value"]);
+    const NpyArray file = read_npy(work() / "l.npy");
+    ASSERT_EQ(file.shape, (std::vector<std::size_t>{90}));
+    double sum = 0;
+    for (const float value : std::get<std::vector<float>>(file.values)) sum += value;
+    EXPECT_NEAR(sum / 90, log_px["value"].get<double>(), 1e-4);  // written as float
+    const auto value_of = [&](const std::string& more) {
+        return nlohmann::json::parse(vae(request + more + " --json").out)["log_px"]["value"];
+    };
+    EXPECT_EQ(value_of(""), log_px["value"]);
+    EXPECT_EQ(value_of(" --seed 9"), value_of(" --seed 9"));
+    EXPECT_NE(value_of(" --seed 9"), log_px["value"]);
 }
 
 TEST_F(CliTest, ConfigWrittenByARunMakesTheSameRun) {

@@ -220,6 +220,41 @@ TEST_P(CudaBackendTest, EncodingDecodingAndExamplesMatchTheReference) {
     EXPECT_TRUE(cuda->outputs({}).empty());
 }
 
+// More draws than are made at once, of rows that are not the first.
+TEST_P(CudaBackendTest, DrawsOfThePosteriorMatchTheReference) {
+    const std::vector<std::uint32_t> rows = {40, 3, 17};
+    DrawRequest wanted;
+    wanted.split = Split::train;
+    wanted.rows = rows;
+    wanted.draws = 70;
+    wanted.seed = 21;
+    wanted.wants_z = true;
+    const auto all_draws = [&](Backend& backend) {
+        std::vector<double> all;
+        std::size_t count = 0;
+        backend.draw(wanted, [&](const DrawBlock& block) {
+            // Blocks may differ between backends: everything is put where it belongs.
+            const std::size_t latent = GetParam().latent;
+            all.resize(rows.size() * wanted.draws * (2 + latent));
+            for (std::size_t i = 0; i < block.recon.size(); ++i) {
+                const std::size_t row = block.first_row + i / block.draws;
+                const std::size_t draw = block.first_draw + i % block.draws;
+                double* const to = all.data() + (row * wanted.draws + draw) * (2 + latent);
+                to[0] = block.recon[i];
+                to[1] = block.log_ratio[i];
+                std::copy_n(block.z.begin() + static_cast<std::ptrdiff_t>(i * latent), latent,
+                            to + 2);
+                ++count;
+            }
+        });
+        EXPECT_EQ(count, rows.size() * wanted.draws);
+        return all;
+    };
+    EXPECT_LE(test::relative_l2(all_draws(*cuda), all_draws(*cpu)), kGate);
+    wanted.draws = 0;
+    EXPECT_THROW(cuda->draw(wanted, [](const DrawBlock&) {}), std::invalid_argument);
+}
+
 TEST_P(CudaBackendTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
     const std::uint32_t batch = GetParam().batch;
     const auto rows = some_rows(6 * batch);

@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/importance.h"
+#include "host/sample_statistics.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
@@ -293,6 +295,61 @@ TEST_F(LinearGaussian, ElboOfTheExactPosteriorIsTheEvidence) {
         const auto x = row(traces[0], "x", r);
         const double elbo = -(expected_recon(traces, r) + row(traces[0], "kl", r)[0]);
         EXPECT_NEAR(elbo, model_.evidence(x), kFit);
+    }
+}
+
+// log p(x) by importance sampling: the evidence, within its own standard error, and bounds that
+// rise to it from the ELBO.
+TEST_F(LinearGaussian, ImportanceSamplingFindsTheEvidence) {
+    use(random_parameters());
+    constexpr std::uint32_t kImportanceDraws = 50000;
+    const DrawRequest request = {
+        .split = Split::train, .rows = rows_, .draws = kImportanceDraws, .seed = 11};
+    const ImportanceEstimate estimate = importance_sampling(*backend_, request);
+    std::vector<double> log_weights;
+    backend_->draw(request, [&](const DrawBlock& block) {
+        for (std::size_t i = 0; i < block.recon.size(); ++i) {
+            log_weights.push_back(-block.recon[i] - block.log_ratio[i]);
+        }
+    });
+    const Trace drawn = trace(0);
+    double evidence = 0;
+    double elbo = 0;
+    for (std::size_t r = 0; r < kBatch; ++r) {
+        const auto x = row(drawn, "x", r);
+        const double exact = model_.evidence(x);
+        evidence += exact / kBatch;
+        elbo += (exact - model_.kl_to_posterior(x, row(drawn, "mu", r), row(drawn, "logvar", r))) /
+                kBatch;
+        // Four standard errors: one seed in 4000 would miss for four examples.
+        EXPECT_NEAR(estimate.log_px[r], exact, 4 * estimate.error[r]);
+        EXPECT_LT(estimate.error[r], 0.05);
+        EXPECT_LT(estimate.effective_draws[r], .9 * kImportanceDraws);  // q is not the posterior
+    }
+    EXPECT_NEAR(estimate.mean(), evidence, 4 * estimate.monte_carlo_error());
+    ASSERT_EQ(estimate.bounds.size(), 10U);
+    // Deviations within an example and between examples: more than the first alone.
+    const double error = error_of_mean(log_weights);
+    EXPECT_LT(error, .02);
+    EXPECT_NEAR(estimate.bounds[0].mean, elbo, 4 * error);
+    for (std::size_t i = 1; i < estimate.bounds.size(); ++i) {
+        EXPECT_GT(estimate.bounds[i].mean, estimate.bounds[i - 1].mean - .002);
+    }
+    EXPECT_GT(estimate.bounds[3].mean, estimate.bounds[0].mean + .05);
+    EXPECT_LT(estimate.bounds[3].mean, evidence);  // k = 50
+    EXPECT_NEAR(estimate.bounds.back().mean, evidence, .02);
+}
+
+// With the exact posterior every weight is the evidence, whatever the draw.
+TEST_F(LinearGaussian, WeightsOfTheExactPosteriorAreAllTheEvidence) {
+    use(tight_parameters());
+    const ImportanceEstimate estimate = importance_sampling(
+        *backend_, {.split = Split::train, .rows = rows_, .draws = 100, .seed = 11});
+    const Trace drawn = trace(0);
+    for (std::size_t r = 0; r < kBatch; ++r) {
+        // The encoder's floats are off by 1e-7 in the first order of each weight.
+        EXPECT_NEAR(estimate.log_px[r], model_.evidence(row(drawn, "x", r)), 1e-6);
+        EXPECT_NEAR(estimate.effective_draws[r], 100, 1e-6);
     }
 }
 

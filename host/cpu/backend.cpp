@@ -28,6 +28,7 @@ namespace cpu {
 namespace {
 
 constexpr std::size_t kInferenceRows = 500;  // of what the decoder, or the encoder alone, sees
+constexpr std::size_t kDrawsAtOnce = 50;     // of an example whose draws are many
 
 // "model name" of /proc/cpuinfo, where there is one.
 std::string processor_name() {
@@ -91,6 +92,8 @@ class CpuBackend final : public Backend {
     void train(const TrainRequest& request) override;
     TrainTotals take_totals() override { return std::exchange(totals_, {}); }
     LossTotals evaluate(Split split, double beta) override;
+    void draw(const DrawRequest& request,
+              const std::function<void(const DrawBlock&)>& visit) override;
     Posterior encode(std::span<const float> x) override;
     std::vector<float> decode(std::span<const float> z) override;
     std::vector<float> outputs(std::span<const float> z) override;
@@ -104,11 +107,16 @@ class CpuBackend final : public Backend {
     void load(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
     void load_for_training(const Dataset& data, Rows rows, std::uint64_t step);
     void load_for_evaluation(const Dataset& data, Rows rows, std::size_t samples);
-    void draw_epsilon(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
+    void draw_epsilon(const Dataset& data, Rows rows, const NoiseAddress& first_sample,
+                      std::size_t samples);
+    NoiseAddress noise(Purpose purpose, std::uint64_t step) const {
+        return {config_.train.seed, purpose, static_cast<std::uint32_t>(step), 0, 0};
+    }
     template <class Visit>
     void decode_batches(std::span<const float> z, const char* caller, Visit visit);
     void forward(const T* parameters, std::size_t examples);
     double backward(std::size_t examples, double beta);
+    void draw_block(DrawBlock& block, bool wants_z);
     void move_running_mean(double signal);
     void update(const LossTotals& losses, double learning_rate);
     // The parameters that evaluation and generation use.
@@ -172,8 +180,7 @@ void CpuBackend<T>::load(const Dataset& data, Rows rows, Purpose purpose, std::u
         return;
     }
     uniforms_.reserve(rows.size() * layout_.pixels);
-    const NoiseAddress stream{config_.train.seed, purpose, static_cast<std::uint32_t>(step), 0, 0};
-    gather_binary(data, rows, stream, uniforms_.data(), network_.x());
+    gather_binary(data, rows, noise(purpose, step), uniforms_.data(), network_.x());
 }
 
 template <class T>
@@ -192,19 +199,18 @@ void CpuBackend<T>::load_for_evaluation(const Dataset& data, Rows rows, std::siz
     load(data, rows, Purpose::fixed_binarization, 0);
 }
 
+// first_sample: the address of the first one, but for the example.
 template <class T>
-void CpuBackend<T>::draw_epsilon(const Dataset& data, Rows rows, Purpose purpose,
-                                 std::uint64_t step) {
+void CpuBackend<T>::draw_epsilon(const Dataset& data, Rows rows, const NoiseAddress& first_sample,
+                                 std::size_t samples) {
     const std::size_t latent = layout_.heads.latent;
-    const std::size_t samples = config_.objective.samples;
-    const NoiseAddress stream{config_.train.seed, purpose, static_cast<std::uint32_t>(step), 0, 0};
     T* epsilon = network_.epsilon();
     for_each_chunk(rows.size(), samples * latent * 8,
                    [=, &data](std::size_t, std::size_t first, std::size_t last) {
                        for (std::size_t r = first * samples; r < last * samples; ++r) {
-                           NoiseAddress address = stream;
+                           NoiseAddress address = first_sample;
                            address.example = data.first_index + rows[r / samples];
-                           address.sample = static_cast<std::uint32_t>(r % samples);
+                           address.sample += static_cast<std::uint32_t>(r % samples);
                            fill_normal(address, std::span<T>(epsilon + r * latent, latent));
                        }
                    });
@@ -277,7 +283,7 @@ void CpuBackend<T>::train(const TrainRequest& request) {
         const Rows rows = request.rows.subspan(
             at, std::min<std::size_t>(request.batch, request.rows.size() - at));
         load_for_training(data, rows, step_);
-        draw_epsilon(data, rows, Purpose::epsilon, step_);
+        draw_epsilon(data, rows, noise(Purpose::epsilon, step_), config_.objective.samples);
         forward(parameters_.data(), rows.size());
         move_running_mean(backward(rows.size(), now.beta));
         update(totals(rows.size(), now.beta), now.learning_rate);
@@ -296,12 +302,51 @@ LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
         const Rows rows(indices.data(), std::min(at_once, data.size - first));
         std::iota(indices.begin(), indices.end(), static_cast<std::uint32_t>(first));
         load_for_evaluation(data, rows, samples);
-        draw_epsilon(data, rows, Purpose::evaluation_epsilon, 0);
+        draw_epsilon(data, rows, noise(Purpose::evaluation_epsilon, 0), samples);
         forward(averaged(), rows.size());
         network_.losses(averaged(), rows.size(), beta);
         sums += totals(rows.size(), beta);
     }
     return sums;
+}
+
+template <class T>
+void CpuBackend<T>::draw(const DrawRequest& request,
+                         const std::function<void(const DrawBlock&)>& visit) {
+    const Dataset& data = data_of(request.split);
+    check_draws(request, data.size);
+    const std::size_t draws = std::min<std::size_t>(request.draws, kDrawsAtOnce);
+    const std::size_t examples = std::min(kInferenceRows / draws, request.rows.size());
+    for (std::size_t first = 0; first < request.rows.size(); first += examples) {
+        DrawBlock block;
+        block.first_row = first;
+        block.rows = std::min(examples, request.rows.size() - first);
+        const Rows rows = request.rows.subspan(first, block.rows);
+        load_for_evaluation(data, rows, draws);
+        network_.encode(averaged(), block.rows);
+        for (std::uint32_t at = 0; at < request.draws; at += block.draws) {
+            block.first_draw = at;
+            block.draws = std::min(static_cast<std::uint32_t>(draws), request.draws - at);
+            draw_epsilon(data, rows, {request.seed, Purpose::importance_epsilon, 0, 0, at},
+                         block.draws);
+            draw_block(block, request.wants_z);
+            visit(block);
+        }
+    }
+}
+
+// The rows are encoded, and epsilon is there.
+template <class T>
+void CpuBackend<T>::draw_block(DrawBlock& block, bool wants_z) {
+    const std::size_t rows = block.rows * block.draws;
+    network_.sample(averaged(), block.rows, block.draws);
+    network_.decode(averaged(), rows);
+    network_.reconstruct(averaged(), block.rows, block.draws);
+    block.recon.assign(network_.draw_recon(), network_.draw_recon() + rows);
+    block.log_ratio.assign(network_.log_ratio(), network_.log_ratio() + rows);
+    if (!wants_z) return;
+    block.z.resize(rows * layout_.heads.latent);
+    convert(std::span<const T>(network_.z(), block.z.size()), block.z.data());
 }
 
 template <class T>
@@ -410,7 +455,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
         add(std::move(name), std::move(shape), values);
     };
     load_for_training(data, rows, one_step.first_step);
-    draw_epsilon(data, rows, Purpose::epsilon, one_step.first_step);
+    draw_epsilon(data, rows, noise(Purpose::epsilon, one_step.first_step), samples);
     forward(parameters_.data(), batch);
     add("x", {batch, layout_.pixels}, network_.x());
     add_draws("epsilon", latent, network_.epsilon());

@@ -12,13 +12,19 @@
 namespace vae::gpu {
 namespace {
 
-// Evaluation and encoding use at least this many draws of z at a time, however small the batch.
-constexpr std::uint32_t kEvaluationDraws = 512;
+// Evaluation takes as many draws of z at a time as have this many outputs of the decoder, but at
+// most kMostEvaluationDraws, however small the batch: 16 MiB of outputs.
+constexpr std::size_t kEvaluationOutputs = std::size_t{1} << 22;
+constexpr std::size_t kMostEvaluationDraws = 4096;
+// Of an example whose draws are many.
+constexpr std::size_t kDrawsAtOnce = 64;
 // Indices of this many examples go to the device at a time.
 constexpr std::size_t kIndexChunk = std::size_t{1} << 16;
 
-int capacity_of(const Config& config) {
-    const std::uint32_t enough = (kEvaluationDraws - 1) / config.objective.samples + 1;
+int capacity_of(const Config& config, const ParameterLayout& layout) {
+    const std::size_t draws =
+        std::clamp<std::size_t>(kEvaluationOutputs / layout.output.out, 1, kMostEvaluationDraws);
+    const auto enough = static_cast<std::uint32_t>((draws - 1) / config.objective.samples + 1);
     const std::uint32_t rows = std::max(config.train.batch, enough);
     if (rows > static_cast<std::uint32_t>(std::numeric_limits<int>::max())) {
         throw InputError(fmt::format("train.batch = {} is too large", rows));
@@ -66,7 +72,7 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
     : config_(config),
       layout_(layout),
       device_(select_device()),
-      network_(config, layout, capacity_of(config), stream_),
+      network_(config, layout, capacity_of(config, layout), stream_),
       optimizer_(config.train, layout, stream_),
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
       index_(std::max<std::size_t>(kIndexChunk, config.train.batch), "row indices"),
@@ -178,7 +184,8 @@ kernels::EpsilonSource CudaBackend::epsilon_of(const TrainingBatch& batch) const
 
 void CudaBackend::forward(const TrainingBatch& batch, const PosteriorOutputs& outputs) {
     gather_training(batch);
-    network_.encode(batch.rows, epsilon_of(batch), outputs);
+    network_.encode(batch.rows);
+    network_.sample(batch.rows, epsilon_of(batch), outputs);
     network_.decode(batch.rows * network_.samples());
 }
 
@@ -230,7 +237,8 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
         const int rows = static_cast<int>(std::min(capacity, size - start));
         const auto offset = static_cast<std::uint32_t>(start);
         gather_evaluation(split, identity_.data(), offset, rows);
-        network_.encode(rows,
+        network_.encode(rows);
+        network_.sample(rows,
                         {.stream = noise(Purpose::evaluation_epsilon, 0),
                          .index = identity_.data(),
                          .first_index = data(split).first_index() + offset},
@@ -240,6 +248,52 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
         totals.add(network_, rows, beta);
     }
     return totals.take();
+}
+
+void CudaBackend::draw(const DrawRequest& request,
+                       const std::function<void(const DrawBlock&)>& visit) {
+    const std::size_t size = data(request.split).size();
+    check_draws(request, size);
+    const auto capacity = static_cast<std::size_t>(network_.draw_capacity());
+    const auto draws =
+        static_cast<std::uint32_t>(std::min<std::size_t>({request.draws, kDrawsAtOnce, capacity}));
+    const std::size_t examples = std::min(capacity / draws, identity_.size());
+    const AveragedParameters averaged(*this);
+    for (std::size_t first = 0; first < request.rows.size(); first += examples) {
+        DrawBlock block;
+        block.first_row = first;
+        block.rows = std::min(examples, request.rows.size() - first);
+        const int rows = static_cast<int>(block.rows);
+        upload_index(request.rows.subspan(first, block.rows));
+        gather_evaluation(request.split, index_.data(), 0, rows);
+        network_.encode(rows);
+        for (std::uint32_t at = 0; at < request.draws; at += block.draws) {
+            block.first_draw = at;
+            block.draws = std::min(draws, request.draws - at);
+            const kernels::EpsilonSource noise = {
+                .stream = {.seed = request.seed,
+                           .purpose = static_cast<std::uint32_t>(Purpose::importance_epsilon),
+                           .step = 0,
+                           .sample = at},
+                .index = index_.data(),
+                .first_index = data(request.split).first_index()};
+            draw_block(noise, request.wants_z, block);
+            visit(block);
+        }
+    }
+}
+
+void CudaBackend::draw_block(const kernels::EpsilonSource& noise, bool wants_z, DrawBlock& block) {
+    network_.draw(static_cast<int>(block.rows), static_cast<int>(block.draws), noise);
+    const std::size_t rows = block.rows * block.draws;
+    std::vector<float> values(rows);
+    network_.draw_recon().download(values, stream_);
+    block.recon.assign(values.begin(), values.end());
+    network_.log_ratio().download(values, stream_);
+    block.log_ratio.assign(values.begin(), values.end());
+    if (!wants_z) return;
+    block.z.resize(rows * layout_.heads.latent);
+    network_.z().download(block.z, stream_);
 }
 
 Posterior CudaBackend::encode(std::span<const float> x) {
@@ -256,12 +310,13 @@ Posterior CudaBackend::encode(std::span<const float> x) {
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);
         network_.x().upload(x.subspan(start * pixels, count * pixels), stream_);
+        network_.encode(static_cast<int>(count));
         // z is computed too, and not used: any noise will do.
-        network_.encode(static_cast<int>(count),
-                        {.stream = noise(Purpose::evaluation_epsilon, 0),
-                         .index = identity_.data(),
-                         .first_index = 0},
-                        {.mu = mu.data(), .logvar = logvar.data()});
+        network_.posterior(static_cast<int>(count),
+                           {.stream = noise(Purpose::evaluation_epsilon, 0),
+                            .index = identity_.data(),
+                            .first_index = 0},
+                           mu.data(), logvar.data());
         const auto part = [&](std::vector<float>& v) {
             return std::span(v).subspan(start * latent, count * latent);
         };

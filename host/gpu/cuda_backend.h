@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -61,6 +62,8 @@ class CudaBackend : public Backend {
     void train(const TrainRequest& request) override;
     TrainTotals take_totals() override;
     LossTotals evaluate(Split split, double beta) override;
+    void draw(const DrawRequest& request,
+              const std::function<void(const DrawBlock&)>& visit) override;
     Posterior encode(std::span<const float> x) override;
     std::vector<float> decode(std::span<const float> z) override;
     std::vector<float> outputs(std::span<const float> z) override;
@@ -94,6 +97,8 @@ class CudaBackend : public Backend {
     kernels::EpsilonSource epsilon_of(const TrainingBatch& batch) const;
     // From the examples to the decoder's output.
     void forward(const TrainingBatch& batch, const PosteriorOutputs& outputs);
+    // Of examples that are encoded. Fills all but where the block is.
+    void draw_block(const kernels::EpsilonSource& noise, bool wants_z, DrawBlock& block);
     // After forward: the losses, and the gradients of their mean.
     void backward(const TrainingBatch& batch, double beta);
     // Copies rows to index_, in order with what is queued. Waits for the last such copy alone.

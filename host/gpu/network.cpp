@@ -95,6 +95,7 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     z_ = {rows * layout.heads.latent, "the latents"};
     output_product_ = {rows * layout.output.out, "the decoder's output"};
     draw_recon_ = {rows, "the reconstruction terms"};
+    log_ratio_ = {rows, "the log-ratios of the draws"};
     for (DeviceArray<float>& buffer : d_h_) {
         buffer = {rows * widest_hidden(layout), "the gradients of the activations"};
     }
@@ -119,7 +120,7 @@ void Network::allocate_objective(std::size_t examples, std::size_t rows) {
     // The ELBO's is the sum of the other two.
     if (objective_.bound == Bound::iwae) loss_ = {examples, "the losses"};
     for (DeviceArray<float>* of_draws :
-         {&log_ratio_, &decoder_weight_, &path_weight_, &ratio_weight_, &score_weight_}) {
+         {&decoder_weight_, &path_weight_, &ratio_weight_, &score_weight_}) {
         *of_draws = {rows, "the weights of the draws"};
     }
     running_mean_ = {1, "the running mean"};
@@ -149,12 +150,12 @@ float* Network::other_d_h(const float* in_use) {
     return in_use == d_h_[0].data() ? d_h_[1].data() : d_h_[0].data();
 }
 
-kernels::HeadsView Network::heads_view(int examples) const {
+kernels::HeadsView Network::heads_view(int examples, int samples) const {
     return {.product = heads_product_.data(),
             .mu_bias = weight(layout_.heads.mu_bias),
             .logvar_bias = weight(layout_.heads.logvar_bias),
             .examples = examples,
-            .samples = samples_,
+            .samples = samples,
             .latent = width(layout_.heads.latent),
             .stride = width(layout_.heads.stride),
             .logvar_min = static_cast<float>(model_.logvar_min),
@@ -191,20 +192,38 @@ const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector
     return x;
 }
 
-void Network::encode(int examples, const kernels::EpsilonSource& noise,
-                     const PosteriorOutputs& outputs) {
+void Network::encode(int examples) {
     const float* h = forward(layout_.encoder, encoder_, x_.data(), examples);
     const Heads& heads = layout_.heads;
     matmul_.forward(h, weight(heads.mu_weight), examples, width(heads.in), width(2 * heads.stride),
                     heads_product_.data());
-    kernels::reparameterize_forward(heads_view(examples), noise,
+}
+
+void Network::sample(int examples, const kernels::EpsilonSource& noise,
+                     const PosteriorOutputs& outputs) {
+    kernels::reparameterize_forward(heads_view(examples, samples_), noise,
                                     {.mu = outputs.mu,
                                      .logvar = outputs.logvar,
                                      .kl = closed_kl_.data(),
                                      .epsilon = outputs.epsilon,
                                      .z = z_.data(),
-                                     .log_ratio = log_ratio_.data()},
+                                     .log_ratio = is_plain_ ? nullptr : log_ratio_.data()},
                                     stream_.get());
+}
+
+void Network::draw(int examples, int samples, const kernels::EpsilonSource& noise) {
+    const int rows = examples * samples;
+    kernels::reparameterize_forward(heads_view(examples, samples), noise,
+                                    {.z = z_.data(), .log_ratio = log_ratio_.data()},
+                                    stream_.get());
+    decode(rows);
+    likelihood_.recon(decoder_output(rows, samples), in_use_, scratch_, draw_recon_.data());
+}
+
+void Network::posterior(int examples, const kernels::EpsilonSource& noise, float* mu,
+                        float* logvar) {
+    kernels::reparameterize_forward(heads_view(examples, 1), noise,
+                                    {.mu = mu, .logvar = logvar, .z = z_.data()}, stream_.get());
 }
 
 void Network::decode(int rows) {
@@ -341,7 +360,7 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, double
     const Heads& heads = layout_.heads;
     const int heads_out = width(2 * heads.stride);
     kernels::reparameterize_backward(
-        heads_view(examples), noise,
+        heads_view(examples, samples_), noise,
         {.d_z = d_z,
          .path = path_weight_.data(),
          .ratio = ratio_weight_.data(),

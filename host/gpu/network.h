@@ -37,8 +37,15 @@ class Network {
     // at first, or others.
     void read_parameters(const DeviceArray<float>& arena) { in_use_ = arena.data(); }
 
-    // x() through the encoder to z(), and what losses() and backward() need of it.
-    void encode(int examples, const kernels::EpsilonSource& noise, const PosteriorOutputs& outputs);
+    // x() through the encoder to its heads.
+    void encode(int examples);
+    // After encode: the objective's draws, in z(), and what losses() and backward() need of them.
+    void sample(int examples, const kernels::EpsilonSource& noise, const PosteriorOutputs& outputs);
+    // After encode: other draws, examples·samples of at most draw_capacity(). Then z(),
+    // draw_recon() and log_ratio() are theirs.
+    void draw(int examples, int samples, const kernels::EpsilonSource& noise);
+    // After encode: the posteriors alone.
+    void posterior(int examples, const kernels::EpsilonSource& noise, float* mu, float* logvar);
     // z() through the decoder to output_product(), without the output's bias.
     void decode(int rows);
     // After encode and decode: recon(), kl() and loss() of each example.
@@ -58,6 +65,7 @@ class Network {
 
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
+    int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder
     int decode_capacity() const { return decode_capacity_; }
     DeviceArray<float>& parameters() { return parameters_; }
     DeviceArray<float>& gradients() { return gradients_; }
@@ -94,7 +102,7 @@ class Network {
     const float* hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h, int rows);
     kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
     DecoderOutput decoder_output(int rows, int samples) const;
-    kernels::HeadsView heads_view(int examples) const;
+    kernels::HeadsView heads_view(int examples, int samples) const;
     kernels::Objective objective() const;
     void apply_objective(int examples, double beta);
     void likelihood_backward(int examples, double beta);
@@ -130,10 +138,10 @@ class Network {
     DeviceArray<float> z_;               // [rows, latent]
     DeviceArray<float> output_product_;  // [rows, layout.output.out]
     DeviceArray<float> draw_recon_;      // [rows]
+    DeviceArray<float> log_ratio_;       // [rows]; a plain objective's training leaves it alone
     DeviceArray<float> d_h_[2];          // [rows, widest hidden layer or latent]
     // Empty where nothing needs them: what the objective makes of the draws.
-    DeviceArray<float> log_ratio_;  // [rows]
-    DeviceArray<float> recon_;      // [examples], as the next
+    DeviceArray<float> recon_;  // [examples], as the next
     DeviceArray<float> kl_;
     DeviceArray<float> loss_;
     DeviceArray<float> signal_;
