@@ -20,6 +20,7 @@ Command add_reconstruct_command(CLI::App& program);
 Command add_encode_command(CLI::App& program);
 Command add_decode_command(CLI::App& program);
 Command add_compare_command(CLI::App& program);
+Command add_variance_command(CLI::App& program);
 Command add_info_command(CLI::App& program);
 Command add_devices_command(CLI::App& program);
 

@@ -57,8 +57,8 @@ std::vector<vae::Command> add_commands(CLI::App& program) {
     return {vae::add_train_command(program),   vae::add_evaluate_command(program),
             vae::add_sample_command(program),  vae::add_reconstruct_command(program),
             vae::add_encode_command(program),  vae::add_decode_command(program),
-            vae::add_compare_command(program), vae::add_info_command(program),
-            vae::add_devices_command(program)};
+            vae::add_compare_command(program), vae::add_variance_command(program),
+            vae::add_info_command(program),    vae::add_devices_command(program)};
 }
 
 // Throws InputError for an empty value, of whatever option: most often it is a variable of the

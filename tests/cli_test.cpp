@@ -158,6 +158,9 @@ TEST_F(CliTest, WrongRunsAreRefused) {
         {"evaluate run --split validation", 2, "validation"},
         {"evaluate run --data synthetic:linear-gaussian", 2, "outside [0,1]"},
         {"evaluate run --backend cuda", 1, "--backend cuda: "},
+        {"variance run --samples 1", 2, "--samples"},
+        {"variance run --repeats 1", 2, "--repeats"},
+        {"variance run --out v.png", 2, "must end in .svg"},
         {"evaluate run --importance-samples 0", 2, "--importance-samples"},
         {"evaluate run --importance-samples 99999999", 2, "16777216"},
         {"evaluate run --importance-examples 5", 2, "needs --importance-samples"},
@@ -351,6 +354,20 @@ TEST_F(CliTest, EvaluateEstimatesLogPx) {
     EXPECT_EQ(value_of(""), log_px["value"]);
     EXPECT_EQ(value_of(" --seed 9"), value_of(" --seed 9"));
     EXPECT_NE(value_of(" --seed 9"), log_px["value"]);
+}
+
+TEST_F(CliTest, VarianceComparesTheEstimators) {
+    train_small_run();
+    const std::string request = "variance run --examples 20 --samples 3 --repeats 5";
+    const ProgramResult shown = vae(request + " --out v.svg");
+    ASSERT_EQ(shown.status, 0) << shown.err;
+    EXPECT_TRUE(contains(shown.out, "score function, leave one out")) << shown.out;
+    EXPECT_TRUE(contains(testing::text_of(work() / "v.svg"), "</svg>"));
+    const auto object = nlohmann::json::parse(vae(request + " --json").out);
+    EXPECT_EQ(object["examples"], 20);
+    ASSERT_EQ(object["estimators"].size(), 9U);
+    EXPECT_EQ(object["estimators"][5]["gradient"], "dreg");
+    EXPECT_GT(object["estimators"][0]["encoder"]["variance"], 0);
 }
 
 TEST_F(CliTest, ConfigWrittenByARunMakesTheSameRun) {

@@ -8,13 +8,13 @@
 #include <array>
 #include <cmath>
 #include <memory>
-#include <numbers>
 #include <utility>
 #include <vector>
 
 #include "host/backend.h"
 #include "host/importance.h"
 #include "host/sample_statistics.h"
+#include "tests/linear_algebra.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
@@ -30,46 +30,10 @@ constexpr std::size_t kDraws = 12;
 // evidence through a 5×5 factorization of condition number below 100.
 constexpr double kRounding = 1e-12;
 
-using Matrix = std::vector<std::vector<double>>;
-
-Matrix zeros(std::size_t rows, std::size_t cols) {
-    return Matrix(rows, std::vector<double>(cols, 0.0));
-}
-
-// Solves a x = b for square a by elimination with pivoting; returns x and log |det a|.
-std::pair<std::vector<double>, double> solve(Matrix a, std::vector<double> b) {
-    const std::size_t n = b.size();
-    double log_det = 0;
-    for (std::size_t k = 0; k < n; ++k) {
-        std::size_t pivot = k;
-        for (std::size_t i = k; i < n; ++i) {
-            if (std::abs(a[i][k]) > std::abs(a[pivot][k])) pivot = i;
-        }
-        std::swap(a[k], a[pivot]);
-        std::swap(b[k], b[pivot]);
-        log_det += std::log(std::abs(a[k][k]));
-        for (std::size_t i = 0; i < n; ++i) {
-            if (i == k) continue;
-            const double factor = a[i][k] / a[k][k];
-            for (std::size_t j = k; j < n; ++j) a[i][j] -= factor * a[k][j];
-            b[i] -= factor * b[k];
-        }
-    }
-    for (std::size_t i = 0; i < n; ++i) b[i] /= a[i][i];
-    return {b, log_det};
-}
-
-// log N(x; mean, covariance).
-double log_normal(const std::vector<double>& x, const std::vector<double>& mean,
-                  const Matrix& covariance) {
-    std::vector<double> error(x.size());
-    for (std::size_t i = 0; i < x.size(); ++i) error[i] = x[i] - mean[i];
-    const auto [solution, log_det] = solve(covariance, error);
-    double quadratic = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) quadratic += error[i] * solution[i];
-    const double constant = static_cast<double>(x.size()) * std::log(2 * std::numbers::pi);
-    return -(quadratic + log_det + constant) / 2;
-}
+using test::log_normal;
+using test::Matrix;
+using test::solve;
+using test::zeros;
 
 // The decoder's side of the model, from the parameters as the backend holds them.
 struct LinearModel {
