@@ -1,5 +1,5 @@
 // log p(x) by importance sampling from the posterior: the log mean of the weights
-// w_s = p(x|z_s) p(z_s) / q(z_s|x) of K draws z_s ~ q(z|x) (Rezende et al. 2014, appendix E; Burda
+// w_s = p(x|z_s) p(z_s) / q(z_s|x) of K draws z_s ~ q(z|x) (Rezende et al. 2014; Burda
 // et al. 2016). Its expectation is the importance-weighted bound L_K <= log p(x), which rises with
 // K. Sums are streamed: nothing grows with K.
 #pragma once

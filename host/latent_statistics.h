@@ -10,7 +10,7 @@
 namespace vae {
 
 // A dimension is active if the variance of its posterior mean over the examples is above this
-// (Burda et al. 2016, section 5.3).
+// (Burda et al. 2016).
 inline constexpr double kActiveVariance = 0.01;
 
 // An estimate and its standard error.
