@@ -31,6 +31,8 @@ enum class EncoderGradient { pathwise, dreg, score };
 // What is subtracted from each sample's signal under the score function: nothing, the mean of the
 // example's other samples, or a running mean over the steps before.
 enum class Baseline { none, leave_one_out, running_mean };
+// Of what free bits are a floor: the KL of each latent dimension, or all of it.
+enum class FreeBitsPer { dimension, total };
 
 // How the learning rate and beta go on from step to step; host/schedule.h.
 enum class LearningRateSchedule { constant, step, cosine, burda };
@@ -65,9 +67,12 @@ struct ObjectiveConfig {
     std::uint32_t samples = 1;  // of z for each example and step: L of the ELBO, k of IWAE
     EncoderGradient gradient = EncoderGradient::pathwise;
     Baseline baseline = Baseline::none;  // of the score function
+    double free_bits = 0;                // nats below which the KL term costs nothing; 0: off
+    FreeBitsPer free_bits_per = FreeBitsPer::dimension;
 
     // Whether log q(z|x) − log p(z) of the draws is part of the loss.
     bool uses_log_ratio() const { return bound == Bound::iwae || kl == KlTerm::sampled; }
+    bool uses_free_bits() const { return free_bits > 0; }
 };
 
 struct TrainConfig {

@@ -32,6 +32,12 @@ void check_objective(const ObjectiveConfig& objective) {
         throw InputError(
             "objective.baseline = \"leave-one-out\" needs objective.samples of at least 2");
     }
+    if (objective.uses_free_bits() && objective.uses_log_ratio()) {
+        throw InputError(fmt::format(
+            "objective.free_bits = {} needs the ELBO's KL term in closed form; set "
+            "objective.bound = \"elbo\" and objective.kl = \"analytic\", or leave it out",
+            objective.free_bits));
+    }
 }
 
 void check_likelihood(const Config& config) {

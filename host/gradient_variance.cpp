@@ -61,7 +61,7 @@ nlohmann::ordered_json json_of(const Scatter& scatter) {
 
 std::vector<Estimator> gradient_estimators(const Config& config, std::uint32_t samples) {
     using enum EncoderGradient;
-    const std::vector<Estimator> candidates = {
+    std::vector<Estimator> candidates = {
         {"pathwise, KL in closed form", {Bound::elbo, KlTerm::analytic, 1}},
         {"pathwise, KL sampled", {Bound::elbo, KlTerm::sampled, 1}},
         {"pathwise, KL in closed form", {Bound::elbo, KlTerm::analytic, samples}},
@@ -74,7 +74,9 @@ std::vector<Estimator> gradient_estimators(const Config& config, std::uint32_t s
         {"score function, leave one out",
          {Bound::elbo, KlTerm::analytic, samples, score, Baseline::leave_one_out}}};
     std::vector<Estimator> allowed;
-    for (const Estimator& estimator : candidates) {
+    for (Estimator& estimator : candidates) {
+        estimator.objective.free_bits = config.objective.free_bits;
+        estimator.objective.free_bits_per = config.objective.free_bits_per;
         Config with = config;
         with.objective = estimator.objective;
         try {

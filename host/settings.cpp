@@ -263,6 +263,14 @@ void add_objective_settings(std::vector<Setting>& all) {
                         {Baseline::leave_one_out, "leave-one-out"},
                         {Baseline::running_mean, "running-mean"}},
         [](auto& c) -> auto& { return c.objective.baseline; }));
+    all.push_back(number_setting(
+        "objective.free_bits", "nats of the KL term that cost nothing; 0: none",
+        "a number of at least 0", [](double v) { return v >= 0; },
+        [](auto& c) -> auto& { return c.objective.free_bits; }));
+    all.push_back(choice_setting(
+        "objective.free_bits_per", "whether each latent dimension has that many, or all together",
+        Names<FreeBitsPer>{{FreeBitsPer::dimension, "dimension"}, {FreeBitsPer::total, "total"}},
+        [](auto& c) -> auto& { return c.objective.free_bits_per; }));
 }
 
 constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();

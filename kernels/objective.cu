@@ -126,7 +126,8 @@ __global__ void __launch_bounds__(kThreads)
     const bool is_sampled = in.kl == nullptr;
     const double kl = is_sampled ? draws.sum([&](unsigned s) { return draws.ratio(s); }) / count
                                  : static_cast<double>(in.kl[example]);
-    double loss = recon + draws.beta * kl;
+    // The losses last, so that fewer registers are in use at the same time.
+    double loss = 0;
     const double ratio = is_sampled ? draws.beta : 0;
     if constexpr (kKind == Objective::iwae || kKind == Objective::dreg) {
         loss = weighted_loss(draws, kKind == Objective::dreg, first, out);
@@ -137,6 +138,9 @@ __global__ void __launch_bounds__(kThreads)
         score_weights(draws, kKind, ratio, baseline, first, example, out);
     }
     if (draws.lane != 0) return;
+    if constexpr (kKind != Objective::iwae && kKind != Objective::dreg) {
+        loss = recon + draws.beta * (in.loss_kl != nullptr ? in.loss_kl[example] : kl);
+    }
     if (out.recon != nullptr) out.recon[example] = static_cast<float>(recon);
     if (out.kl != nullptr) out.kl[example] = static_cast<float>(kl);
     if (out.loss != nullptr) out.loss[example] = static_cast<float>(loss);
@@ -176,6 +180,8 @@ void objective(Objective kind, const ObjectiveInputs& inputs, const double* runn
             "the running mean is missing");
     require(inputs.log_ratio != nullptr || (inputs.kl != nullptr && !is_weighted(kind)), kLauncher,
             "log_ratio is missing");
+    require(inputs.loss_kl == nullptr || !is_weighted(kind), kLauncher,
+            "another KL term is for the ELBO");
     require(outputs.signal == nullptr || is_score(kind), kLauncher,
             "only the score function has a signal");
     if (inputs.examples == 0) return;

@@ -26,6 +26,8 @@ struct ObjectiveInputs {
     int examples = 0;
     int samples = 1;
     float beta = 1;
+    // [examples]: what stands for kl in the ELBO's loss (kernels/free_bits.h); null: kl itself.
+    const float* loss_kl = nullptr;
 };
 
 // All on the device; those of the losses [examples], in nats. Each may be null, and is not written.

@@ -167,8 +167,10 @@ struct HeadsBackwardOp {
             is_outside[i] = unclamped < heads.logvar_min || unclamped > heads.logvar_max;
             const float logvar = clamp(unclamped, heads.logvar_min, heads.logvar_max);
             const float kl_part = is_logvar ? expm1f(logvar) : mu;
-            elements[i] = {mu, expf(0.5f * logvar), expf(-0.5f * logvar),
-                           gradient.kl_scale * kl_part};
+            float kl_scale = gradient.kl_scale;
+            if (gradient.kl_mask != nullptr && j + i < latent())
+                kl_scale *= gradient.kl_mask[j + i];
+            elements[i] = {mu, expf(0.5f * logvar), expf(-0.5f * logvar), kl_scale * kl_part};
         }
         // The mean's gradient through z alone needs no noise.
         const bool needs_noise =

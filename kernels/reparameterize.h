@@ -63,8 +63,8 @@ struct Draws {
 void reparameterize_forward(const HeadsView& heads, const EpsilonSource& source, const Draws& draws,
                             cudaStream_t stream);
 
-// How the loss depends on each draw. Arrays are on the device, [examples·samples] but for d_z; a
-// null one stands for the value in brackets.
+// How the loss depends on each draw. Arrays are on the device, [examples·samples] but where it says
+// otherwise; a null one stands for the value in brackets.
 struct LatentGradient {
     const float* d_z = nullptr;    // of the decoder's part, [examples·samples, latent]
     const float* path = nullptr;   // [1] factor of d_z
@@ -72,14 +72,15 @@ struct LatentGradient {
                                    // with the encoder, q's own parameters are held
     const float* score = nullptr;  // [0] of the score ∂ log q(z|x)/∂(mu, logvar), z held
     float scale = 1;               // factor of ratio and score
-    float kl_scale = 0;            // of each kl in closed form
+    float kl_scale = 0;            // of each kl in closed form …
+    const float* kl_mask = nullptr;  // … and its dimensions' own factors, [latent] [1]
 };
 
 // The backward; epsilon is drawn again.
 // Computes  d = path·d_z + scale·ratio·(z − epsilon/sigma), sigma = exp(logvar/2)
-//           d_mu = Σ_samples (d + scale·score·epsilon/sigma) + kl_scale·mu
+//           d_mu = Σ_samples (d + scale·score·epsilon/sigma) + kl_scale·kl_mask·mu
 //           d_logvar = ½ (Σ_samples (d·sigma·epsilon + scale·score·(epsilon² − 1))
-//                         + kl_scale·expm1(logvar)),
+//                         + kl_scale·kl_mask·expm1(logvar)),
 //           zero where the unclamped log-variance lies outside [min, max]
 // Shapes    d_product[examples, 2·stride] laid out as heads.product; d_mu_bias, d_logvar_bias
 //           [latent]: column sums; any examples, latent, stride >= 0, samples >= 1

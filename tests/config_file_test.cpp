@@ -35,8 +35,9 @@ Config unusual_config() {
     config.model.logvar_max = 1;
     config.model.initialization = Initialization::he;
     config.model.data_bias = true;
-    config.objective = {Bound::elbo, KlTerm::sampled, 3, EncoderGradient::score,
-                        Baseline::leave_one_out};
+    config.objective = {
+        Bound::elbo, KlTerm::analytic,  3, EncoderGradient::score, Baseline::leave_one_out,
+        0.25,        FreeBitsPer::total};
     config.train.seed = std::numeric_limits<std::int64_t>::max();
     config.train.epochs = 3;
     config.train.steps = 17;
@@ -79,8 +80,8 @@ std::string error_of_set(const std::string& assignment) {
 
 TEST(ConfigFile, EverySettingIsReadBackAsWritten) {
     const Config config = unusual_config();
-    // All but the bound: the score function is for the default one.
-    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size() - 1);
+    // All but the bound and the KL term: the score function and free bits are for the default ones.
+    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size() - 2);
     const Config back = from_toml(to_toml(config), "config.toml");
     EXPECT_EQ(differing_settings(config, back), std::vector<std::string>());
     EXPECT_EQ(back.data.source, config.data.source);
@@ -97,6 +98,13 @@ TEST(ConfigFile, ObjectivesThatContradictThemselvesAreRefused) {
     EXPECT_TRUE(contains(error("baseline = \"running-mean\""), "is for the score function"));
     EXPECT_TRUE(contains(error("gradient = \"score\"\nbaseline = \"leave-one-out\""),
                          "needs objective.samples of at least 2"));
+    for (const char* sampled : {"kl = \"sampled\"", "bound = \"iwae\""}) {
+        EXPECT_TRUE(contains(error(std::string("free_bits = 0.5\n") + sampled),
+                             "objective.free_bits = 0.5 needs the ELBO's KL term in closed form"));
+        EXPECT_EQ(error(std::string("free_bits = 0\n") + sampled), "");
+    }
+    EXPECT_TRUE(contains(error("free_bits = -1"), "objective.free_bits must be a number of at"));
+    EXPECT_TRUE(contains(error("free_bits_per = \"unit\""), "one of dimension, total"));
     EXPECT_TRUE(contains(error("samples = 0"), "objective.samples must be an integer from 1"));
     const auto iwae = from_toml("[objective]\nbound = \"iwae\"\ngradient = \"dreg\"", "c");
     EXPECT_EQ(iwae.objective.bound, Bound::iwae);

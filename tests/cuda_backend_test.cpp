@@ -127,6 +127,19 @@ class CudaBackendTest : public testing::TestWithParam<Case> {
     std::unique_ptr<Backend> cpu;
 };
 
+// How many dimensions have a mean KL above the floor.
+std::size_t above_floor(const Trace& trace, std::size_t latent, double floor) {
+    const auto& mu = test::find(trace, "mu").values;
+    const auto& logvar = test::find(trace, "logvar").values;
+    std::vector<double> sums(latent);
+    for (std::size_t i = 0; i < mu.size(); ++i) {
+        sums[i % latent] += (mu[i] * mu[i] + std::expm1(logvar[i]) - logvar[i]) / 2;
+    }
+    const auto rows = static_cast<double>(mu.size() / latent);
+    return static_cast<std::size_t>(
+        std::count_if(sums.begin(), sums.end(), [&](double sum) { return sum / rows > floor; }));
+}
+
 TEST_P(CudaBackendTest, TraceMatchesTheReference) {
     const auto rows = some_rows(GetParam().batch);
     const Trace ours = cuda->trace(request(rows, 3));
@@ -139,6 +152,13 @@ TEST_P(CudaBackendTest, TraceMatchesTheReference) {
         EXPECT_EQ(ours[i].shape, reference[i].shape);
         EXPECT_LE(test::relative_l2(ours[i].values, reference[i].values),
                   is_loss(ours[i].name) ? kLossGate : kGate);
+    }
+    const ObjectiveConfig& objective = GetParam().objective;
+    if (objective.uses_free_bits() && objective.free_bits_per == FreeBitsPer::dimension) {
+        // Else the case would not show what it is for.
+        const std::size_t above = above_floor(reference, GetParam().latent, objective.free_bits);
+        EXPECT_GT(above, 0U);
+        EXPECT_LT(above, GetParam().latent);
     }
 }
 
@@ -471,6 +491,35 @@ INSTANTIATE_TEST_SUITE_P(
                          .likelihood = Likelihood::gaussian,
                          .beta = 0.5,
                          .objective = {.kl = KlTerm::sampled}},
+                    Case{.name = "free_bits_per_dimension",
+                         .encoder = {31},
+                         .latent = 6,
+                         .decoder = {17},
+                         .activation = Activation::tanh,
+                         .beta = 0.5,
+                         .objective = {.free_bits = 0.02}},
+                    Case{.name = "free_bits_per_dimension_of_draws",
+                         .encoder = {20},
+                         .latent = 33,
+                         .decoder = {20},
+                         .activation = Activation::silu,
+                         .objective = {.samples = 3, .free_bits = 0.02}},
+                    Case{.name = "free_bits_in_total",
+                         .encoder = {20},
+                         .latent = 4,
+                         .decoder = {20},
+                         .activation = Activation::silu,
+                         .likelihood = Likelihood::gaussian,
+                         .objective = {.free_bits = 0.01, .free_bits_per = FreeBitsPer::total}},
+                    Case{.name = "free_bits_in_total_score",
+                         .encoder = {20},
+                         .latent = 4,
+                         .decoder = {20},
+                         .activation = Activation::silu,
+                         .objective = {.samples = 2,
+                                       .gradient = EncoderGradient::score,
+                                       .free_bits = 100,
+                                       .free_bits_per = FreeBitsPer::total}},
                     Case{.name = "iwae",
                          .encoder = {33},
                          .latent = 7,

@@ -195,6 +195,32 @@ void add_objectives(std::vector<Case>& all) {
     }
 }
 
+// The three dimensions' KLs are about 1, 0.1 and 0.4 nats in a clamped case: floors that none, some
+// and all of them lie under (FreeBits of cpu_free_bits_test counts them).
+void add_free_bits(std::vector<Case>& all) {
+    using enum EncoderGradient;
+    const std::vector<std::pair<ObjectiveConfig, std::string>> objectives = {
+        {{.samples = 1}, "elbo"},
+        {{.samples = 3}, "elbo_3"},
+        {{.samples = 2, .gradient = score, .baseline = Baseline::leave_one_out}, "score"}};
+    for (const FreeBitsPer per : {FreeBitsPer::dimension, FreeBitsPer::total}) {
+        for (const double nats : {1e-3, .25, .6, 9.}) {
+            for (auto [objective, name] : objectives) {
+                objective.free_bits = nats;
+                objective.free_bits_per = per;
+                all.push_back({Activation::tanh,
+                               Likelihood::bernoulli,
+                               .7,
+                               true,
+                               {5},
+                               name + "_free_bits_" + std::to_string(std::lround(1000 * nats)) +
+                                   (per == FreeBitsPer::total ? "_in_total" : "_per_dimension"),
+                               objective});
+            }
+        }
+    }
+}
+
 std::vector<Case> cases() {
     using enum Activation;
     using enum Likelihood;
@@ -223,6 +249,7 @@ std::vector<Case> cases() {
     all.push_back({relu, bernoulli, 1, false, {}, "linear_bernoulli", {}});
     all.push_back({relu, gaussian, .5, false, {}, "linear_gaussian", {}});
     add_objectives(all);
+    add_free_bits(all);
     return all;
 }
 

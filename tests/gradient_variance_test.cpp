@@ -31,6 +31,10 @@ TEST(VectorMoments, AgreeWithTheirDefinitions) {
 TEST(GradientEstimators, AreThoseThatTheSettingsAllow) {
     Config config;
     EXPECT_EQ(gradient_estimators(config, 4).size(), 9U);
+    config.objective.free_bits = 0.1;  // of KL terms in closed form alone
+    EXPECT_EQ(gradient_estimators(config, 4).size(), 5U);
+    EXPECT_EQ(gradient_estimators(config, 4)[0].objective.free_bits, 0.1);
+    config.objective.free_bits = 0;
     config.model.likelihood = Likelihood::gaussian;
     config.model.variance = Variance::optimal;  // of the pathwise ELBO alone
     EXPECT_EQ(gradient_estimators(config, 4).size(), 4U);

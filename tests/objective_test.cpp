@@ -118,11 +118,13 @@ struct Reference {
 
 class ObjectiveKernel : public KernelTest {
   protected:
-    Outputs run(const Inputs& in, Objective kind, bool is_sampled) {
+    Outputs run(const Inputs& in, Objective kind, bool is_sampled,
+                const std::vector<float>* other_kl = nullptr) {
         auto recon = upload(in.recon);
         auto log_ratio = upload(in.log_ratio);
         auto kl = upload(in.kl);
         auto mean = upload(std::vector<double>{kMean});
+        auto loss_kl = upload(other_kl == nullptr ? std::vector<float>() : *other_kl);
         const auto examples = static_cast<std::size_t>(in.examples);
         auto recon_out = output(examples);
         auto kl_out = output(examples);
@@ -135,7 +137,7 @@ class ObjectiveKernel : public KernelTest {
         kernels::objective(
             kind,
             {recon.data(), log_ratio.data(), is_sampled ? nullptr : kl.data(), in.examples,
-             in.samples, kBeta},
+             in.samples, kBeta, other_kl == nullptr ? nullptr : loss_kl.data()},
             mean.data(),
             {recon_out.data(), kl_out.data(), loss.data(), decoder.data(), path.data(),
              ratio.data(), score.data(), is_score(kind) ? signal.data() : nullptr},
@@ -198,6 +200,27 @@ TEST_F(ObjectiveKernel, HugeLossesNeitherOverflowNorVanish) {
             EXPECT_NEAR(out.decoder[r], std::exp(-static_cast<double>(r % 5)) / sum, 1e-7);
         }
     }
+}
+
+// The loss takes it; kl, and every weight, stay as they are.
+TEST_F(ObjectiveKernel, AnotherKlTermChangesTheLossAlone) {
+    for (const Objective kind : {Objective::elbo, Objective::score}) {
+        const Inputs in(33, 3);
+        const Outputs plain = run(in, kind, false);
+        const auto other = random_uniforms(33, 9);
+        const Outputs out = run(in, kind, false, &other);
+        for (std::size_t b = 0; b < 33; ++b) {
+            double recon = 0;
+            for (std::size_t s = 0; s < 3; ++s) recon += in.recon[3 * b + s] / 3.0;
+            const double want = recon + static_cast<double>(kBeta) * other[b];
+            EXPECT_NEAR(out.loss[b], want, kRoundings * kEpsilon * want) << b;
+        }
+        expect_same_bits(out.kl, plain.kl, "kl");
+        expect_same_bits(out.score, plain.score, "score");
+        expect_same_bits(out.path, plain.path, "path");
+    }
+    const Inputs in(4, 3);
+    EXPECT_THROW(run(in, Objective::iwae, false, &in.kl), std::invalid_argument);
 }
 
 TEST_F(ObjectiveKernel, NanComesThroughInItsExample) {

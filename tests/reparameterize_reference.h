@@ -25,7 +25,7 @@ struct HeadsShape {
     int latent = 0;
     int stride = 0;
     int samples = 1;
-    bool is_weighted = false;  // every draw has weights of its own
+    bool is_weighted = false;  // every draw has weights of its own, every dimension its kl_mask
 
     std::size_t rows() const {
         return static_cast<std::size_t>(examples) * static_cast<std::size_t>(samples);
@@ -89,9 +89,11 @@ struct Heads {
           path(random_normals(s.rows(), 5)),
           ratio(random_normals(s.rows(), 6)),
           score(random_normals(s.rows(), 7)),
+          kl_mask(random_uniforms(latent.width(), 8)),
           index(latent.height()) {
         // Without a bias the boundary is hit exactly.
         for (std::size_t j = 0; j < logvar_bias.size(); j += 2) logvar_bias[j] = 0;
+        for (std::size_t j = 0; j < kl_mask.size(); j += 3) kl_mask[j] = 0;
         for (std::size_t b = 0; b < index.size(); ++b) {
             index[b] = static_cast<std::uint32_t>(b * 7 % 1000);
             // Far outside, and exactly on both boundaries, where the gradient still flows.
@@ -141,12 +143,15 @@ struct Heads {
         sum.add(weight * sigma(b, j) * epsilon);
         sum.add(-weight * epsilon / sigma(b, j));
     }
+    double kl_scale(std::size_t j) const {
+        return shape.is_weighted ? static_cast<double>(kKlScale) * kl_mask[j] : kKlScale;
+    }
     // Roundings of each term: its own, and one for each sum that it is part of.
     double roundings() const { return 14 + static_cast<double>(samples()); }
 
     Bound d_mu(std::size_t b, std::size_t j, const std::vector<float>& epsilon) const {
         Sum sum;
-        sum.add(kKlScale * mu(b, j));
+        sum.add(kl_scale(j) * mu(b, j));
         for (std::size_t r = b * samples(); r < (b + 1) * samples(); ++r) {
             const double e = epsilon[r * latent.width() + j];
             add_path(r, j, e, 1, sum);
@@ -157,7 +162,7 @@ struct Heads {
     Bound d_logvar(std::size_t b, std::size_t j, const std::vector<float>& epsilon) const {
         if (unclamped(b, j) < kLow || unclamped(b, j) > kHigh) return {0, 0};
         Sum sum;
-        sum.add(kKlScale * std::expm1(logvar(b, j)) / 2);
+        sum.add(kl_scale(j) * std::expm1(logvar(b, j)) / 2);
         for (std::size_t r = b * samples(); r < (b + 1) * samples(); ++r) {
             const double e = epsilon[r * latent.width() + j];
             add_path(r, j, e, sigma(b, j) * e / 2, sum);
@@ -179,6 +184,7 @@ struct Heads {
     std::vector<float> path;
     std::vector<float> ratio;
     std::vector<float> score;
+    std::vector<float> kl_mask;
     std::vector<std::uint32_t> index;
 };
 

@@ -61,6 +61,7 @@ class Reparameterize : public KernelTest {
         auto path = upload(in.path);
         auto ratio = upload(in.ratio);
         auto score = upload(in.score);
+        auto kl_mask = upload(in.kl_mask, shift);
         auto d_product = output(in.product.size(), shift);
         auto d_mu_bias = output(in.latent.width());
         auto d_logvar_bias = output(in.latent.width());
@@ -73,6 +74,7 @@ class Reparameterize : public KernelTest {
             gradient.path = path.data();
             gradient.ratio = ratio.data();
             gradient.score = score.data();
+            gradient.kl_mask = kl_mask.data();
         }
         kernels::reparameterize_backward(
             view(in, product.data(), mu_bias.data(), logvar_bias.data()), source_of(index.data()),

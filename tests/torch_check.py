@@ -124,7 +124,7 @@ class Network(torch.nn.Module):
         bounds = self.model["logvar_min"], self.model["logvar_max"]
         logvar = torch.clamp(self.encoder["logvar"](h), *bounds)
         values |= {"mu": mu, "logvar": logvar}
-        closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)).sum(1)
+        closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
         if epsilon.dim() == 3:  # [examples, draws, latent]
             x, mu, logvar = x[:, None], mu[:, None], logvar[:, None]
         posterior = Normal(mu, torch.exp(0.5 * logvar))
@@ -158,9 +158,9 @@ class Network(torch.nn.Module):
 
     def losses(self, recon, ratio, closed_kl, log_q, beta):
         """recon.draws, log_ratio, recon, kl, loss, and the surrogate whose gradient is wanted, from
-        [examples, draws]."""
+        [examples, draws]; closed_kl is [examples, latent]."""
         is_sampled = self.objective["kl"] == "sampled"
-        kl = ratio.mean(1) if is_sampled else closed_kl
+        kl = ratio.mean(1) if is_sampled else closed_kl.sum(1)
         values = {
             "recon.draws": recon, "log_ratio": ratio, "recon": recon.mean(1), "kl": kl,
         }
@@ -169,7 +169,10 @@ class Network(torch.nn.Module):
             loss = (math.log(log_w.shape[1]) - torch.logsumexp(log_w, 1)).mean()
             self.dreg_weights = torch.softmax(log_w, 1).detach()
             return values | {"loss": loss, "surrogate": loss}
-        loss = (recon.mean(1) + beta * kl).mean()
+        kl_term = kl.mean()
+        if self.objective["free_bits"] > 0:
+            kl_term = self.floored(closed_kl)
+        loss = recon.mean() + beta * kl_term
         surrogate = loss
         if self.objective["gradient"] == "score":
             signal = (-log_w if is_sampled else recon).detach()
@@ -180,8 +183,15 @@ class Network(torch.nn.Module):
             # the score of its draws, whose mean is zero: it is left out.
             surrogate = (recon.mean(1) + (signal * log_q.view_as(signal)).mean(1)).mean()
             if not is_sampled:
-                surrogate = surrogate + beta * closed_kl.mean()
+                surrogate = surrogate + beta * kl_term
         return values | {"loss": loss, "surrogate": surrogate}
+
+    def floored(self, closed_kl):
+        """The KL term under free bits, from [examples, latent] (Kingma et al. 2016)."""
+        nats = self.objective["free_bits"]
+        if self.objective["free_bits_per"] == "total":
+            return closed_kl.sum(1).mean().clamp(min=nats)
+        return closed_kl.mean(0).clamp(min=nats).sum()
 
 
 def given(tensors, name):

@@ -248,7 +248,10 @@ LossTotals CpuBackend<T>::totals(std::size_t examples, double beta) const {
         sums.loss += static_cast<double>(network_.loss()[b]);
     }
     // The sums of the two terms are more exact than that of their rounded sums.
-    if (config_.objective.bound == Bound::elbo) sums.loss = sums.recon + beta * sums.kl;
+    const ObjectiveConfig& objective = config_.objective;
+    if (objective.bound == Bound::elbo && !objective.uses_free_bits()) {
+        sums.loss = sums.recon + beta * sums.kl;
+    }
     sums.examples = examples;
     return sums;
 }

@@ -4,6 +4,7 @@
 
 #include "host/cpu/activation.h"
 #include "host/cpu/chunks.h"
+#include "host/cpu/free_bits.h"
 #include "host/cpu/gated.h"
 #include "host/cpu/matmul.h"
 
@@ -16,7 +17,10 @@ Network<T>::Network(const Config& config, const ParameterLayout& layout)
       layout_(layout),
       likelihood_(config.model, layout),
       encoder_(layout.encoder.size()),
-      decoder_(layout.decoder.size()) {}
+      decoder_(layout.decoder.size()),
+      kl_mask_(layout.heads.latent) {
+    std::fill_n(kl_mask_.data(), layout.heads.latent, T(1));
+}
 
 template <class T>
 void Network<T>::reserve(std::size_t examples, std::size_t samples) {
@@ -41,7 +45,9 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     heads_product_.reserve(examples * 2 * heads.stride);
     d_heads_.reserve(examples * 2 * heads.stride);
     for (Buffer<T>* buffer : {&mu_, &logvar_}) buffer->reserve(examples * heads.latent);
-    for (Buffer<T>* buffer : {&closed_kl_, &recon_, &kl_, &loss_}) buffer->reserve(examples);
+    for (Buffer<T>* buffer : {&closed_kl_, &loss_kl_, &recon_, &kl_, &loss_}) {
+        buffer->reserve(examples);
+    }
     for (Buffer<T>* buffer : {&epsilon_, &z_}) buffer->reserve(rows * heads.latent);
     for (Buffer<T>* buffer : {&log_ratio_, &draw_recon_}) buffer->reserve(rows);
     for (Buffer<T>& buffer : weights_) buffer.reserve(rows);
@@ -148,12 +154,27 @@ void Network<T>::outputs(const T* parameters, std::size_t rows, T* outputs) cons
     likelihood_.outputs(output(rows, 1), parameters, outputs);
 }
 
+template <class T>
+void Network<T>::apply_free_bits(std::size_t examples) {
+    const std::size_t latent = layout_.heads.latent;
+    if (objective_.free_bits_per == FreeBitsPer::total) {
+        free_bits_in_total(closed_kl_.data(), examples, latent, objective_.free_bits,
+                           kl_mask_.data(), loss_kl_.data());
+    } else {
+        free_bits_per_dimension(mu_.data(), logvar_.data(), examples, latent, objective_.free_bits,
+                                kl_mask_.data(), loss_kl_.data(), partials_.data());
+    }
+}
+
 // Returns the mean signal of the score function.
 template <class T>
 double Network<T>::apply_objective(std::size_t examples, double beta, double running_mean,
                                    const DrawWeights<T>& weights) {
+    const bool has_floor = objective_.uses_free_bits();
+    if (has_floor) apply_free_bits(examples);
     return objective(objective_, beta, running_mean, examples,
-                     DrawLosses<T>{draw_recon_.data(), log_ratio_.data(), closed_kl_.data()},
+                     DrawLosses<T>{draw_recon_.data(), log_ratio_.data(), closed_kl_.data(),
+                                   has_floor ? loss_kl_.data() : nullptr},
                      ExampleLosses<T>{recon_.data(), kl_.data(), loss_.data()}, weights);
 }
 
@@ -271,7 +292,8 @@ double Network<T>::backward(const T* parameters, std::size_t examples, double be
                       .ratio = weights.ratio,
                       .score = weights.score,
                       .scale = scale,
-                      .kl_scale = is_closed ? beta * scale : 0},
+                      .kl_scale = is_closed ? beta * scale : 0,
+                      .kl_mask = kl_mask_.data()},
                      gradients);
     return signal;
 }

@@ -87,6 +87,8 @@ class Network {
                              std::size_t rows, T* d_h, T* gradients);
     HeadsView<T> heads(const T* parameters, std::size_t examples, std::size_t samples) const;
     DecoderOutput<T> output(std::size_t examples, std::size_t samples) const;
+    // kl_mask_ and loss_kl_.
+    void apply_free_bits(std::size_t examples);
     double apply_objective(std::size_t examples, double beta, double running_mean,
                            const DrawWeights<T>& weights);
     const T* decoder_backward(const T* parameters, std::size_t rows, T* gradients);
@@ -112,6 +114,8 @@ class Network {
     Buffer<T> d_heads_;
     Buffer<T> output_product_;
     Buffer<T> closed_kl_;  // the divergence in closed form
+    Buffer<T> kl_mask_;    // [latent]: ones, or those of free bits
+    Buffer<T> loss_kl_;    // what stands for it in the loss, of free bits
     Buffer<T> log_ratio_;
     Buffer<T> draw_recon_;
     Buffer<T> recon_;

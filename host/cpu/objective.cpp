@@ -122,8 +122,10 @@ double objective(const ObjectiveConfig& config, double beta, double running_mean
                                                        : static_cast<double>(draws.kl[b]);
         losses.recon[b] = static_cast<T>(recon);
         losses.kl[b] = static_cast<T>(kl);
-        losses.loss[b] =
-            static_cast<T>(config.bound == Bound::iwae ? example.iwae_loss() : recon + beta * kl);
+        const double loss_kl =
+            draws.loss_kl == nullptr ? kl : static_cast<double>(draws.loss_kl[b]);
+        losses.loss[b] = static_cast<T>(config.bound == Bound::iwae ? example.iwae_loss()
+                                                                    : recon + beta * loss_kl);
         if (is_score) signals += example.mean_signal();
         if (weights.decoder == nullptr) continue;
         const DrawWeights<T> own = advanced(weights, r);

@@ -15,12 +15,14 @@
 
 namespace vae::cpu {
 
-// Of each draw, [examples·samples], but for kl[examples], the divergence in closed form.
+// Of each draw, [examples·samples], but for [examples] of kl, the divergence in closed form, and
+// of loss_kl, what stands for it in the loss (host/cpu/free_bits.h); null: kl itself.
 template <class T>
 struct DrawLosses {
     const T* recon = nullptr;
     const T* log_ratio = nullptr;
     const T* kl = nullptr;
+    const T* loss_kl = nullptr;
 };
 
 // [examples] each. recon and kl are means over the draws, kl as the settings say; loss is what is

@@ -68,7 +68,7 @@ VAE_CPU_INLINE void backward_row(const HeadsView<T>& heads, std::size_t b, Sampl
     const std::size_t latent = heads.latent;
     const LatentGradient<T> gradient = row.gradient;
     const auto scale = static_cast<T>(gradient.scale);
-    const auto kl_scale = static_cast<T>(gradient.kl_scale);
+    const auto kl_scale_of_all = static_cast<T>(gradient.kl_scale);
 #pragma omp simd
     for (std::size_t j = 0; j < latent; ++j) {
         const T mu = product[j] + heads.mu_bias[j];
@@ -76,6 +76,7 @@ VAE_CPU_INLINE void backward_row(const HeadsView<T>& heads, std::size_t b, Sampl
         const T logvar = clamped(unclamped, heads.logvar_min, heads.logvar_max);
         const bool outside = unclamped < heads.logvar_min || unclamped > heads.logvar_max;
         const T sigma = std::exp(logvar / 2);
+        const T kl_scale = kl_scale_of_all * gradient.kl_mask[j];
         T d_mu = kl_scale * mu;
         T d_logvar = kl_scale * std::expm1(logvar);
         for (std::size_t s = 0; s < samples; ++s) {

@@ -43,15 +43,16 @@ struct LatentGradient {
     const T* path = nullptr;   // factor of d_z
     const T* ratio = nullptr;  // of the path derivative of log q(z|x) − log p(z): z moves with the
                                // encoder, q's own parameters are held
-    const T* score = nullptr;  // of the score ∂ log q(z|x)/∂(mu, logvar), z held
-    double scale = 1;          // factor of ratio and score
-    double kl_scale = 0;       // of each kl in closed form
+    const T* score = nullptr;    // of the score ∂ log q(z|x)/∂(mu, logvar), z held
+    double scale = 1;            // factor of ratio and score
+    double kl_scale = 0;         // of each kl in closed form …
+    const T* kl_mask = nullptr;  // … and its dimensions' own factors, [latent]
 };
 
 // Computes  d = path·d_z + scale·ratio·(z − epsilon/sigma), sigma = exp(logvar/2)
-//           d_mu = Σ_samples (d + scale·score·epsilon/sigma) + kl_scale·mu
+//           d_mu = Σ_samples (d + scale·score·epsilon/sigma) + kl_scale·kl_mask·mu
 //           d_logvar = ½ (Σ_samples (d·sigma·epsilon + scale·score·(epsilon² − 1))
-//                         + kl_scale·expm1(logvar)),
+//                         + kl_scale·kl_mask·expm1(logvar)),
 //           zero where the unclamped log-variance lies outside [min, max]
 // Shapes    epsilon[examples·samples, latent]; d_product[examples, 2·stride] laid out as
 //           heads.product and may be it, padding zero; d_mu_bias, d_logvar_bias [latent]: column

@@ -8,6 +8,7 @@
 
 #include "host/backend.h"
 #include "kernels/bias_activation.h"
+#include "kernels/free_bits.h"
 #include "kernels/gated.h"
 
 namespace vae::gpu {
@@ -74,7 +75,7 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       capacity_(capacity),
       samples_(static_cast<int>(config.objective.samples)),
       decode_capacity_(std::min(draws_of(capacity, samples_), std::max(capacity, kDecodeRows))),
-      is_plain_(samples_ == 1 && !objective_.uses_log_ratio() &&
+      is_plain_(samples_ == 1 && !objective_.uses_log_ratio() && !objective_.uses_free_bits() &&
                 objective_.gradient == EncoderGradient::pathwise),
       stream_(stream),
       matmul_(stream),
@@ -117,8 +118,14 @@ void Network::allocate_objective(std::size_t examples, std::size_t rows) {
     for (DeviceArray<float>* losses : {&recon_, &kl_, &signal_}) {
         *losses = {examples, "the losses"};
     }
+    if (objective_.uses_free_bits()) {
+        loss_kl_ = {examples, "the losses"};
+        kl_mask_ = {layout_.heads.latent, "the free bits' mask"};
+    }
     // The ELBO's is the sum of the other two.
-    if (objective_.bound == Bound::iwae) loss_ = {examples, "the losses"};
+    if (objective_.bound == Bound::iwae || objective_.uses_free_bits()) {
+        loss_ = {examples, "the losses"};
+    }
     for (DeviceArray<float>* of_draws :
          {&decoder_weight_, &path_weight_, &ratio_weight_, &score_weight_}) {
         *of_draws = {rows, "the weights of the draws"};
@@ -262,9 +269,21 @@ kernels::Objective Network::objective() const {
     throw std::logic_error("a baseline without a kernel");
 }
 
+void Network::apply_free_bits(int examples) {
+    const auto nats = static_cast<float>(objective_.free_bits);
+    if (objective_.free_bits_per == FreeBitsPer::total) {
+        kernels::free_bits_in_total(closed_kl_.data(), examples, width(layout_.heads.latent), nats,
+                                    kl_mask_.data(), loss_kl_.data(), stream_.get());
+    } else {
+        kernels::free_bits_per_dimension(heads_view(examples, samples_), nats, kl_mask_.data(),
+                                         loss_kl_.data(), scratch_, stream_.get());
+    }
+}
+
 // The losses of each example, and what its draws weigh.
 void Network::apply_objective(int examples, double beta) {
     if (is_plain_) return;
+    if (objective_.uses_free_bits()) apply_free_bits(examples);
     const bool is_score = objective_.gradient == EncoderGradient::score;
     kernels::objective(objective(),
                        {.recon = draw_recon_.data(),
@@ -272,7 +291,8 @@ void Network::apply_objective(int examples, double beta) {
                         .kl = objective_.kl == KlTerm::analytic ? closed_kl_.data() : nullptr,
                         .examples = examples,
                         .samples = samples_,
-                        .beta = static_cast<float>(beta)},
+                        .beta = static_cast<float>(beta),
+                        .loss_kl = loss_kl_.data()},
                        running_mean_.data(),
                        {.recon = recon_.data(),
                         .kl = kl_.data(),
@@ -366,7 +386,8 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, double
          .ratio = ratio_weight_.data(),
          .score = score_weight_.data(),
          .scale = static_cast<float>(scale),
-         .kl_scale = objective_.uses_log_ratio() ? 0.0f : static_cast<float>(scale * beta)},
+         .kl_scale = objective_.uses_log_ratio() ? 0.0f : static_cast<float>(scale * beta),
+         .kl_mask = kl_mask_.data()},
         d_heads_.data(), gradient(heads.mu_bias), gradient(heads.logvar_bias), scratch_,
         stream_.get());
     matmul_.backward_weight(d_heads_.data(), heads_input(), examples, width(heads.in), heads_out,

@@ -104,6 +104,8 @@ class Network {
     DecoderOutput decoder_output(int rows, int samples) const;
     kernels::HeadsView heads_view(int examples, int samples) const;
     kernels::Objective objective() const;
+    // kl_mask_ and loss_kl_.
+    void apply_free_bits(int examples);
     void apply_objective(int examples, double beta);
     void likelihood_backward(int examples, double beta);
     // The one of the two d_h_ buffers that `in_use` is not.
@@ -119,8 +121,8 @@ class Network {
     const int capacity_;         // examples
     const int samples_;          // of an example
     const int decode_capacity_;  // rows whose mean x() has room for
-    // One draw, the KL term in closed form, the gradient through z: there are no weights, and each
-    // example's losses are its draw's.
+    // One draw, the KL term in closed form and as it is, the gradient through z: there are no
+    // weights, and each example's losses are its draw's.
     const bool is_plain_;
     const Stream& stream_;
     Matmul matmul_;
@@ -145,6 +147,8 @@ class Network {
     DeviceArray<float> kl_;
     DeviceArray<float> loss_;
     DeviceArray<float> signal_;
+    DeviceArray<float> loss_kl_;
+    DeviceArray<float> kl_mask_;         // [latent]
     DeviceArray<float> decoder_weight_;  // [rows], as the next
     DeviceArray<float> path_weight_;
     DeviceArray<float> ratio_weight_;
