@@ -73,6 +73,10 @@ bool takes_bytes_as_counts(Likelihood likelihood) {
     return likelihood == Likelihood::poisson || likelihood == Likelihood::onehot;
 }
 
+bool encodes_log_counts(Likelihood likelihood) {
+    return likelihood == Likelihood::poisson;
+}
+
 LogBounds log_bounds(const ModelConfig& model) {
     const double power = model.likelihood == Likelihood::logistic ? 1 : 2;
     return {power * std::log(model.sigma_min), power * std::log(model.sigma_max)};

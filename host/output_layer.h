@@ -35,6 +35,10 @@ bool is_softmax(Likelihood likelihood);
 // Whether a byte b of the data stands for b rather than b/255.
 bool takes_bytes_as_counts(Likelihood likelihood);
 
+// Whether the encoder sees log2(1 + x)/8 instead of x: counts of any size are then of the size that
+// initial weights and learning rates are made for, and those of a byte lie in [0, 1].
+bool encodes_log_counts(Likelihood likelihood);
+
 // The range of a learned log-variance, or of the logistic likelihood's log-scale.
 struct LogBounds {
     double least = 0;
