@@ -87,6 +87,12 @@ double bounded(double raw, const LogBounds& bounds) {
     return bounds.least + softplus(below - bounds.least);
 }
 
+double sigma_of(const ModelConfig& model, double parameter) {
+    return std::exp(
+        (model.variance == Variance::shared ? bounded(parameter, log_bounds(model)) : parameter) /
+        2);
+}
+
 std::vector<NamedOutputs> named_outputs(const ModelConfig& model, std::span<const double> outputs,
                                         std::span<const double> x, const DrawShape& draws,
                                         double parameter) {

@@ -49,6 +49,9 @@ LogBounds log_bounds(const ModelConfig& model);
 // min + softplus(u − min), u = max − softplus(max − raw): Chua et al. 2018, appendix A.1.
 double bounded(double raw, const LogBounds& bounds);
 
+// Of a Gaussian with a parameter decoder.logvar: the sigma that evaluation takes.
+double sigma_of(const ModelConfig& model, double parameter);
+
 // The decoder's rows: each example has `samples` of them, which are neighbours.
 struct DrawShape {
     std::size_t examples = 0;
