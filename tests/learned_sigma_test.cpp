@@ -44,14 +44,14 @@ TEST_F(LearnedSigma, IsPrintedAndDrawnWith) {
             const Checkpoint run = load_checkpoint(work() / "run" / "checkpoint.safetensors");
             const auto& arena = ema == "0" ? run.state.parameters : run.state.ema;
             const auto parameter = static_cast<double>(arena[run.layout().output_logvar.offset]);
-            // Far inside of the bounds, 0.01 and 10, they move it by less than 1e-2.
+            // Inside of the bounds, 0.01 and 10, they move it by less than 2 %.
             const double sigma = std::exp(parameter / 2);
             const std::string said = good({"info", "run"});
             const std::string label = "sigma of the Gaussian likelihood: ";
             const std::size_t at = said.find(label);
             ASSERT_NE(at, std::string::npos);
             const double printed = std::stod(said.substr(at + label.size()));
-            EXPECT_NEAR(printed, sigma, 0.01 * sigma);
+            EXPECT_NEAR(printed, sigma, 0.02 * sigma);
             const std::vector<float> mean = samples("mean");
             const std::vector<float> drawn = samples("sample");
             double squares = 0;
