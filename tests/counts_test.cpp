@@ -1,6 +1,7 @@
 // Counts: what the encoder sees of them, and that training takes bytes as counts.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -21,8 +22,9 @@ Config config_of(Likelihood likelihood) {
 TEST(Counts, TheEncoderSeesTheirLogarithms) {
     constexpr std::size_t kPixels = 9;
     const std::vector<float> counts = {0, 1, 2, 3, 255, 1e6F, 0, 7, 65535};
-    std::vector<float> logs;
-    for (const float count : counts) logs.push_back(std::log2(1 + count) / 8);
+    std::vector<float> logs(kPixels);
+    std::transform(counts.begin(), counts.end(), logs.begin(),
+                   [](float count) { return std::log2(1 + count) / 8; });
     for (const bool is_deep : {true, false}) {
         const auto posterior_of = [&](Likelihood likelihood, const std::vector<float>& x) {
             Config config = config_of(likelihood);

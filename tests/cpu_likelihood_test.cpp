@@ -280,8 +280,8 @@ TEST(CpuGaussian, TheDefaultSigmaMakesReconTheSquaredError) {
 TEST(CpuLikelihoodOfLargeCounts, PoissonKeepsItsDigits) {
     const std::vector<float> x = {0, 1, 2, 3, 4, 5, 20, 255, 1e4F, 1e6F};
     const std::vector<float> bias(x.size(), 0.0F);
-    std::vector<float> log_rate;
-    for (const float count : x) log_rate.push_back(std::log(count + 1.5F));
+    std::vector<float> log_rate(x.size());
+    for (std::size_t i = 0; i < x.size(); ++i) log_rate[i] = std::log(x[i] + 1.5F);
     for (std::size_t i = 0; i < x.size(); ++i) {
         float recon = kNan;
         poisson_forward({&log_rate[i], &bias[i], &x[i], 1, 1}, &recon);

@@ -37,7 +37,8 @@ class LearnedSigma : public ::testing::Test {
 TEST_F(LearnedSigma, IsPrintedAndDrawnWith) {
     for (const std::string variance : {"shared", "optimal"}) {
         for (const std::string ema : {"0", "0.5"}) {
-            SCOPED_TRACE(variance + ", average " + ema);
+            SCOPED_TRACE(variance);
+            SCOPED_TRACE(ema);
             good({"train", "--data", "synthetic:linear-gaussian", "--likelihood", "gaussian",
                   "--set", "model.variance=" + variance, "--set", "train.ema=" + ema, "--steps",
                   "3", "--hidden", "4", "--latent", "2", "--learning-rate", "0.3", "--out", "run"});

@@ -141,7 +141,7 @@ TEST(Support, GroupsHaveASingleOne) {
     const auto message = [&](Floats values) {
         Bytes bytes(values.begin(), values.end());
         data.values = std::move(values);
-        const std::string of_floats = refusal(data, model_of(Likelihood::onehot, 3));
+        std::string of_floats = refusal(data, model_of(Likelihood::onehot, 3));
         data.values = std::move(bytes);
         EXPECT_EQ(refusal(data, model_of(Likelihood::onehot, 3)), of_floats);
         return of_floats;
