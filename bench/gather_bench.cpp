@@ -26,6 +26,11 @@ BENCHMARK_DEFINE_F(GatherBench, grey)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GatherBench, grey)->Apply(batch_sizes);
 
+BENCHMARK_DEFINE_F(GatherBench, counts)(benchmark::State& state) {
+    run(state, Pixels::counts);
+}
+BENCHMARK_REGISTER_F(GatherBench, counts)->Apply(batch_sizes);
+
 BENCHMARK_DEFINE_F(GatherBench, binary)(benchmark::State& state) {
     run(state, Pixels::binary);
 }

@@ -50,6 +50,37 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward)(benchmark::State& state)
 }
 BENCHMARK_REGISTER_F(GpuBench, gaussian_forward_backward)->Apply(batch_sizes);
 
+BENCHMARK_DEFINE_F(GpuBench, gaussian_squares)(benchmark::State& state) {
+    const LikelihoodBuffers buffers(Extent(state), 1);
+    const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols);
+    measure(state, buffers.forward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+        kernels::gaussian_squares(buffers.input(), buffers.recon.data(), scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_squares)->Apply(batch_sizes);
+
+constexpr kernels::LogBounds kBounds = {-9.2f, 4.6f};  // of sigmas from 0.01 to 10
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_pixel_forward)(benchmark::State& state) {
+    const LikelihoodBuffers buffers(Extent(state), 2);
+    const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols, 2);
+    measure(state, buffers.forward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+        kernels::gaussian_pixel_forward(buffers.input(), kBounds, buffers.recon.data(),
+                                        scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_pixel_forward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_pixel_forward_backward)(benchmark::State& state) {
+    const LikelihoodBuffers buffers(Extent(state), 2);
+    const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols, 2);
+    measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+        kernels::gaussian_pixel_forward_backward(buffers.input(), kBounds, buffers.gradient(),
+                                                 buffers.recon.data(), scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_pixel_forward_backward)->Apply(batch_sizes);
+
 BENCHMARK_DEFINE_F(GpuBench, add_bias)(benchmark::State& state) {
     const Extent extent(state);
     const auto product = random_buffer(extent.size());

@@ -48,21 +48,26 @@ class DeviceBuffer {
     std::unique_ptr<T, DeviceFree> memory_;
 };
 
-// Standard normals, the same block of them over and over.
+// The same block of values over and over.
+inline DeviceBuffer<float> repeated_buffer(std::size_t size, const std::vector<float>& block) {
+    DeviceBuffer<float> buffer(size);
+    for (std::size_t first = 0; first < size; first += block.size()) {
+        const std::size_t count = std::min(block.size(), size - first);
+        kernels::cuda_check(cudaMemcpy(buffer.data() + first, block.data(), count * sizeof(float),
+                                       cudaMemcpyHostToDevice),
+                            "cudaMemcpy");
+    }
+    return buffer;
+}
+
+// Standard normals.
 inline DeviceBuffer<float> random_buffer(std::size_t size) {
     constexpr std::size_t kBlock = 1 << 16;
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
     std::vector<float> block(std::min(size, kBlock));
     for (float& value : block) value = normal(generator);
-    DeviceBuffer<float> buffer(size);
-    for (std::size_t first = 0; first < size; first += kBlock) {
-        const std::size_t count = std::min(kBlock, size - first);
-        kernels::cuda_check(cudaMemcpy(buffer.data() + first, block.data(), count * sizeof(float),
-                                       cudaMemcpyHostToDevice),
-                            "cudaMemcpy");
-    }
-    return buffer;
+    return repeated_buffer(size, block);
 }
 
 // Rows 0, 1, 2, … of the resident data.
@@ -78,15 +83,15 @@ inline DeviceBuffer<std::uint32_t> row_index(std::size_t rows) {
 
 class ScratchBuffer {
   public:
-    ScratchBuffer(int rows, int cols) : ScratchBuffer(kernels::scratch_size(rows, cols)) {}
+    ScratchBuffer(int rows, int cols, int column_sums = 1)
+        : ScratchBuffer(kernels::scratch_size(rows, cols, column_sums)) {}
+    explicit ScratchBuffer(const kernels::ScratchSize& size)
+        : partials_(size.partials), tickets_(size.tickets) {}
     kernels::Scratch get() const {
         return {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()};
     }
 
   private:
-    explicit ScratchBuffer(const kernels::ScratchSize& size)
-        : partials_(size.partials), tickets_(size.tickets) {}
-
     DeviceBuffer<float> partials_;
     DeviceBuffer<unsigned> tickets_;
 };

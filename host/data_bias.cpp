@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <variant>
 
+#include "host/output_layer.h"
+
 namespace vae {
 
 namespace {
@@ -55,6 +57,30 @@ std::vector<double> log_frequencies(const Dataset& data, std::uint32_t levels) {
     return counts;
 }
 
+// The mean of f(value) of each pixel over all examples.
+template <class Function>
+std::vector<double> means_of(const Dataset& data, const Function& f) {
+    std::vector<double> sums(data.shape.pixels(), 0.0);
+    std::visit(
+        [&](const auto& values) {
+            for (std::size_t i = 0; i < data.size; ++i) {
+                const auto* example = values.data() + i * sums.size();
+                for (std::size_t c = 0; c < sums.size(); ++c) {
+                    sums[c] += f(static_cast<double>(example[c]));
+                }
+            }
+        },
+        data.values);
+    for (double& sum : sums) sum /= static_cast<double>(data.size);
+    return sums;
+}
+
+// Of what the encoder sees.
+std::vector<double> input_means(Likelihood likelihood, const Dataset& data) {
+    if (!encodes_log_counts(likelihood)) return pixel_means(data);
+    return means_of(data, [](double count) { return std::log2(1 + count) / 8; });
+}
+
 // bias −= weight · means
 void shift(const Tensor& weight, const Tensor& bias, std::span<const double> means,
            std::span<float> parameters) {
@@ -72,33 +98,25 @@ void shift(const Tensor& weight, const Tensor& bias, std::span<const double> mea
 }  // namespace
 
 std::vector<double> pixel_means(const Dataset& data) {
-    std::vector<double> sums(data.shape.pixels(), 0.0);
-    std::visit(
-        [&](const auto& values) {
-            for (std::size_t i = 0; i < data.size; ++i) {
-                const auto* example = values.data() + i * sums.size();
-                for (std::size_t c = 0; c < sums.size(); ++c) {
-                    sums[c] += static_cast<double>(example[c]);
-                }
-            }
-        },
-        data.values);
-    for (double& sum : sums) sum /= unit_of(data) * static_cast<double>(data.size);
-    return sums;
+    std::vector<double> means = means_of(data, [](double value) { return value; });
+    for (double& mean : means) mean /= unit_of(data);
+    return means;
 }
 
 void set_data_bias(const ModelConfig& model, const ParameterLayout& layout, const Dataset& data,
                    std::span<float> parameters) {
-    const std::vector<double> means = pixel_means(data);
     std::vector<double> outputs;
     if (model.likelihood == Likelihood::categorical) {
         outputs = log_frequencies(data, model.levels);
     } else {
-        for (const double mean : means) outputs.push_back(link(model.likelihood, mean, data.size));
+        for (const double mean : pixel_means(data)) {
+            outputs.push_back(link(model.likelihood, mean, data.size));
+        }
     }
     for (std::size_t c = 0; c < outputs.size(); ++c) {
         parameters[layout.output.bias.offset + c] = static_cast<float>(outputs[c]);
     }
+    const std::vector<double> means = input_means(model.likelihood, data);
     if (layout.encoder.empty()) {
         shift(layout.heads.mu_weight, layout.heads.mu_bias, means, parameters);
         shift(layout.heads.logvar_weight, layout.heads.logvar_bias, means, parameters);

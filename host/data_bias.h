@@ -19,9 +19,9 @@ std::vector<double> pixel_means(const Dataset& data);
 // 1 − 1/(2N)] for N examples; for one-hot and Poisson their logs, at least that of 1/(2N); for the
 // Gaussian and the logistic the means, scales staying as they were; for categorical the logs of how
 // often each level of the pixel is met, each counted half an example more. Shifts the biases of the
-// first layer behind x by −W·means, so that it sees data with mean zero (LeCun et al. 1998,
-// section 4.3). The clip is where N examples cannot tell a rate from 0 or 1: half an example; it
-// bounds a logit by ln(2N − 1).
+// first layer by −W·means of what the encoder sees, so that it sees data with mean zero (LeCun et
+// al. 1998, section 4.3). The clip is where N examples cannot tell a rate from 0 or 1: half an
+// example; it bounds a logit by ln(2N − 1).
 void set_data_bias(const ModelConfig& model, const ParameterLayout& layout, const Dataset& data,
                    std::span<float> parameters);
 

@@ -9,6 +9,7 @@
 
 #include "host/data_source.h"
 #include "host/error.h"
+#include "host/output_layer.h"
 
 namespace vae {
 namespace {
@@ -151,7 +152,6 @@ template <class Value>
 void check_groups(const std::vector<Value>& values, const Dataset& data, std::size_t classes,
                   const std::string& source) {
     const std::size_t pixels = data.shape.pixels();
-    if (pixels % classes != 0) return;  // the network is refused
     for (std::size_t i = 0; i < values.size(); i += classes) {
         const auto first = values.begin() + static_cast<std::ptrdiff_t>(i);
         const auto ones = std::count(first, first + static_cast<std::ptrdiff_t>(classes), Value(1));
@@ -168,6 +168,8 @@ void check_groups(const std::vector<Value>& values, const Dataset& data, std::si
 void check_support(const Dataset& data, const ModelConfig& model, Binarize binarize,
                    const std::string& source) {
     const Support support(model, binarize);
+    // Under a wrong width of the groups the values make no sense: it is said first.
+    if (support.is_onehot()) output_count(model, data.shape.pixels());
     std::visit(
         [&](const auto& values) {
             check_values(values, data, support, source);

@@ -101,7 +101,7 @@ std::optional<LikelihoodSampler> sampler_of(const GenerateOptions& options, cons
     if (options.draw == "mean") return std::nullopt;
     const Checkpoint& checkpoint = run.checkpoint;
     return LikelihoodSampler(checkpoint.config.model, checkpoint.layout(),
-                             checkpoint.state.parameters,
+                             checkpoint.evaluated_parameters(),
                              options.seed.value_or(checkpoint.config.train.seed));
 }
 

@@ -13,6 +13,7 @@
 #include "host/error.h"
 #include "host/loaded_run.h"
 #include "host/metrics.h"
+#include "host/output_layer.h"
 #include "host/run_folder.h"
 #include "host/spelling.h"
 #include "host/version.h"
@@ -51,6 +52,15 @@ void print_early_stopping(const Checkpoint& checkpoint) {
                counted(checkpoint.config.train.patience, "epoch"));
 }
 
+// Of a Gaussian likelihood whose variance is learned.
+void print_sigma(const Checkpoint& checkpoint, const ParameterLayout& layout) {
+    const ModelConfig& model = checkpoint.config.model;
+    if (!has_logvar(model)) return;
+    const float parameter = checkpoint.evaluated_parameters()[layout.output_logvar.offset];
+    fmt::print("sigma of the Gaussian likelihood: {:.6g}\n\n",
+               sigma_of(model, static_cast<double>(parameter)));
+}
+
 int run_info(const std::string& run) {
     const std::filesystem::path path = find_checkpoint(run);
     const Checkpoint checkpoint = load_checkpoint(path);
@@ -59,6 +69,7 @@ int run_info(const std::string& run) {
                checkpoint.state.step, to_text(checkpoint.shape), checkpoint.program_version,
                size_text(static_cast<double>(std::filesystem::file_size(path))));
     print_early_stopping(checkpoint);
+    print_sigma(checkpoint, layout);
     fmt::print("{}\n{:<24}{:<16}{:>12}\n", to_toml(checkpoint.config), "parameters", "shape",
                "count");
     std::size_t total = 0;

@@ -102,10 +102,7 @@ LikelihoodSampler::LikelihoodSampler(const ModelConfig& model, const ParameterLa
     : model_(model), pixels_(layout.pixels), width_(layout.output.out), seed_(seed) {
     sigma_ = model.sigma;
     if (!has_logvar(model)) return;
-    const auto parameter = static_cast<double>(parameters[layout.output_logvar.offset]);
-    const double logvar =
-        model.variance == Variance::shared ? bounded(parameter, log_bounds(model)) : parameter;
-    sigma_ = std::exp(logvar / 2);
+    sigma_ = sigma_of(model, static_cast<double>(parameters[layout.output_logvar.offset]));
 }
 
 std::vector<float> LikelihoodSampler::draw(std::span<const float> outputs,

@@ -73,6 +73,10 @@ bool takes_bytes_as_counts(Likelihood likelihood) {
     return likelihood == Likelihood::poisson || likelihood == Likelihood::onehot;
 }
 
+bool encodes_log_counts(Likelihood likelihood) {
+    return likelihood == Likelihood::poisson;
+}
+
 LogBounds log_bounds(const ModelConfig& model) {
     const double power = model.likelihood == Likelihood::logistic ? 1 : 2;
     return {power * std::log(model.sigma_min), power * std::log(model.sigma_max)};
@@ -81,6 +85,12 @@ LogBounds log_bounds(const ModelConfig& model) {
 double bounded(double raw, const LogBounds& bounds) {
     const double below = bounds.most - softplus(bounds.most - raw);
     return bounds.least + softplus(below - bounds.least);
+}
+
+double sigma_of(const ModelConfig& model, double parameter) {
+    return std::exp(
+        (model.variance == Variance::shared ? bounded(parameter, log_bounds(model)) : parameter) /
+        2);
 }
 
 std::vector<NamedOutputs> named_outputs(const ModelConfig& model, std::span<const double> outputs,

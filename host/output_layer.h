@@ -35,6 +35,10 @@ bool is_softmax(Likelihood likelihood);
 // Whether a byte b of the data stands for b rather than b/255.
 bool takes_bytes_as_counts(Likelihood likelihood);
 
+// Whether the encoder sees log2(1 + x)/8 instead of x: counts of any size are then of the size that
+// initial weights and learning rates are made for, and those of a byte lie in [0, 1].
+bool encodes_log_counts(Likelihood likelihood);
+
 // The range of a learned log-variance, or of the logistic likelihood's log-scale.
 struct LogBounds {
     double least = 0;
@@ -44,6 +48,9 @@ LogBounds log_bounds(const ModelConfig& model);
 
 // min + softplus(u − min), u = max − softplus(max − raw): Chua et al. 2018, appendix A.1.
 double bounded(double raw, const LogBounds& bounds);
+
+// Of a Gaussian with a parameter decoder.logvar: the sigma that evaluation takes.
+double sigma_of(const ModelConfig& model, double parameter);
 
 // The decoder's rows: each example has `samples` of them, which are neighbours.
 struct DrawShape {

@@ -1,5 +1,5 @@
-// out = f(product + bias) over [rows, cols], where rows of product may be longer, as an Op of
-// kernels/tile.cuh.
+// out = f(product + bias) over [rows, cols], where rows of product may be longer and the bias may
+// be null for none, as an Op of kernels/tile.cuh.
 #pragma once
 
 #include "kernels/tile.cuh"
@@ -24,7 +24,7 @@ struct BiasedOp {
 
     template <int V>
     __device__ Columns<V> columns(unsigned col) const {
-        return load_pack<V>(bias + col);
+        return bias == nullptr ? Columns<V>{} : load_pack<V>(bias + col);
     }
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {

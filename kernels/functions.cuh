@@ -36,6 +36,14 @@ struct Exponential {
     static __device__ float value(float pre) { return expf(pre); }
 };
 
+// log2(1 + x)/8
+struct LogCount {
+    static __device__ float value(float x) {
+        constexpr float kFactor = 0.18033688011112043f;  // 1/(8 ln 2)
+        return log1pf(x) * kFactor;
+    }
+};
+
 struct Sigmoid {
     static __device__ float value(float pre) { return sigmoid(pre); }
 };

@@ -43,4 +43,14 @@ void logistic_forward_backward(const LikelihoodInput& in, const LogisticSettings
                                const LikelihoodGradient& gradient, float* recon,
                                const Scratch& scratch, cudaStream_t stream);
 
+// Computes  mean[r, c] = Σ_k σ((m − (k + ½)/(levels − 1))/scale)/(levels − 1) over k = 0 …
+//           levels − 2, with m and scale as above: the mean of the levels under their masses
+// Shapes    mean[rows, pixels]; x and samples are not used; any rows, pixels >= 0
+// Writes    overwrites mean, which may not overlap product
+// Numerics  each term float, their sum double. NaN comes through.
+// Cost      12 bytes an element and about 30 instructions a level; bound by instructions
+// Launch    tiles, no shared memory. Throws std::invalid_argument if levels is below 2.
+void logistic_mean(const LikelihoodInput& in, const LogisticSettings& settings, float* mean,
+                   cudaStream_t stream);
+
 }  // namespace vae::kernels

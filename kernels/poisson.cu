@@ -57,4 +57,8 @@ void poisson_mean(const LikelihoodInput& in, float* mean, cudaStream_t stream) {
                                stream);
 }
 
+void log_counts(const float* x, int rows, int cols, float* out, cudaStream_t stream) {
+    launch_biased<LogCount>("log_counts", x, nullptr, rows, cols, out, stream);
+}
+
 }  // namespace vae::kernels

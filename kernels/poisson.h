@@ -42,4 +42,12 @@ void poisson_forward_backward(const LikelihoodInput& in, const LikelihoodGradien
 // Launch    tiles, no shared memory
 void poisson_mean(const LikelihoodInput& in, float* mean, cudaStream_t stream);
 
+// Computes  out = log2(1 + x)/8, what the encoder sees of counts
+// Shapes    x, out [rows, cols]; any rows, cols >= 0
+// Writes    overwrites out, which may be x
+// Numerics  float; a few roundings, NaN in gives NaN out
+// Cost      8 bytes an element and about 20 instructions; bound by memory bandwidth
+// Launch    tiles, no shared memory
+void log_counts(const float* x, int rows, int cols, float* out, cudaStream_t stream);
+
 }  // namespace vae::kernels

@@ -111,6 +111,41 @@ TEST(ConfigFile, ObjectivesThatContradictThemselvesAreRefused) {
     EXPECT_EQ(iwae.objective.gradient, EncoderGradient::dreg);
 }
 
+TEST(ConfigFile, LikelihoodsThatContradictOtherSettingsAreRefused) {
+    const auto error = [](const std::string& settings) { return error_of("[model]\n" + settings); };
+    for (const std::string variance : {"shared", "pixel", "optimal"}) {
+        const std::string setting = "variance = \"" + variance + "\"";
+        EXPECT_TRUE(contains(error(setting), "model." + setting + " is for the Gaussian"));
+        EXPECT_EQ(error("likelihood = \"gaussian\"\n" + setting), "");
+    }
+    EXPECT_TRUE(contains(error("sigma_min = 2\nsigma_max = 2"),
+                         "model.sigma_min (2) must be below model.sigma_max (2)"));
+    for (const std::string likelihood : {"categorical", "onehot"}) {
+        const std::string setting = "likelihood = \"" + likelihood + "\"\nlevels = ";
+        EXPECT_TRUE(contains(error(setting + "1025"), "model.levels = 1025: with"));
+        EXPECT_TRUE(contains(error(setting + "1025"), "at most 1024"));
+        EXPECT_EQ(error(setting + "1024"), "");
+    }
+    EXPECT_EQ(error("likelihood = \"logistic\"\nlevels = 65536"), "");
+    for (const std::string likelihood : {"logistic", "categorical", "onehot", "poisson"}) {
+        const std::string setting = "likelihood = \"" + likelihood + "\"\n[data]\nbinarize = ";
+        EXPECT_TRUE(contains(error(setting + "\"dynamic\""), "data.binarize makes black and"));
+        EXPECT_TRUE(contains(error(setting + "\"fixed\""), "\"" + likelihood + "\""));
+    }
+}
+
+TEST(ConfigFile, TheOptimalVarianceIsForThePathwiseElbo) {
+    const std::string optimal = "[model]\nlikelihood = \"gaussian\"\nvariance = \"optimal\"\n";
+    for (const std::string objective :
+         {"bound = \"iwae\"", "bound = \"iwae\"\ngradient = \"dreg\"", "gradient = \"score\""}) {
+        EXPECT_TRUE(contains(error_of(optimal + "[objective]\n" + objective),
+                             "model.variance = \"optimal\" is the best for the pathwise ELBO; with "
+                             "another objective use \"shared\""))
+            << objective;
+    }
+    EXPECT_EQ(error_of(optimal + "[objective]\nkl = \"sampled\"\nsamples = 3"), "");
+}
+
 TEST(ConfigFile, NothingGivenIsTheDefault) {
     EXPECT_TRUE(differing_settings(from_toml("", "config.toml"), Config()).empty());
     EXPECT_TRUE(differing_settings(from_toml("[model]\n", "config.toml"), Config()).empty());
@@ -231,6 +266,13 @@ TEST(ConfigFile, ValuesOutOfRangeOrOfAnotherTypeAreRefused) {
                                    "model.sigma=-1",
                                    "model.sigma=nan",
                                    "model.sigma=inf",
+                                   "model.sigma_min=0",
+                                   "model.sigma_max=1e7",
+                                   "model.variance=learned",
+                                   "model.likelihood=laplace",
+                                   "model.levels=1",
+                                   "model.levels=65537",
+                                   "model.levels=2.5",
                                    "model.logvar_min=10",
                                    "model.logvar_max=-10",
                                    "model.logvar_max=1000",

@@ -8,6 +8,7 @@
 #include <numbers>
 #include <vector>
 
+#include "host/config.h"
 #include "host/cpu/bernoulli.h"
 #include "host/cpu/chunks.h"
 #include "host/cpu/gaussian.h"
@@ -210,12 +211,77 @@ TEST_P(CpuLikelihood, Poisson) {
            .value = [](float u) { return std::floor(9 * u); }});
 }
 
+// The levels weighted with their masses, which are exp(−recon).
+TEST_P(CpuLikelihood, MeanOfTheLogistic) {
+    const std::size_t pixels = GetParam().pixels;
+    for (const std::uint32_t levels : {2U, 5U, 256U}) {
+        const LogisticSettings settings{levels, kLeast, kMost};
+        const auto product = random_array(kRows * 2 * pixels, 1, 2);
+        const auto bias = random_array(2 * pixels, 2);
+        auto mean = poisoned(kRows * pixels);
+        logistic_mean({product.data(), bias.data(), nullptr, kRows, pixels}, settings, mean.data());
+        EXPECT_EQ(mean.back(), kGuard);
+        for (std::size_t i = 0; i < kRows * pixels; ++i) {
+            const std::size_t m = i / pixels * 2 * pixels + i % pixels;
+            const double outputs[2] = {
+                static_cast<double>(product[m] + bias[i % pixels]),
+                static_cast<double>(product[m + pixels] + bias[i % pixels + pixels])};
+            const double none[2] = {0, 0};
+            double expected = 0;
+            for (std::uint32_t k = 0; k < levels; ++k) {
+                const double x = k / (levels - 1.0);
+                double recon = 0;
+                logistic_forward<double>({outputs, none, &x, 1, 1}, settings, &recon);
+                expected += x * std::exp(-recon);
+            }
+            ASSERT_NEAR(static_cast<double>(mean[i]), expected, kUlps) << i;
+        }
+    }
+}
+
+TEST(CpuLogCounts, AreLogarithmsToTheBase256) {
+    for (const std::size_t cols : {0U, 1U, 7U, 8U, 33U}) {
+        std::vector<float> x;
+        for (std::size_t i = 0; i < 3 * cols; ++i) x.push_back(static_cast<float>(i * i * i));
+        auto out = poisoned(x.size());
+        log_counts(x.data(), 3, cols, out.data());
+        EXPECT_EQ(out.back(), kGuard);
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            const double expected = std::log(1 + static_cast<double>(x[i])) / std::log(256.0);
+            EXPECT_NEAR(static_cast<double>(out[i]), expected, kUlps * expected);
+        }
+    }
+    const float nan = kNan;
+    float out = 0;
+    log_counts(&nan, 1, 1, &out);
+    EXPECT_TRUE(std::isnan(out));
+}
+
+// With the default sigma, whose square is ½, the squared error and a constant are all there is.
+TEST(CpuGaussian, TheDefaultSigmaMakesReconTheSquaredError) {
+    const double sigma = ModelConfig().sigma;
+    constexpr std::size_t kPixels = 37;
+    const auto mean = random_array(kPixels, 1);
+    const auto x = random_array(kPixels, 2);
+    const std::vector<double> product(mean.begin(), mean.end());
+    const std::vector<double> data(x.begin(), x.end());
+    const std::vector<double> bias(kPixels, 0.0);
+    double expected = kPixels / 2.0 * std::log(std::numbers::pi);
+    for (std::size_t c = 0; c < kPixels; ++c) {
+        expected += (product[c] - data[c]) * (product[c] - data[c]);
+    }
+    double recon = 0;
+    gaussian_forward<double>({product.data(), bias.data(), data.data(), 1, kPixels}, sigma * sigma,
+                             &recon);
+    EXPECT_NEAR(recon, expected, 1e-13 * expected);
+}
+
 // The float form has none of the large terms of the definition: relative to the loss itself.
 TEST(CpuLikelihoodOfLargeCounts, PoissonKeepsItsDigits) {
     const std::vector<float> x = {0, 1, 2, 3, 4, 5, 20, 255, 1e4F, 1e6F};
     const std::vector<float> bias(x.size(), 0.0F);
-    std::vector<float> log_rate;
-    for (const float count : x) log_rate.push_back(std::log(count + 1.5F));
+    std::vector<float> log_rate(x.size());
+    for (std::size_t i = 0; i < x.size(); ++i) log_rate[i] = std::log(x[i] + 1.5F);
     for (std::size_t i = 0; i < x.size(); ++i) {
         float recon = kNan;
         poisson_forward({&log_rate[i], &bias[i], &x[i], 1, 1}, &recon);

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "host/train.h"
 #include "tests/model_fixtures.h"
@@ -75,6 +77,126 @@ TEST(DataBias, OutputsStartAtTheLinkOfTheMean) {
                 EXPECT_NEAR(1 / (1 + std::exp(-value)), means[c], 1e-7);
             }
         }
+    }
+}
+
+// What the likelihood's mean is where the rest of the output is zero.
+std::vector<float> starting_mean(Config config, const Splits& splits) {
+    config.model.data_bias = true;
+    Checkpoint start = initial_checkpoint(config, splits);
+    const Tensor& weight = start.layout().output.weight;
+    std::fill_n(start.state.parameters.begin() + static_cast<std::ptrdiff_t>(weight.offset),
+                weight.size, 0.0F);
+    const auto backend = make_cpu_double_backend(config, start.layout());
+    backend->set_state(start.state);
+    return backend->decode(std::vector<float>(config.model.latent, 0.5F));
+}
+
+Splits splits_in_support(const ModelConfig& model) {
+    Splits splits;
+    splits.train = test::in_support(test::random_floats(kExamples, kPixels), model);
+    return splits;
+}
+
+TEST(DataBias, TheStartingMeanIsThatOfTheData) {
+    for (const auto likelihood :
+         {Likelihood::bernoulli, Likelihood::gaussian, Likelihood::onehot, Likelihood::poisson}) {
+        Config config = config_of(Activation::relu, likelihood, true);
+        config.model.levels = 3;
+        const Splits splits = splits_in_support(config.model);
+        const auto means = pixel_means(splits.train);
+        const auto start = starting_mean(config, splits);
+        ASSERT_EQ(start.size(), kPixels);
+        for (std::size_t c = 0; c < kPixels; ++c) {
+            ASSERT_GT(means[c], 0.5 / kExamples);
+            EXPECT_NEAR(start[c], means[c], 1e-6 * (1 + means[c]));  // of the bias in float
+        }
+    }
+}
+
+TEST(DataBias, BytesAsCountsStartAtTheirMean) {
+    Splits splits;
+    splits.train = bytes();
+    splits.train.bytes_are_counts = true;
+    const auto means = pixel_means(splits.train);
+    EXPECT_EQ(means[1], 255);
+    const auto start =
+        starting_mean(config_of(Activation::relu, Likelihood::poisson, true), splits);
+    EXPECT_NEAR(start[0], 0.5 / kExamples, 1e-6);  // never met: half an example
+    for (std::size_t c = 1; c < kPixels; ++c) EXPECT_NEAR(start[c], means[c], 1e-5 * means[c]);
+}
+
+// Logits are the logs of how often a level is met, each half an example more often.
+TEST(DataBias, CategoriesStartAtTheirFrequencies) {
+    constexpr std::uint32_t kLevels = 4;
+    Config config = config_of(Activation::relu, Likelihood::categorical, true);
+    config.model.levels = kLevels;
+    config.model.data_bias = true;
+    const Splits splits = splits_in_support(config.model);
+    const auto& values = std::get<std::vector<float>>(splits.train.values);
+    const Checkpoint start = initial_checkpoint(config, splits);
+    const float* bias = start.state.parameters.data() + start.layout().output.bias.offset;
+    const auto mean = starting_mean(config, splits);
+    for (std::size_t c = 0; c < kPixels; ++c) {
+        double expected = 0;
+        for (std::uint32_t k = 0; k < kLevels; ++k) {
+            double count = 0.5;
+            for (std::size_t i = 0; i < kExamples; ++i) {
+                count += std::lround(values[i * kPixels + c] * 3) == static_cast<long>(k) ? 1 : 0;
+            }
+            const double frequency = count / (kExamples + 0.5 * kLevels);
+            EXPECT_NEAR(bias[c * kLevels + k], std::log(frequency), 1e-6);
+            expected += frequency * k / (kLevels - 1);
+        }
+        EXPECT_NEAR(mean[c], expected, 1e-6);
+    }
+}
+
+// m starts as the mean; scales start as without.
+TEST(DataBias, TheFirstOutputsOfPixelsWithAScale) {
+    for (const auto likelihood : {Likelihood::logistic, Likelihood::gaussian}) {
+        Config config = config_of(Activation::relu, likelihood, true);
+        config.model.levels = 5;
+        if (likelihood == Likelihood::gaussian) config.model.variance = Variance::pixel;
+        const Splits splits = splits_in_support(config.model);
+        const auto means = pixel_means(splits.train);
+        const Checkpoint plain = initial_checkpoint(config, splits);
+        config.model.data_bias = true;
+        const Checkpoint start = initial_checkpoint(config, splits);
+        const std::size_t at = start.layout().output.bias.offset;
+        for (std::size_t c = 0; c < kPixels; ++c) {
+            EXPECT_NEAR(start.state.parameters[at + c], means[c], 1e-7);
+            EXPECT_EQ(start.state.parameters[at + kPixels + c],
+                      plain.state.parameters[at + kPixels + c]);
+        }
+    }
+}
+
+// Of counts the encoder sees logarithms, so it is their mean that is taken off.
+TEST(DataBias, TheFirstLayerSeesCentredLogCounts) {
+    Splits splits;
+    splits.train = bytes();
+    splits.train.bytes_are_counts = true;
+    const auto& values = std::get<std::vector<std::uint8_t>>(splits.train.values);
+    std::vector<float> centre;  // counts whose logarithms are the mean
+    for (std::size_t c = 0; c < kPixels; ++c) {
+        double sum = 0;
+        for (std::size_t i = 0; i < kExamples; ++i) sum += std::log2(1.0 + values[i * kPixels + c]);
+        centre.push_back(static_cast<float>(std::exp2(sum / kExamples) - 1));
+    }
+    Config config = config_of(Activation::tanh, Likelihood::poisson, true);
+    const auto posterior_of = [&](const std::vector<float>& x) {
+        const Checkpoint start = initial_checkpoint(config, splits);
+        const auto backend = make_cpu_double_backend(config, start.layout());
+        backend->set_state(start.state);
+        return backend->encode(x);
+    };
+    const Posterior plain = posterior_of(std::vector<float>(kPixels, 0.0F));
+    config.model.data_bias = true;
+    const Posterior centred = posterior_of(centre);
+    for (std::size_t j = 0; j < 3; ++j) {
+        EXPECT_NEAR(centred.mu[j], plain.mu[j], 1e-6);
+        EXPECT_NEAR(centred.logvar[j], plain.logvar[j], 1e-6);
     }
 }
 

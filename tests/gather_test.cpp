@@ -48,11 +48,15 @@ std::vector<T> make_data(std::size_t cols) {
     return data;
 }
 
-float pixel_of(float value) {
+float pixel_of(float value, Pixels) {
     return value;
 }
-float pixel_of(std::uint8_t value) {
-    return static_cast<float>(value / 255.0);
+float pixel_of(std::uint8_t value, Pixels pixels) {
+    return pixels == Pixels::counts ? static_cast<float>(value) : static_cast<float>(value / 255.0);
+}
+
+const char* name_of(Pixels pixels) {
+    return pixels == Pixels::grey ? " grey" : pixels == Pixels::counts ? " counts" : " binary";
 }
 
 template <class T>
@@ -60,7 +64,7 @@ class Gather : public KernelTest {
   protected:
     // Exactly equal, binary too: both sides have the same uniforms, to the bit.
     void check(const Shape& shape, Pixels pixels, std::size_t shift = 0) {
-        SCOPED_TRACE(testing::Message() << shape << (pixels == Pixels::binary ? " binary" : ""));
+        SCOPED_TRACE(testing::Message() << shape << name_of(pixels));
         const std::vector<T> data = make_data<T>(shape.width());
         std::vector<std::uint32_t> index(shape.height());
         for (std::size_t r = 0; r < index.size(); ++r) {
@@ -77,7 +81,7 @@ class Gather : public KernelTest {
         for (std::size_t r = 0; r < shape.height(); ++r) {
             fill_uniform(address_of(noise_stream(), kFirstIndex + index[r]), uniforms);
             for (std::size_t c = 0; c < shape.width(); ++c) {
-                const float pixel = pixel_of(data[index[r] * shape.width() + c]);
+                const float pixel = pixel_of(data[index[r] * shape.width() + c], pixels);
                 const float drawn = uniforms[c] <= pixel ? 1.0f : 0.0f;
                 ASSERT_EQ(got[r * shape.width() + c], pixels == Pixels::binary ? drawn : pixel)
                     << r << ", " << c;
@@ -92,6 +96,7 @@ TYPED_TEST_SUITE(Gather, DataTypes);
 TYPED_TEST(Gather, EveryRaggedSize) {
     for (const Shape& shape : ragged_shapes()) {
         this->check(shape, Pixels::grey);
+        this->check(shape, Pixels::counts);
         this->check(shape, Pixels::binary);
     }
 }
@@ -99,12 +104,14 @@ TYPED_TEST(Gather, EveryRaggedSize) {
 TYPED_TEST(Gather, LargeSizes) {
     for (const Shape& shape : {Shape{128, 784}, Shape{16391, 5}, Shape{3, 5000}}) {
         this->check(shape, Pixels::grey);
+        this->check(shape, Pixels::counts);
         this->check(shape, Pixels::binary);
     }
 }
 
 TYPED_TEST(Gather, UnalignedArrays) {
     this->check({33, 128}, Pixels::grey, 1);
+    this->check({33, 128}, Pixels::counts, 1);
     this->check({33, 128}, Pixels::binary, 1);
 }
 
@@ -143,7 +150,7 @@ TEST_F(Binarize, UniformsAreTheHostsToTheBit) {
 TEST_F(Binarize, NanComesThrough) {
     auto data = upload(std::vector<float>{0, 1, kNan, 1});
     auto index = upload(std::vector<std::uint32_t>{0});
-    for (const Pixels pixels : {Pixels::grey, Pixels::binary}) {
+    for (const Pixels pixels : {Pixels::grey, Pixels::counts, Pixels::binary}) {
         auto x = output(4);
         kernels::gather(data.data(), index.data(), 1, 4, pixels, noise_stream(), 0, x.data(),
                         stream().get());

@@ -303,15 +303,89 @@ TEST_F(GenerateTest, NumbersAreDecimal) {
 
 TEST_F(GenerateTest, MoreSamplesLeaveTheFirstOnesAsTheyAre) {
     train("mnist:grey");
-    good({"sample", "run", "--count", "600", "--out", "many.npy"});
-    const std::vector<float> many = values("many.npy");
-    ASSERT_EQ(many.size(), 600U * kSide * kSide);
-    for (const std::size_t count : {1U, 3U, 64U, 257U}) {
-        good({"sample", "run", "--count", std::to_string(count), "--out", "few.npy"});
-        const std::vector<float> few = values("few.npy");
-        ASSERT_EQ(few.size(), count * kSide * kSide);
-        EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin())) << count;
+    for (const std::string draw : {"mean", "sample"}) {
+        const auto sample = [&](std::size_t count, const std::string& out) {
+            good({"sample", "run", "--draw", draw, "--count", std::to_string(count), "--out", out});
+            return values(out);
+        };
+        const std::vector<float> many = sample(600, "many.npy");
+        ASSERT_EQ(many.size(), 600U * kSide * kSide);
+        for (const std::size_t count : {1U, 3U, 64U, 257U}) {
+            const std::vector<float> few = sample(count, "few.npy");
+            ASSERT_EQ(few.size(), count * kSide * kSide);
+            EXPECT_TRUE(std::equal(few.begin(), few.end(), many.begin())) << count;
+        }
     }
+}
+
+// Every command that decodes, of every likelihood: samples are in the support, means need not be,
+// and both are as often as one asks the same.
+TEST_F(GenerateTest, DrawIsTheMeanOrASample) {
+    struct Case {
+        std::string likelihood;
+        float steps;  // a sample is k/steps; 0: any number
+        float most;
+    };
+    for (const Case& one :
+         {Case{"bernoulli", 1, 1}, Case{"gaussian", 0, 100}, Case{"logistic", 255, 1},
+          Case{"categorical", 255, 1}, Case{"poisson", 1, 1e6F}}) {
+        SCOPED_TRACE(one.likelihood);
+        train("mnist:grey", {"--likelihood", one.likelihood});
+        good({"encode", "run", "--data", "mnist:grey", "--out", "z.npy"});
+        for (const Arguments& command : {Arguments{"sample", "run", "--count", "5"},
+                                         {"reconstruct", "run", "--count", "5"},
+                                         {"decode", "run", "--latents", "z.npy"}}) {
+            SCOPED_TRACE(command.front());
+            const auto drawn = [&](const Arguments& more) {
+                Arguments all = command;
+                all.insert(all.end(), {"--out", "x.npy"});
+                all.insert(all.end(), more.begin(), more.end());
+                good(all);
+                return values("x.npy");
+            };
+            const std::vector<float> mean = drawn({});
+            EXPECT_EQ(drawn({"--draw", "mean"}), mean);
+            const std::vector<float> sample = drawn({"--draw", "sample"});
+            EXPECT_EQ(drawn({"--draw", "sample", "--seed", "5"}), sample);  // the run's
+            EXPECT_NE(drawn({"--draw", "sample", "--seed", "6"}), sample);
+            EXPECT_NE(sample, mean);
+            ASSERT_EQ(sample.size(), mean.size());
+            for (const float value : sample) {
+                ASSERT_LE(std::abs(value), one.most);
+                if (one.steps == 0) continue;
+                ASSERT_GE(value, 0);
+                ASSERT_NEAR(value * one.steps, std::round(value * one.steps), 1e-4);
+            }
+            if (one.steps == 0) continue;
+            for (const float value : mean) ASSERT_TRUE(value >= 0 && value <= one.most) << value;
+        }
+        fs::remove_all(work() / "run");
+    }
+}
+
+TEST_F(GenerateTest, DrawInAPicture) {
+    train("mnist:grey");
+    const auto picture = [&](const Arguments& more) {
+        Arguments all = {"sample", "run", "--count", "9", "--out", "s.png"};
+        all.insert(all.end(), more.begin(), more.end());
+        good(all);
+        return testing::text_of(work() / "s.png");
+    };
+    const std::string mean = picture({});
+    const std::string sample = picture({"--draw", "sample", "--seed", "2"});
+    EXPECT_EQ(mean.substr(1, 3), "PNG");
+    EXPECT_EQ(picture({"--draw", "mean"}), mean);
+    EXPECT_EQ(picture({"--draw", "sample", "--seed", "2"}), sample);
+    EXPECT_NE(picture({"--draw", "sample", "--seed", "3"}), sample);
+    EXPECT_NE(sample, picture({"--draw", "mean", "--seed", "2"}));
+    for (const char* const word : {"means", "Sample", "mode", "1"}) {
+        expect_refused({"sample", "run", "--out", "n.npy", "--draw", word}, 2,
+                       std::string("--draw: ") + word + " not in {mean,sample}");
+    }
+    expect_refused({"sample", "run", "--out", "n.npy", "--draw", ""}, 2, "--draw");
+    expect_refused({"encode", "run", "--data", "mnist:grey", "--out", "n.npy", "--draw", "mean"}, 2,
+                   "--draw");
+    EXPECT_FALSE(fs::exists(work() / "n.npy"));
 }
 
 }  // namespace

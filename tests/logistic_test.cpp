@@ -175,9 +175,65 @@ TEST_F(Logistic, MassesAddUpToOne) {
     }
 }
 
+// Each level's upper edge is passed with probability σ((m − edge)/scale): a few roundings of it,
+// besides what the argument's error makes of it.
+Bound mean_of(const PixelOutputs& m, int levels) {
+    const BoundedReference s(m[1], kBounds.least, kBounds.most);
+    const double inverse = std::exp(-s.value);
+    const double steps = levels - 1;
+    Bound mean;
+    for (int k = 0; k < levels - 1; ++k) {
+        const double edge = (k + 0.5) / steps;
+        const double t = (m[0] - edge) * inverse;
+        const double p = sigmoid(t);
+        const double t_error = kEpsilon * inverse * (std::abs(m[0] - edge) + 3 * edge) +
+                               std::abs(t) * (s.error + 5 * kEpsilon);
+        mean.value += p / steps;
+        mean.tolerance += (8 * kEpsilon * p + p * sigmoid(-t) * t_error) / steps;
+    }
+    mean.tolerance += kEpsilon * mean.value;
+    return mean;
+}
+
+TEST_F(Logistic, MeanOfTheLevels) {
+    const auto check_mean = [&](const Shape& shape, int levels, std::size_t shift) {
+        SCOPED_TRACE(testing::Message() << shape << ", " << levels << " levels");
+        const LikelihoodInputs in(shape, kReference);
+        auto product = upload(in.product, shift);
+        auto bias = upload(in.bias, shift);
+        auto mean = output(shape.size(), shift);
+        kernels::logistic_mean({product.data(), bias.data(), nullptr, shape.rows, shape.cols},
+                               {levels, kBounds}, mean.data(), stream().get());
+        expect_close(mean.download(),
+                     each(shape, [&](std::size_t r,
+                                     std::size_t c) { return mean_of(in.pre(r, c), levels); }),
+                     "mean");
+    };
+    for (const Shape& shape : ragged_shapes()) check_mean(shape, 3, 0);
+    for (const int levels : {2, 16, 256, 1000}) {
+        check_mean({7, 33}, levels, 0);
+        check_mean({7, 32}, levels, 0);
+        check_mean({7, 32}, levels, 1);
+    }
+    auto nan = upload(std::vector<float>{kNan, 0, 0, 0, kNan, 0});
+    auto bias = upload(std::vector<float>(6, 0));
+    auto mean = output(3);
+    kernels::logistic_mean({nan.data(), bias.data(), nullptr, 1, 3}, {4, kBounds}, mean.data(),
+                           stream().get());
+    const std::vector<float> got = mean.download();
+    EXPECT_TRUE(std::isnan(got[0]) && std::isnan(got[1]));
+    EXPECT_GT(got[2], 0);
+}
+
 TEST_F(Logistic, BadRequestsThrow) {
     check_bad_requests(kLaunchers);
     auto array = output(64);
+    EXPECT_THROW(kernels::logistic_mean({array.data(), array.data(), nullptr, 8, 4}, {1, kBounds},
+                                        array.data(), stream().get()),
+                 std::invalid_argument);
+    EXPECT_THROW(kernels::logistic_mean({array.data(), array.data(), nullptr, -1, 4}, {2, kBounds},
+                                        array.data(), stream().get()),
+                 std::invalid_argument);
     DeviceScratch scratch(stream(), 8, 4, 2);
     EXPECT_THROW(
         kernels::logistic_forward({array.data(), array.data(), array.data(), 8, 4}, {1, kBounds},

@@ -98,8 +98,35 @@ TEST_F(Poisson, Mean) {
     }
 }
 
+// log1p and a product: a few roundings. In place, as everything elementwise may be.
+TEST_F(Poisson, LogCounts) {
+    for (const Shape& shape : ragged_shapes()) {
+        SCOPED_TRACE(testing::Message() << shape);
+        for (const std::size_t shift : {0U, 1U}) {
+            const LikelihoodInputs in(shape, kReference);
+            auto x = upload(in.x, shift);
+            auto out = output(shape.size(), shift);
+            kernels::log_counts(x.data(), shape.rows, shape.cols, out.data(), stream().get());
+            kernels::log_counts(x.data(), shape.rows, shape.cols, x.data(), stream().get());
+            const auto want = each(shape, [&](std::size_t r, std::size_t c) {
+                const double value = std::log2(1 + in.pixel(r, c)) / 8;
+                return Bound{value, 4 * kEpsilon * value};
+            });
+            expect_close(out.download(), want, "log counts");
+            expect_close(x.download(), want, "log counts in place");
+        }
+    }
+    auto x = upload(std::vector<float>{0, kNan, 255});
+    kernels::log_counts(x.data(), 1, 3, x.data(), stream().get());
+    EXPECT_EQ(x.download()[0], 0);
+    EXPECT_TRUE(std::isnan(x.download()[1]));
+    EXPECT_NEAR(x.download()[2], 1, 1e-6);
+}
+
 TEST_F(Poisson, BadRequestsThrow) {
     check_bad_requests(kLaunchers);
+    EXPECT_THROW(kernels::log_counts(nullptr, -1, 1, nullptr, stream().get()),
+                 std::invalid_argument);
 }
 
 }  // namespace

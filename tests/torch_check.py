@@ -2,11 +2,11 @@
 """Checks what `vae compare --dump FILE` wrote against PyTorch: torch_check.py FILE...
 
 From the dump's parameters, x and epsilon alone it rebuilds the network in torch, in double,
-recomputes every activation, recon, kl and the loss with torch.distributions, all gradients by
-autograd, one step of the optimiser by torch.optim and the parameters' average, and compares tensor
-by tensor. Nothing of our own code
-takes part but the file. Each tensor's relative L2 error must be within the gate of the dump's
-precision; a NaN, a missing tensor and a tensor that nothing here recomputes are misses.
+recomputes every activation, what the decoder's outputs mean, recon, kl and the loss with
+torch.distributions, all gradients by autograd, one step of the optimiser by torch.optim and the
+parameters' average, and compares tensor by tensor. Nothing of our own code takes part but the
+file. Each tensor's relative L2 error must be within the gate of the dump's precision; a NaN, a
+missing tensor and a tensor that nothing here recomputes are misses.
 
 Exit status: 0 all within the gates, 1 a miss or an unreadable dump, 77 torch is not installed.
 """
@@ -20,14 +20,17 @@ import tomllib
 try:
     import numpy as np
     import torch
-    from torch.distributions import Bernoulli, Normal, kl_divergence
+    from torch.distributions import Normal, kl_divergence
 except ModuleNotFoundError as error:
     print(f"skipped: {error}; on Debian: apt-get install python3-torch python3-numpy")
     sys.exit(77)
 
+import torch_likelihood  # noqa: E402  # which needs torch
+
 NUMPY_TYPE = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 # Rounding of a float network of these depths against double stays about ten times below. The loss
-# is one mean over thousands of terms, whose errors cancel. In double only the order of sums differs.
+# is one mean over thousands of terms, whose errors cancel. In double only the order of sums
+# differs.
 GATE = {"F32": 1e-5, "F64": 1e-10}
 LOSS_GATE = {"F32": 1e-6, "F64": 1e-10}
 # Of the step that was taken, after − before: with Adam and Adagrad an element's first step is
@@ -36,8 +39,7 @@ STEP_GATE = {"F32": 1e-3, "F64": 1e-7}
 ACTIVATIONS = {
     "relu": torch.relu,
     "tanh": torch.tanh,
-    # Far past torch's default threshold, from where it returns its argument.
-    "softplus": lambda x: torch.nn.functional.softplus(x, threshold=50.0),
+    "softplus": torch_likelihood.softplus,
     "gelu": torch.nn.functional.gelu,
     "silu": torch.nn.functional.silu,
     "gated": lambda x: x,  # the gate is in the layer
@@ -100,7 +102,10 @@ class Network(torch.nn.Module):
         self.encoder["logvar"] = torch.nn.Linear(widths[-1], model["latent"])
         widths = [model["latent"], *model["decoder_hidden"]]
         self.decoder = torch.nn.ModuleDict(self.chain(widths))
-        self.decoder["out"] = torch.nn.Linear(widths[-1], pixels)
+        self.decoder["out"] = torch.nn.Linear(
+            widths[-1], torch_likelihood.output_count(model, pixels))
+        if torch_likelihood.has_logvar(model):
+            self.decoder.register_parameter("logvar", torch.nn.Parameter(torch.zeros(1)))
 
     def chain(self, widths):
         """Layers named by their index."""
@@ -119,7 +124,8 @@ class Network(torch.nn.Module):
     def forward(self, x, epsilon, beta):
         """All values of one step by their name in the dump, and what is differentiated."""
         values = {}
-        h = self.hidden(self.encoder, "encoder", x, values)
+        h = self.hidden(
+            self.encoder, "encoder", torch_likelihood.encoder_input(self.model, x), values)
         mu = self.encoder["mu"](h)
         bounds = self.model["logvar_min"], self.model["logvar_max"]
         logvar = torch.clamp(self.encoder["logvar"](h), *bounds)
@@ -146,14 +152,8 @@ class Network(torch.nn.Module):
         """−log p(x|z) of each draw."""
         h = self.hidden(self.decoder, "decoder", z, values)
         output = self.decoder["out"](h)
-        x = x.expand_as(output)
-        if self.model["likelihood"] == "bernoulli":
-            values["logits"] = output
-            # Without validation log_prob also takes grey pixels, as soft targets.
-            log_p = Bernoulli(logits=output, validate_args=False).log_prob(x)
-        else:
-            values["mean"] = output
-            log_p = Normal(output, self.model["sigma"]).log_prob(x)
+        logvar = getattr(self.decoder, "logvar", None)
+        log_p = torch_likelihood.log_likelihood(self.model, output, x, values, logvar)
         return -log_p.sum(dim=-1)
 
     def losses(self, recon, ratio, closed_kl, log_q, beta):
@@ -258,14 +258,20 @@ def recompute(metadata, tensors):
     expected |= losses
     if "recon.draws" not in tensors and epsilon.dim() == 2 and not uses_ratio(config["objective"]):
         del expected["recon.draws"], expected["log_ratio"]  # of one draw, whose recon is there
+    for parameter in parameters.values():
+        if parameter.grad is None:  # decoder.logvar of the optimal variance
+            parameter.grad = torch.zeros_like(parameter)
     expected |= {f"grad.{name}": p.grad.clone() for name, p in parameters.items()}
     if int(metadata["steps"]) == 1:
         before = {name: p.detach().clone() for name, p in parameters.items()}
         rescale_gradients(train, list(parameters.values()))
         optimizer.step()
         for name, parameter in parameters.items():
-            expected[f"after.{name}"] = parameter
-            expected[f"step.{name}"] = parameter - before[name]
+            after = parameter
+            if name == "decoder.logvar" and config["model"]["variance"] == "optimal":
+                after = expected["decoder.out.logvar"]  # whatever the optimiser did
+            expected[f"after.{name}"] = after
+            expected[f"step.{name}"] = after - before[name]
             if train["ema"] > 0:
                 average = torch.lerp(before[name], parameter, 1 - train["ema"])
                 expected[f"after.ema.{name}"] = average

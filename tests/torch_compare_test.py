@@ -56,7 +56,52 @@ OPTIMIZERS = {
     },
 }
 
+# Of each likelihood: settings, with data that write_data makes. Bounds so narrow that they matter.
+BOUNDS = {"model.sigma_min": 0.3, "model.sigma_max": 1.5}
+LIKELIHOODS = {
+    "shared variance": {**LINEAR, **BOUNDS, "model.variance": "shared"},
+    "variance of each pixel": {**LINEAR, **BOUNDS, "model.variance": "pixel"},
+    "logistic, bytes": {**BOUNDS, "data.source": "bytes.npy", "model.likelihood": "logistic"},
+    "logistic, 5 levels": {
+        **BOUNDS, "data.source": "levels.npy", "model.likelihood": "logistic", "model.levels": 5},
+    "categorical": {
+        "data.source": "levels.npy", "model.likelihood": "categorical", "model.levels": 5},
+    "onehot": {"data.source": "onehot.npy", "model.likelihood": "onehot", "model.levels": 3},
+    "poisson, bytes": {"data.source": "bytes.npy", "model.likelihood": "poisson"},
+    "poisson, floats": {"data.source": "counts.npy", "model.likelihood": "poisson"},
+}
+OBJECTIVES_OF_ALL = {
+    "elbo": {},
+    "4 draws": {"samples": 4},
+    "iwae": {"bound": "iwae", "samples": 5},
+    "dreg": {"bound": "iwae", "gradient": "dreg", "samples": 5},
+    "score": {"gradient": "score", "baseline": "leave-one-out", "samples": 3},
+}
+OPTIMAL = {**LINEAR, "model.variance": "optimal", "model.sigma_min": 0.01}
+LIKELIHOOD_CASES = {
+    **{
+        f"{name}, {objective}": {
+            **settings, **HIDDEN, "model.activation": "tanh", "train.batch": 31, "train.beta": 0.7,
+            **{f"objective.{key}": value for key, value in added.items()}}
+        for (name, settings), (objective, added) in itertools.product(
+            LIKELIHOODS.items(), OBJECTIVES_OF_ALL.items())
+    },
+    "optimal variance": {**OPTIMAL, **HIDDEN},
+    "optimal variance, 4 draws": {**OPTIMAL, **HIDDEN, "objective.samples": 4},
+    "optimal variance, sampled kl, average": {
+        **OPTIMAL, **HIDDEN, "objective.samples": 3, "objective.kl": "sampled", "train.ema": 0.5},
+    "optimal variance at its floor": {
+        **OPTIMAL, **HIDDEN, "model.sigma_min": 5.0, "model.sigma_max": 10.0},
+    "poisson, biases from the data, gated": {
+        **LIKELIHOODS["poisson, bytes"], **DEEP, "model.activation": "gated", "train.batch": 31,
+        "model.data_bias": True},
+    "categorical, biases from the data, no hidden layers": {
+        **LIKELIHOODS["categorical"], "model.encoder_hidden": [], "model.decoder_hidden": [],
+        "train.batch": 31, "model.data_bias": True},
+}
+
 CASES = {
+    **LIKELIHOOD_CASES,
     **{
         f"{data}, {activation}": {**settings, **HIDDEN, "model.activation": activation}
         for (data, settings), activation in itertools.product(
@@ -121,6 +166,17 @@ IMAGES = {
 }
 
 
+def write_data(folder):
+    """Small data sets for likelihoods that the synthetic ones do not suit."""
+    random = np.random.RandomState(3)
+    data = random.randint(0, 256, (60, 9)).astype(np.uint8)
+    data[:, 0], data[:, 1] = 0, 255
+    np.save(folder / "bytes.npy", data)
+    np.save(folder / "levels.npy", (random.randint(0, 5, (60, 9)) / 4).astype(np.float32))
+    np.save(folder / "counts.npy", np.floor(np.exp(random.uniform(-1, 6, (60, 9)))).astype("<f4"))
+    np.save(folder / "onehot.npy", np.eye(3, dtype=np.uint8)[random.randint(0, 3, (60, 4))])
+
+
 def has_images():
     folder = os.environ.get("VAE_DATA") or "/usr/share/datasets/fashion-mnist"
     return any(pathlib.Path(folder).glob("train-images-idx3-ubyte*"))
@@ -144,7 +200,7 @@ def dump(vae, backend, settings, folder):
     path.unlink(missing_ok=True)
     command = [vae, "compare", "--config", config, "--backend", backend, "--against", backend,
                "--steps", "1", "--dump", path]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if result.returncode != 0 or not path.exists():
         raise SystemExit(f"{' '.join(map(str, command))} ends with {result.returncode}:\n"
                          f"{result.stdout}{result.stderr}")
@@ -189,6 +245,19 @@ def write_safetensors(path, metadata, tensors):
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
+# By case: outputs that must be right, and settings that must matter.
+LIKELIHOOD_PLANTS = {
+    "shared variance, 4 draws": (
+        ["mean", "decoder.out.logvar", "grad.decoder.logvar"], {"sigma_min": 0.301}),
+    "variance of each pixel, elbo": (["mean", "decoder.out.logvar"], {"sigma_max": 1.501}),
+    "optimal variance": (["mean", "after.decoder.logvar"], {"variance": "shared"}),
+    "logistic, 5 levels, elbo": (["mean", "log_scale"], {"levels": 6, "sigma_min": 0.301}),
+    "categorical, elbo": (["logits"], {}),
+    "onehot, elbo": (["logits"], {"levels": 6}),
+    "poisson, bytes, elbo": (["log_rate", "encoder.0.h"], {}),
+}
+
+
 def planted_errors(vae, folder):
     """Each error planted in a good dump must be found, and the good dump must pass."""
     path = folder / "planted.safetensors"
@@ -210,7 +279,7 @@ def planted_errors(vae, folder):
             path.write_bytes(path.read_bytes()[:-cut])
         try:
             return torch_check.check(path, io.StringIO())
-        except torch_check.DumpError:
+        except (torch_check.DumpError, ValueError):
             return 1
 
     def scale(name, factor):
@@ -229,8 +298,20 @@ def planted_errors(vae, folder):
         return change
 
     plants = {}
+    goods = [good, adamw, all_at_once]
     tensors = good[1]
     computed = [name for name in tensors if name not in ("x", "epsilon")]
+    for name, (outputs, settings) in LIKELIHOOD_PLANTS.items():
+        dumped = torch_check.read_safetensors(dump(vae, "cpu", CASES[name], folder))
+        goods.append(dumped)
+        for output in outputs:
+            plants[f"{name}: {output} missing"] = {
+                "change_tensors": lambda all, output=output: all.pop(output), "of": dumped}
+            plants[f"{name}: {output} 0.01 % off"] = {
+                "change_tensors": scale(output, 1.0001), "of": dumped}
+        for key, value in settings.items():
+            plants[f"{name}: another {key}"] = {
+                "change_metadata": setting(key, value), "of": dumped}
     for name in computed:
         plants[f"{name} missing"] = {"change_tensors": lambda all, name=name: all.pop(name)}
         plants[f"{name} NaN"] = {"change_tensors": put(name, np.nan)}
@@ -278,7 +359,7 @@ def planted_errors(vae, folder):
         "no header": {"cut": 10**9},
     }
     failed = [name for name, plant in plants.items() if verdict(**plant) == 0]
-    if any(verdict(of=dumped) != 0 for dumped in (good, adamw, all_at_once)):
+    if any(verdict(of=dumped) != 0 for dumped in goods):
         failed.append("a good dump does not pass")
     print(f"{len(plants)} planted errors, not found: {failed or 'none'}")
     return 1 if failed or not computed else 0
@@ -286,6 +367,7 @@ def planted_errors(vae, folder):
 
 def main(vae, what):
     with tempfile.TemporaryDirectory() as folder:
+        write_data(pathlib.Path(folder))
         if what == "planted-errors":
             return planted_errors(vae, pathlib.Path(folder))
         return compare_all(vae, what, pathlib.Path(folder))

@@ -146,8 +146,9 @@ void OutputLikelihood<T>::mean(const DecoderOutput<T>& output, const T* paramete
         case Likelihood::bernoulli:
             return bernoulli_mean(in, mean);
         case Likelihood::gaussian:
-        case Likelihood::logistic:
             return add_bias(in.product, in.bias, in.rows, layer_.out, pixels_, mean);
+        case Likelihood::logistic:
+            return logistic_mean(in, logistic_settings(model_, bounds_), mean);
         case Likelihood::categorical:
         case Likelihood::onehot:
             return softmax_mean(in, softmax_settings(model_), mean);

@@ -1,6 +1,7 @@
 #include "host/cpu/logistic.h"
 
 #include <cmath>
+#include <vector>
 
 #include "host/cpu/pixel_loops.h"
 #include "host/cpu/scalar_math.h"
@@ -48,6 +49,28 @@ LogisticPixel<T> pixel_of(const LogisticSettings& settings) {
             static_cast<T>(settings.most)};
 }
 
+// The mean of the levels: each is passed with the probability of being above its upper edge.
+template <class T>
+VAE_CPU_INLINE T mean_of_levels(T m, T s, const LogisticPixel<T>& pixel, std::size_t steps) {
+    T slope = 0;
+    const T inverse = std::exp(-bounded(s, pixel.least, pixel.most, slope));
+    const T step = 2 * pixel.half_bin;
+    const T sum = row_sum<T>(steps, [=](std::size_t k) {
+        return sigmoid((m - (static_cast<T>(k) + T(0.5)) * step) * inverse);
+    });
+    return sum / static_cast<T>(steps);
+}
+
+VAE_CPU_CLONES void mean_row(const LogisticPixel<float>& pixel, std::size_t steps, const float* m,
+                             const float* s, std::size_t cols, float* mean) {
+    for (std::size_t c = 0; c < cols; ++c) mean[c] = mean_of_levels(m[c], s[c], pixel, steps);
+}
+
+void mean_row(const LogisticPixel<double>& pixel, std::size_t steps, const double* m,
+              const double* s, std::size_t cols, double* mean) {
+    for (std::size_t c = 0; c < cols; ++c) mean[c] = mean_of_levels(m[c], s[c], pixel, steps);
+}
+
 }  // namespace
 
 template <class T>
@@ -61,11 +84,27 @@ void logistic_forward_backward(const LikelihoodInput<T>& in, const LogisticSetti
     pixels_forward_backward(pixel_of<T>(settings), in, gradient, recon);
 }
 
+template <class T>
+void logistic_mean(const LikelihoodInput<T>& in, const LogisticSettings& settings, T* mean) {
+    const auto pixel = pixel_of<T>(settings);
+    const std::size_t steps = settings.levels - 1;
+    for_each_row(in.rows, in.pixels * steps, [=](std::size_t r) {
+        std::vector<T> outputs(2 * in.pixels);
+        for (std::size_t i = 0; i < outputs.size(); ++i) {
+            outputs[i] = in.product[r * outputs.size() + i] + in.bias[i];
+        }
+        mean_row(pixel, steps, outputs.data(), outputs.data() + in.pixels, in.pixels,
+                 mean + r * in.pixels);
+    });
+}
+
 template void logistic_forward(const LikelihoodInput<float>&, const LogisticSettings&, float*);
 template void logistic_forward(const LikelihoodInput<double>&, const LogisticSettings&, double*);
 template void logistic_forward_backward(const LikelihoodInput<float>&, const LogisticSettings&,
                                         const LikelihoodGradient<float>&, float*);
 template void logistic_forward_backward(const LikelihoodInput<double>&, const LogisticSettings&,
                                         const LikelihoodGradient<double>&, double*);
+template void logistic_mean(const LikelihoodInput<float>&, const LogisticSettings&, float*);
+template void logistic_mean(const LikelihoodInput<double>&, const LogisticSettings&, double*);
 
 }  // namespace vae::cpu

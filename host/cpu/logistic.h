@@ -24,4 +24,9 @@ template <class T>
 void logistic_forward_backward(const LikelihoodInput<T>& in, const LogisticSettings& settings,
                                const LikelihoodGradient<T>& gradient, T* recon);
 
+// Computes  mean[r, c] = Σ_k σ((m − (k + ½)/(levels − 1))/scale)/(levels − 1) over k = 0 …
+//           levels − 2: the mean of the levels under their masses. x is not used.
+template <class T>
+void logistic_mean(const LikelihoodInput<T>& in, const LogisticSettings& settings, T* mean);
+
 }  // namespace vae::cpu

@@ -7,6 +7,8 @@
 #include "host/cpu/free_bits.h"
 #include "host/cpu/gated.h"
 #include "host/cpu/matmul.h"
+#include "host/cpu/poisson.h"
+#include "host/output_layer.h"
 
 namespace vae::cpu {
 
@@ -42,6 +44,7 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     reserve_hidden(layout_.encoder, encoder_, examples);
     reserve_hidden(layout_.decoder, decoder_, rows);
     x_.reserve(examples * layout_.pixels);
+    if (encodes_log_counts(model_.likelihood)) log_counts_.reserve(examples * layout_.pixels);
     heads_product_.reserve(examples * 2 * heads.stride);
     d_heads_.reserve(examples * 2 * heads.stride);
     for (Buffer<T>* buffer : {&mu_, &logvar_}) buffer->reserve(examples * heads.latent);
@@ -63,6 +66,11 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
 template <class T>
 const T* Network<T>::last_of(const std::vector<Hidden>& hidden, const T* input) const {
     return hidden.empty() ? input : hidden.back().h.data();
+}
+
+template <class T>
+const T* Network<T>::encoder_input() const {
+    return encodes_log_counts(model_.likelihood) ? log_counts_.data() : x_.data();
 }
 
 template <class T>
@@ -114,7 +122,10 @@ const T* Network<T>::forward(const std::vector<DenseLayer>& layers, std::vector<
 
 template <class T>
 void Network<T>::encode(const T* parameters, std::size_t examples) {
-    const T* h = forward(layout_.encoder, encoder_, x_.data(), parameters, examples);
+    if (encodes_log_counts(model_.likelihood)) {
+        log_counts(x_.data(), examples, layout_.pixels, log_counts_.data());
+    }
+    const T* h = forward(layout_.encoder, encoder_, encoder_input(), parameters, examples);
     const Heads& heads = layout_.heads;
     matmul_nt(h, parameters + heads.mu_weight.offset, examples, 2 * heads.stride, heads.in,
               heads_product_.data());
@@ -253,9 +264,9 @@ void Network<T>::encoder_backward(const T* parameters, std::size_t examples,
     joint.in = heads_layout.in;
     joint.out = 2 * heads_layout.stride;
     joint.weight.offset = heads_layout.mu_weight.offset;
-    T* d_encoded = dense_backward(joint, last_of(encoder_, x_.data()), d_heads_.data(),
+    T* d_encoded = dense_backward(joint, last_of(encoder_, encoder_input()), d_heads_.data(),
                                   !encoder_.empty(), parameters, examples, gradients);
-    backward(layout_.encoder, encoder_, x_.data(), false, parameters, examples, d_encoded,
+    backward(layout_.encoder, encoder_, encoder_input(), false, parameters, examples, d_encoded,
              gradients);
 }
 

@@ -96,6 +96,8 @@ class Network {
                           const LatentGradient<T>& gradient, T* gradients);
     DrawWeights<T> draw_weights();
     const T* last_of(const std::vector<Hidden>& hidden, const T* input) const;
+    // x, or what the encoder sees instead.
+    const T* encoder_input() const;
 
     ModelConfig model_;
     ObjectiveConfig objective_;
@@ -106,6 +108,7 @@ class Network {
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
     Buffer<T> x_;
+    Buffer<T> log_counts_;  // of x, where the encoder sees them
     Buffer<T> heads_product_;
     Buffer<T> mu_;
     Buffer<T> logvar_;

@@ -49,6 +49,21 @@ struct Exponential {
     }
 };
 
+template <class T>
+VAE_CPU_INLINE void log_columns(const T* x, std::size_t cols, T* out) {
+    constexpr T kFactor = std::numbers::log2e_v<T> / 8;
+#pragma omp simd
+    for (std::size_t c = 0; c < cols; ++c) out[c] = std::log1p(x[c]) * kFactor;
+}
+
+VAE_CPU_CLONES void log_row(const float* x, std::size_t cols, float* out) {
+    log_columns(x, cols, out);
+}
+
+void log_row(const double* x, std::size_t cols, double* out) {
+    log_columns(x, cols, out);
+}
+
 }  // namespace
 
 template <class T>
@@ -67,6 +82,11 @@ void poisson_mean(const LikelihoodInput<T>& in, T* mean) {
     map_outputs(Exponential{}, in.product, in.bias, in.rows, in.pixels, in.pixels, mean);
 }
 
+template <class T>
+void log_counts(const T* x, std::size_t rows, std::size_t cols, T* out) {
+    for_each_row(rows, cols, [=](std::size_t r) { log_row(x + r * cols, cols, out + r * cols); });
+}
+
 template void poisson_forward(const LikelihoodInput<float>&, float*);
 template void poisson_forward(const LikelihoodInput<double>&, double*);
 template void poisson_forward_backward(const LikelihoodInput<float>&,
@@ -75,5 +95,7 @@ template void poisson_forward_backward(const LikelihoodInput<double>&,
                                        const LikelihoodGradient<double>&, double*);
 template void poisson_mean(const LikelihoodInput<float>&, float*);
 template void poisson_mean(const LikelihoodInput<double>&, double*);
+template void log_counts(const float*, std::size_t, std::size_t, float*);
+template void log_counts(const double*, std::size_t, std::size_t, double*);
 
 }  // namespace vae::cpu

@@ -157,9 +157,11 @@ void OutputLikelihood::mean(const DecoderOutput& output, const float* parameters
         case Likelihood::bernoulli:
             return kernels::bernoulli_mean(in, mean, stream);
         case Likelihood::gaussian:
-        case Likelihood::logistic:
             return kernels::add_bias(in.product, in.bias, in.rows, static_cast<int>(layer_.out),
                                      pixels_, mean, stream);
+        case Likelihood::logistic:
+            return kernels::logistic_mean(in, {static_cast<int>(model_.levels), kernel_bounds()},
+                                          mean, stream);
         case Likelihood::categorical:
         case Likelihood::onehot:
             return kernels::softmax_mean(in, softmax_settings(model_), mean, stream);

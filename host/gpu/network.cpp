@@ -7,9 +7,11 @@
 #include <stdexcept>
 
 #include "host/backend.h"
+#include "host/output_layer.h"
 #include "kernels/bias_activation.h"
 #include "kernels/free_bits.h"
 #include "kernels/gated.h"
+#include "kernels/poisson.h"
 
 namespace vae::gpu {
 namespace {
@@ -89,6 +91,9 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     const auto examples = static_cast<std::size_t>(capacity);
     const auto rows = static_cast<std::size_t>(draws);
     x_ = {static_cast<std::size_t>(decode_capacity_) * layout.pixels, "the batch"};
+    if (encodes_log_counts(model_.likelihood)) {
+        log_counts_ = {examples * layout.pixels, "the batch's logarithms"};
+    }
     for (DeviceArray<float>* heads : {&heads_product_, &d_heads_}) {
         *heads = {examples * 2 * layout.heads.stride, "the encoder's heads"};
     }
@@ -145,8 +150,12 @@ std::vector<Network::Hidden> Network::allocate(const std::vector<DenseLayer>& la
     return result;
 }
 
+const float* Network::encoder_input() const {
+    return encodes_log_counts(model_.likelihood) ? log_counts_.data() : x_.data();
+}
+
 const float* Network::heads_input() const {
-    return encoder_.empty() ? x_.data() : encoder_.back().h.data();
+    return encoder_.empty() ? encoder_input() : encoder_.back().h.data();
 }
 
 const float* Network::output_input() const {
@@ -200,7 +209,11 @@ const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector
 }
 
 void Network::encode(int examples) {
-    const float* h = forward(layout_.encoder, encoder_, x_.data(), examples);
+    if (encodes_log_counts(model_.likelihood)) {
+        kernels::log_counts(x_.data(), examples, width(layout_.pixels), log_counts_.data(),
+                            stream_.get());
+    }
+    const float* h = forward(layout_.encoder, encoder_, encoder_input(), examples);
     const Heads& heads = layout_.heads;
     matmul_.forward(h, weight(heads.mu_weight), examples, width(heads.in), width(2 * heads.stride),
                     heads_product_.data());
@@ -396,7 +409,7 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, double
     d_h = d_h_[0].data();
     matmul_.backward_input(d_heads_.data(), weight(heads.mu_weight), examples, width(heads.in),
                            heads_out, d_h);
-    backward(layout_.encoder, encoder_, x_.data(), d_h, examples, false);
+    backward(layout_.encoder, encoder_, encoder_input(), d_h, examples, false);
 }
 
 }  // namespace vae::gpu

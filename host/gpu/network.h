@@ -112,6 +112,8 @@ class Network {
     float* other_d_h(const float* in_use);
     const float* weight(const Tensor& tensor) const { return in_use_ + tensor.offset; }
     float* gradient(const Tensor& tensor) { return gradients_.data() + tensor.offset; }
+    // x(), or what the encoder sees instead.
+    const float* encoder_input() const;
     const float* heads_input() const;
     const float* output_input() const;
 
@@ -134,6 +136,7 @@ class Network {
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
     DeviceArray<float> x_;               // [examples, pixels], or a decoder's means
+    DeviceArray<float> log_counts_;      // [examples, pixels] of x, where the encoder sees them
     DeviceArray<float> heads_product_;   // [examples, 2·stride]
     DeviceArray<float> d_heads_;         // [examples, 2·stride]
     DeviceArray<float> closed_kl_;       // [examples]

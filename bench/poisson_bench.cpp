@@ -1,0 +1,54 @@
+#include "kernels/poisson.h"
+
+#include "bench/likelihood_input.h"
+
+namespace vae::bench {
+namespace {
+
+// Counts of a byte.
+LikelihoodBuffers buffers_of(const Extent& extent) {
+    LikelihoodBuffers buffers(extent, 1);
+    buffers.x = level_buffer(extent.size(), 255, 255.0f);
+    return buffers;
+}
+
+BENCHMARK_DEFINE_F(GpuBench, poisson_forward)(benchmark::State& state) {
+    const LikelihoodBuffers buffers = buffers_of(Extent(state));
+    const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols);
+    measure(state, buffers.forward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+        kernels::poisson_forward(buffers.input(), buffers.recon.data(), scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, poisson_forward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, poisson_forward_backward)(benchmark::State& state) {
+    const LikelihoodBuffers buffers = buffers_of(Extent(state));
+    const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols);
+    measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+        kernels::poisson_forward_backward(buffers.input(), buffers.gradient(), buffers.recon.data(),
+                                          scratch.get(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, poisson_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, poisson_mean)(benchmark::State& state) {
+    const LikelihoodBuffers buffers = buffers_of(Extent(state));
+    const DeviceBuffer<float> mean(buffers.extent.size());
+    measure(state, 2 * mean.bytes(), mean.size(), [&](cudaStream_t stream) {
+        kernels::poisson_mean(buffers.input(), mean.data(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, poisson_mean)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, log_counts)(benchmark::State& state) {
+    const Extent extent(state);
+    const auto x = level_buffer(extent.size(), 255, 255.0f);
+    const DeviceBuffer<float> out(extent.size());
+    measure(state, 2 * x.bytes(), x.size(), [&](cudaStream_t stream) {
+        kernels::log_counts(x.data(), extent.rows, extent.cols, out.data(), stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, log_counts)->Apply(batch_sizes);
+
+}  // namespace
+}  // namespace vae::bench
