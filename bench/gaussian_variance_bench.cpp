@@ -19,13 +19,15 @@ struct Variance {
           squares(level_buffer(static_cast<std::size_t>(rows), 255, 100.0f)),
           parameter(1),
           d_parameter(1),
-          variance(1) {}
+          variance(1),
+          is_taken(1) {}
 
     int rows;
     DeviceBuffer<float> squares;
     DeviceBuffer<float> parameter;
     DeviceBuffer<float> d_parameter;
     DeviceBuffer<kernels::GaussianVariance> variance;
+    DeviceBuffer<unsigned> is_taken;
 };
 
 BENCHMARK_DEFINE_F(GpuBench, gaussian_bounded_variance)(benchmark::State& state) {
@@ -52,7 +54,8 @@ BENCHMARK_REGISTER_F(GpuBench, gaussian_exact_variance)
 BENCHMARK_DEFINE_F(GpuBench, gaussian_average_variance)(benchmark::State& state) {
     const Variance v(1);
     measure(state, sizeof(kernels::GaussianVariance), 1, [&](cudaStream_t stream) {
-        kernels::gaussian_average_variance(v.variance.data(), 0.99, v.parameter.data(), stream);
+        kernels::gaussian_average_variance(v.variance.data(), 0.99, v.is_taken.data(),
+                                           v.parameter.data(), stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, gaussian_average_variance)

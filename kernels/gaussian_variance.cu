@@ -57,7 +57,9 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x == 0) *d_parameter = static_cast<float>(0.5 * scale * variance->slope * sum);
 }
 
-__global__ void average_kernel(const GaussianVariance* variance, double decay, float* parameter) {
+__global__ void average_kernel(const GaussianVariance* variance, double decay,
+                               const unsigned* is_taken, float* parameter) {
+    if (*is_taken == 0) return;
     const double average =
         log(decay * exp(variance->average) + (1 - decay) * exp(variance->logvar));
     const bool is_finite = average - average == 0;  // not for NaN or infinity
@@ -100,11 +102,11 @@ void gaussian_variance_gradient(const float* squares, const float* row_weight, i
            variance, d_parameter);
 }
 
-void gaussian_average_variance(const GaussianVariance* variance, double decay, float* parameter,
-                               cudaStream_t stream) {
+void gaussian_average_variance(const GaussianVariance* variance, double decay,
+                               const unsigned* is_taken, float* parameter, cudaStream_t stream) {
     constexpr const char* kLauncher = "gaussian_average_variance";
     require(decay >= 0 && decay < 1, kLauncher, "decay must lie in [0, 1)");
-    launch(kLauncher, average_kernel, kOneThread, stream, variance, decay, parameter);
+    launch(kLauncher, average_kernel, kOneThread, stream, variance, decay, is_taken, parameter);
 }
 
 }  // namespace vae::kernels

@@ -46,13 +46,14 @@ void gaussian_variance_gradient(const float* squares, const float* row_weight, i
                                 float scale, const GaussianVariance* variance, float* d_parameter,
                                 cudaStream_t stream);
 
-// Computes  parameter = log(decay·exp(average) + (1 − decay)·exp(logvar)) of what
-//           gaussian_optimal_variance left; average itself where that is not finite
-// Shapes    variance, parameter: one each
+// Computes  nothing if *is_taken is 0; else parameter = log(decay·exp(average) + (1 − decay)·
+//           exp(logvar)) of what gaussian_optimal_variance left; average itself where that is not
+//           finite
+// Shapes    variance, is_taken, parameter: one each
 // Writes    overwrites parameter
 // Cost      one thread
 // Launch    one thread
-void gaussian_average_variance(const GaussianVariance* variance, double decay, float* parameter,
-                               cudaStream_t stream);
+void gaussian_average_variance(const GaussianVariance* variance, double decay,
+                               const unsigned* is_taken, float* parameter, cudaStream_t stream);
 
 }  // namespace vae::kernels

@@ -247,6 +247,9 @@ TEST(CpuOptimizerLoss, ALossThatIsNotFiniteSkipsTheStep) {
     config.model.encoder_hidden = {};
     config.model.decoder_hidden = {};
     config.model.latent = 2;
+    // Its variance is no matter of gradients, and must stay all the same.
+    config.model.likelihood = Likelihood::gaussian;
+    config.model.variance = Variance::optimal;
     const ParameterLayout layout(config.model, 4);
     const Splits splits = test::random_splits(8, 0, 4);
     const auto backend = make_cpu_backend(config, layout);

@@ -40,10 +40,11 @@ class GaussianVarianceTest : public KernelTest {
         return variance.download()[0];
     }
 
-    float averaged(const GaussianVariance& state, double decay) {
+    float averaged(const GaussianVariance& state, double decay, unsigned is_taken = 1) {
         auto variance = upload(std::vector<GaussianVariance>{state});
-        auto parameter = output(1);
-        kernels::gaussian_average_variance(variance.data(), decay, parameter.data(),
+        auto taken = upload(std::vector<unsigned>{is_taken});
+        auto parameter = upload(std::vector<float>{-7});
+        kernels::gaussian_average_variance(variance.data(), decay, taken.data(), parameter.data(),
                                            stream().get());
         return parameter.download()[0];
     }
@@ -137,6 +138,7 @@ TEST_F(GaussianVarianceTest, AverageOfVariances) {
     EXPECT_NEAR(averaged(state, 0.99), want, kEpsilon * want);
     EXPECT_NEAR(averaged(state, 0), std::log(2.0), kEpsilon);  // the first batch's
     EXPECT_EQ(averaged({kNanDouble, 1, 0, 1.5}, 0.99), 1.5f);  // a step that went wrong
+    EXPECT_EQ(averaged(state, 0.99, 0), -7);                   // one that was not taken
 }
 
 TEST_F(GaussianVarianceTest, BadRequestsThrow) {
@@ -151,9 +153,9 @@ TEST_F(GaussianVarianceTest, BadRequestsThrow) {
     EXPECT_THROW(
         kernels::gaussian_bounded_variance(array.data(), 1, 1, variance.data(), stream().get()),
         std::invalid_argument);
-    EXPECT_THROW(
-        kernels::gaussian_average_variance(variance.data(), 1, array.data(), stream().get()),
-        std::invalid_argument);
+    EXPECT_THROW(kernels::gaussian_average_variance(variance.data(), 1, nullptr, array.data(),
+                                                    stream().get()),
+                 std::invalid_argument);
     EXPECT_THROW(kernels::gaussian_variance_gradient(array.data(), nullptr, -1, 1, 1,
                                                      variance.data(), array.data(), stream().get()),
                  std::invalid_argument);

@@ -118,7 +118,7 @@ class CpuBackend final : public Backend {
     double backward(std::size_t examples, double beta);
     void draw_block(DrawBlock& block, bool wants_z);
     void move_running_mean(double signal);
-    void update(const LossTotals& losses, double learning_rate);
+    bool update(const LossTotals& losses, double learning_rate);
     // The parameters that evaluation and generation use.
     const T* averaged() const { return config_.train.ema > 0 ? ema_.data() : parameters_.data(); }
     LossTotals totals(std::size_t examples, double beta) const;
@@ -256,15 +256,15 @@ LossTotals CpuBackend<T>::totals(std::size_t examples, double beta) const {
     return sums;
 }
 
-// The step is counted, and taken unless something is not finite.
+// The step is counted, and taken unless something is not finite; returns whether it was.
 template <class T>
-void CpuBackend<T>::update(const LossTotals& losses, double learning_rate) {
+bool CpuBackend<T>::update(const LossTotals& losses, double learning_rate) {
     statistics_.measure(gradients_.data(), config_.train);
     const auto bad = statistics_.first_bad();
     const std::uint64_t step = step_++;
     if (bad || !std::isfinite(losses.loss)) {
         totals_.skipped += {1, step, bad ? statistics_.tensors()[*bad].name : ""};
-        return;
+        return false;
     }
     const auto moment = [this](std::size_t i) {
         return i < moments_.size() ? moments_[i].data() : nullptr;
@@ -275,6 +275,7 @@ void CpuBackend<T>::update(const LossTotals& losses, double learning_rate) {
                 OptimizerArenas<T>{parameters_.data(), moment(0), moment(1),
                                    config_.train.ema > 0 ? ema_.data() : nullptr});
     totals_.losses += losses;
+    return true;
 }
 
 template <class T>
@@ -289,8 +290,9 @@ void CpuBackend<T>::train(const TrainRequest& request) {
         draw_epsilon(data, rows, noise(Purpose::epsilon, step_), config_.objective.samples);
         forward(parameters_.data(), rows.size());
         move_running_mean(backward(rows.size(), now.beta));
-        update(totals(rows.size(), now.beta), now.learning_rate);
-        network_.keep_variance(step_ == 1, parameters_.data());
+        if (update(totals(rows.size(), now.beta), now.learning_rate)) {
+            network_.keep_variance(step_ == 1, parameters_.data());
+        }
     }
 }
 

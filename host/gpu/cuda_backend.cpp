@@ -219,7 +219,7 @@ void CudaBackend::train(const TrainRequest& request) {
             optimizer_.step(steps_done_, now.learning_rate, network_.gradients().data(),
                             network_.parameters().data());
             ++steps_done_;
-            network_.keep_variance(steps_done_ == 1);
+            network_.keep_variance(steps_done_ == 1, optimizer_.is_taken());
         }
     }
 }

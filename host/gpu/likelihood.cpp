@@ -144,9 +144,9 @@ void OutputLikelihood::gaussian_gradients(const kernels::LikelihoodInput& in,
                                         stream);
 }
 
-void OutputLikelihood::keep_variance(bool is_first, float* parameters) {
+void OutputLikelihood::keep_variance(bool is_first, const unsigned* is_taken, float* parameters) {
     if (logvar_.size == 0 || model_.variance != Variance::optimal) return;
-    kernels::gaussian_average_variance(variance_.data(), is_first ? 0 : kVarianceDecay,
+    kernels::gaussian_average_variance(variance_.data(), is_first ? 0 : kVarianceDecay, is_taken,
                                        parameters + logvar_.offset, stream_.get());
 }
 

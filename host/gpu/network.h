@@ -53,7 +53,9 @@ class Network {
     // x() becomes the likelihood's mean of output_product(), for at most decode_capacity() rows.
     void output_mean(int rows);
     // See OutputLikelihood.
-    void keep_variance(bool is_first) { likelihood_.keep_variance(is_first, parameters_.data()); }
+    void keep_variance(bool is_first, const unsigned* is_taken) {
+        likelihood_.keep_variance(is_first, is_taken, parameters_.data());
+    }
     // output_product() gets its bias.
     void add_output_bias(int rows);
     // losses(), and the gradients of their mean. Destroys output_product() and the products of

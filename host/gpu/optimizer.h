@@ -31,6 +31,8 @@ class DeviceOptimizer {
     // Step number `index` of the run, counted from 0: moves the parameters against the gradients
     // unless a gradient or the losses are not finite.
     void step(std::uint64_t index, double learning_rate, const float* gradients, float* parameters);
+    // Whether the last step was taken, 1 or 0 on the device.
+    const unsigned* is_taken() const { return is_taken_.data(); }
     // Waits, returns what steps left, and starts from zero again.
     TrainTotals take_totals();
 
