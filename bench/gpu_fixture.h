@@ -79,14 +79,13 @@ inline DeviceBuffer<std::uint32_t> row_index(std::size_t rows) {
 class ScratchBuffer {
   public:
     ScratchBuffer(int rows, int cols) : ScratchBuffer(kernels::scratch_size(rows, cols)) {}
+    explicit ScratchBuffer(const kernels::ScratchSize& size)
+        : partials_(size.partials), tickets_(size.tickets) {}
     kernels::Scratch get() const {
         return {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()};
     }
 
   private:
-    explicit ScratchBuffer(const kernels::ScratchSize& size)
-        : partials_(size.partials), tickets_(size.tickets) {}
-
     DeviceBuffer<float> partials_;
     DeviceBuffer<unsigned> tickets_;
 };

@@ -34,6 +34,7 @@ void print_json(const EvaluateOptions& options, const LoadedRun& run, const RunD
     line["elbo"] = mean.elbo;
     line["loss"] = mean.loss;
     line["beta"] = run.checkpoint.config.train.beta;
+    line["kl_is"] = kl_is(run.checkpoint.config);
     line["backend"] = run.backend->name();
     line["parameters"] = run.checkpoint.config.train.ema > 0 ? "ema" : "raw";
     // Paths may be any bytes; JSON is UTF-8.
@@ -49,7 +50,8 @@ void print_text(const LoadedRun& run, const RunData& data, const LossTotals& tot
     fmt::print("backend: {}\n", run.note);
     const std::string note = parameters_note(run.checkpoint.config.train);
     if (!note.empty()) fmt::print("parameters: {}\n", note);
-    fmt::print("{}, after step {}; means in nats per example\n", what, run.checkpoint.state.step);
+    fmt::print("{}, after step {}; means in nats per example; {}\n", what,
+               run.checkpoint.state.step, kl_note(run.checkpoint.config));
     fmt::print("recon  {:.4f}\nkl     {:.4f}\nelbo   {:.4f}\nloss   {:.4f}\nbeta   {}\n",
                mean.recon, mean.kl, mean.elbo, mean.loss, run.checkpoint.config.train.beta);
 }

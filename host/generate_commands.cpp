@@ -96,12 +96,17 @@ auto shown(const std::string& what, std::size_t count, const Work& work) {
     return work(ShownWork(progress, what, count, "examples"));
 }
 
+// Those that the backend evaluates with.
+const std::vector<float>& averaged_parameters(const TrainingState& state) {
+    return state.ema.empty() ? state.parameters : state.ema;
+}
+
 // What --draw asks for; nothing: means.
 std::optional<LikelihoodSampler> sampler_of(const GenerateOptions& options, const LoadedRun& run) {
     if (options.draw == "mean") return std::nullopt;
     const Checkpoint& checkpoint = run.checkpoint;
     return LikelihoodSampler(checkpoint.config.model, checkpoint.layout(),
-                             checkpoint.state.parameters,
+                             averaged_parameters(checkpoint.state),
                              options.seed.value_or(checkpoint.config.train.seed));
 }
 
@@ -127,8 +132,10 @@ int run_sample(const GenerateOptions& options) {
     try {
         const std::uint64_t seed = options.seed.value_or(config.train.seed);
         const auto sampler = sampler_of(options, run);
+        const PriorSampler prior(config.model, run.checkpoint.layout(),
+                                 averaged_parameters(run.checkpoint.state), *run.backend);
         auto samples = shown("sampling", options.count, [&](const RowsDone& on_rows) {
-            return prior_samples(*run.backend, config.model.latent, seed, options.count,
+            return prior_samples(*run.backend, prior, config.model.latent, seed, options.count,
                                  pointer_to(sampler), on_rows);
         });
         write_examples(options, run, std::move(samples));

@@ -26,6 +26,7 @@ struct HeadsShape {
     int stride = 0;
     int samples = 1;
     bool is_weighted = false;  // every draw has weights of its own
+    bool has_prior = false;    // the prior's score is given
 
     std::size_t rows() const {
         return static_cast<std::size_t>(examples) * static_cast<std::size_t>(samples);
@@ -57,6 +58,8 @@ inline std::vector<HeadsShape> all_shapes() {
             shapes.push_back({examples, latent, stride, 1, true});
             shapes.push_back({examples, latent, stride, 3, false});
             shapes.push_back({examples, latent, stride, 7, true});
+            shapes.push_back({examples, latent, stride, 1, true, true});
+            shapes.push_back({examples, latent, stride, 3, true, true});
         }
     }
     shapes.push_back({8200, 2, 4});
@@ -89,6 +92,7 @@ struct Heads {
           path(random_normals(s.rows(), 5)),
           ratio(random_normals(s.rows(), 6)),
           score(random_normals(s.rows(), 7)),
+          prior_score(random_normals(draws.size(), 8)),
           index(latent.height()) {
         // Without a bias the boundary is hit exactly.
         for (std::size_t j = 0; j < logvar_bias.size(); j += 2) logvar_bias[j] = 0;
@@ -137,8 +141,12 @@ struct Heads {
         sum.add(factor * own * d_z[r * latent.width() + j]);
         if (!shape.is_weighted) return;
         const double weight = factor * kScale * ratio[r];
-        sum.add(weight * mu(b, j));
-        sum.add(weight * sigma(b, j) * epsilon);
+        if (shape.has_prior) {
+            sum.add(-weight * prior_score[r * latent.width() + j]);
+        } else {
+            sum.add(weight * mu(b, j));
+            sum.add(weight * sigma(b, j) * epsilon);
+        }
         sum.add(-weight * epsilon / sigma(b, j));
     }
     // Roundings of each term: its own, and one for each sum that it is part of.
@@ -179,6 +187,7 @@ struct Heads {
     std::vector<float> path;
     std::vector<float> ratio;
     std::vector<float> score;
+    std::vector<float> prior_score;
     std::vector<std::uint32_t> index;
 };
 
