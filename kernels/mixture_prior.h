@@ -1,4 +1,4 @@
-// log p(z) of a mixture of Gaussians with diagonal covariances (Bishop 2006, section 9.2), its
+// log p(z) of a mixture of Gaussians with diagonal covariances (Bishop 2006), its
 // gradient, and that of the components' parameters.
 //
 // With weights pi and m, v the mean and log-variance of a component, each in the latent space,

@@ -1,5 +1,5 @@
 // p(z) where it is learned, over a workspace that is allocated once: a mixture of Gaussians, or of
-// the encoder's posteriors of pseudo-inputs (VampPrior, Tomczak & Welling 2018, eq. 9). T is float
+// the encoder's posteriors of pseudo-inputs (VampPrior, Tomczak & Welling 2018). T is float
 // or double. Knows nothing of how z was drawn.
 #pragma once
 

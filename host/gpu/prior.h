@@ -1,5 +1,5 @@
 // p(z) where it is learned, on the device: a mixture of Gaussians, or of the encoder's posteriors
-// of pseudo-inputs (VampPrior, Tomczak & Welling 2018, eq. 9). Knows nothing of how z was drawn.
+// of pseudo-inputs (VampPrior, Tomczak & Welling 2018). Knows nothing of how z was drawn.
 #pragma once
 
 #include "host/config.h"
