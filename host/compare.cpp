@@ -149,9 +149,12 @@ std::vector<TensorComparison> compare_with(const Trace& values, const Trace& ref
 
 }  // namespace
 
-std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references) {
-    return compare_with(values, references,
-                        [](const TracedTensor& reference) { return gate_of(reference.name); });
+std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references,
+                                             KlTerm kl) {
+    return compare_with(values, references, [kl](const TracedTensor& reference) {
+        const bool is_estimate = kl == KlTerm::sampled && reference.name == "kl";
+        return gate_of(is_estimate ? "log_ratio" : reference.name);
+    });
 }
 
 Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t steps,

@@ -46,8 +46,10 @@ TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& r
                                 double gate);
 
 // Tensors are matched by name, in the reference's order; one that only one side has is a failure
-// of no elements.
-std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references);
+// of no elements. A kl that is estimated is a mean of differences of log-densities, not of terms of
+// one sign, and has the gate of all else.
+std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references,
+                                             KlTerm kl = KlTerm::analytic);
 
 // Training amplifies rounding: where a gradient is nearly zero, Adam's first steps follow its sign,
 // and a ReLU turns on or off. So parameters after many steps are held to what rounding does to the
@@ -63,8 +65,8 @@ inline constexpr double kMostGate = 1e-2;
 std::vector<TensorComparison> compare_after(const Trace& values, const Trace& references,
                                             const Trace& nudged);
 
-// Relative L2 that a float backend must keep against double: 1e-6 for the losses (recon, kl,
-// loss), whose errors average out, 1e-5 for all else.
+// Relative L2 that a float backend must keep against double: 1e-6 for the losses (recon, kl in
+// closed form, loss), whose errors average out, 1e-5 for all else.
 double gate_of(const std::string& tensor);
 
 // Whether all are within their gates. Nothing is not.

@@ -95,7 +95,9 @@ void print_summary(const std::vector<TensorComparison>& rows, std::uint64_t step
     };
     fmt::print("{}, {} outside their gates; after.* is after {}\n", counted(rows.size(), "tensor"),
                count([](const auto& row) { return !row.is_ok; }), counted(steps, "step"));
-    const auto raised = count([](const auto& row) { return row.gate > gate_of(row.name); });
+    const auto raised = count([](const auto& row) {
+        return row.name.starts_with("after.") && row.gate > gate_of(row.name);
+    });
     if (raised > 0) {
         fmt::print(
             "{} of after.* raised to ten times what one rounding of each initial parameter does to "
@@ -131,8 +133,8 @@ int run_compare(const CompareOptions& options) {
     if (!options.dump.empty()) {
         write_dump(options.dump, records.values, config, options.steps, *value.backend);
     }
-    std::vector<TensorComparison> rows =
-        compare_traces(records.values.first_step, records.references.first_step);
+    std::vector<TensorComparison> rows = compare_traces(
+        records.values.first_step, records.references.first_step, effective_objective(config).kl);
     const auto after =
         compare_after(records.values.after, records.references.after, records.nudged);
     rows.insert(rows.end(), after.begin(), after.end());

@@ -13,6 +13,9 @@ enum class Likelihood { bernoulli, gaussian, logistic, categorical, onehot, pois
 // Of the Gaussian likelihood: sigma as set; one learned; the decoder's second output for each
 // pixel; the best for the batch, in closed form.
 enum class Variance { fixed, shared, pixel, optimal };
+// p(z): N(0, I); a mixture of Gaussians whose components are learned; or the VampPrior (Tomczak &
+// Welling 2018), a mixture of the posteriors of learned pseudo-inputs.
+enum class Prior { normal, mixture, vamp };
 enum class Initialization { pytorch, glorot, he };
 enum class Optimizer { adam, adamw, adagrad, sgd };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
@@ -22,8 +25,8 @@ enum class Binarize { none, dynamic, fixed };
 // The lower bound of log p(x) that is maximised: the ELBO, or that of importance weighting (Burda
 // et al. 2016).
 enum class Bound { elbo, iwae };
-// The KL term of the ELBO: in closed form (the SGVB estimator B of Kingma & Welling 2014), or from
-// the samples as log q(z|x) − log p(z) (their estimator A).
+// The KL term of the ELBO: in closed form where there is one (the SGVB estimator B of Kingma &
+// Welling 2014), or from the samples as log q(z|x) − log p(z) (their estimator A).
 enum class KlTerm { analytic, sampled };
 // How the bound's gradient reaches the encoder: through the samples of z; doubly reparameterised
 // (DReG, Tucker et al. 2019); or by the score function (REINFORCE, Ranganath et al. 2014).
@@ -55,8 +58,10 @@ struct ModelConfig {
     double sigma_min = 0.01;            // bounds of what the likelihood learns: a sigma, or the
     double sigma_max = 10.0;            // scale of the logistic likelihood
     std::uint32_t levels = 256;         // values of a discrete pixel; width of a one-hot group
-    double logvar_min = -10.0;          // the encoder's log-variance is clamped to this range
-    double logvar_max = 10.0;
+    double logvar_min = -10.0;          // the encoder's log-variance is clamped to this range, and
+    double logvar_max = 10.0;           // those of a learned prior's components
+    Prior prior = Prior::normal;
+    std::uint32_t prior_components = 100;  // of a learned prior
     Initialization initialization = Initialization::pytorch;
     bool data_bias = false;  // biases start from the data's mean; host/data_bias.h
 };
@@ -109,5 +114,13 @@ struct Config {
     ObjectiveConfig objective;
     TrainConfig train;
 };
+
+// The objective as it is computed: a KL divergence without a closed form is sampled. Whoever asks
+// how kl is made asks this one; config.objective is what was set.
+inline ObjectiveConfig effective_objective(const Config& config) {
+    ObjectiveConfig objective = config.objective;
+    if (config.model.prior != Prior::normal) objective.kl = KlTerm::sampled;
+    return objective;
+}
 
 }  // namespace vae

@@ -33,10 +33,19 @@ void check_objective(const ObjectiveConfig& objective) {
             "objective.baseline = \"leave-one-out\" needs objective.samples of at least 2");
     }
     if (objective.uses_free_bits() && objective.uses_log_ratio()) {
-        throw InputError(fmt::format(
-            "objective.free_bits = {} needs the ELBO's KL term in closed form; set "
-            "objective.bound = \"elbo\" and objective.kl = \"analytic\", or leave it out",
-            objective.free_bits));
+        throw InputError(
+            fmt::format("objective.free_bits = {} needs the ELBO's KL term in closed form; set "
+                        "objective.bound = \"elbo\", objective.kl = \"analytic\" and model.prior = "
+                        "\"normal\", or leave it out",
+                        objective.free_bits));
+    }
+}
+
+void check_prior(const ModelConfig& model) {
+    if (model.prior == Prior::vamp && encodes_log_counts(model.likelihood)) {
+        throw InputError(
+            "model.prior = \"vamp\" learns inputs of the encoder, and of counts the encoder sees "
+            "the logarithms: use \"mixture\" or \"normal\" with the Poisson likelihood");
     }
 }
 
@@ -90,7 +99,8 @@ void check_config(const Config& config) {
                         "[-{0}, {0}], not {1} and {2}",
                         kMostLogvar, model.logvar_min, model.logvar_max));
     }
-    check_objective(config.objective);
+    check_objective(effective_objective(config));
+    check_prior(model);
     check_likelihood(config);
     const TrainConfig& train = config.train;
     if (train.schedule == LearningRateSchedule::cosine &&

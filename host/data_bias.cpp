@@ -32,13 +32,6 @@ double link(Likelihood likelihood, double mean, std::size_t examples) {
     throw std::logic_error("link: a categorical likelihood has no mean");
 }
 
-// What stands for 1 in the values of the data.
-double unit_of(const Dataset& data) {
-    const bool is_grey =
-        std::holds_alternative<std::vector<std::uint8_t>>(data.values) && !data.bytes_are_counts;
-    return is_grey ? 255 : 1;
-}
-
 // log of how often each pixel is at each level, [pixels, levels].
 std::vector<double> log_frequencies(const Dataset& data, std::uint32_t levels) {
     const std::size_t pixels = data.shape.pixels();
@@ -96,6 +89,12 @@ void shift(const Tensor& weight, const Tensor& bias, std::span<const double> mea
 }
 
 }  // namespace
+
+double unit_of(const Dataset& data) {
+    const bool is_grey =
+        std::holds_alternative<std::vector<std::uint8_t>>(data.values) && !data.bytes_are_counts;
+    return is_grey ? 255 : 1;
+}
 
 std::vector<double> pixel_means(const Dataset& data) {
     std::vector<double> means = means_of(data, [](double value) { return value; });

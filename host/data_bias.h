@@ -10,6 +10,9 @@
 
 namespace vae {
 
+// What stands for 1 in the values of the data.
+double unit_of(const Dataset& data);
+
 // The mean of each pixel over all examples, bytes as what they stand for: sums in double in the
 // examples' order, so always the same bits. There is at least one example.
 std::vector<double> pixel_means(const Dataset& data);

@@ -55,7 +55,7 @@ std::string latent_text(const LatentStatistics& latent, std::size_t examples) {
                      fmt::format("± {:.4f}; likewise", latent.aggregate_kl.error));
     std::vector<double> kl = latent.kl;
     std::sort(kl.begin(), kl.end(), std::greater<>());
-    text += "kl by dimension, largest first:";
+    text += "KL(q(z_j|x) || N(0, 1)) by dimension, largest first:";
     for (std::size_t j = 0; j < kl.size(); ++j) {
         text += fmt::format("{}{:.3f}", j % 10 == 0 ? "\n    " : "  ", kl[j]);
     }
@@ -108,8 +108,8 @@ std::string evaluation_text(const Evaluation& evaluation, const LoadedRun& run,
     std::string text = fmt::format("backend: {}\n", run.note);
     const std::string note = parameters_note(train);
     if (!note.empty()) text += fmt::format("parameters: {}\n", note);
-    text += fmt::format("{}, after step {}; means in nats per example\n", what,
-                        run.checkpoint.state.step);
+    text += fmt::format("{}, after step {}; means in nats per example; {}\n", what,
+                        run.checkpoint.state.step, kl_note(run.checkpoint.config));
     text += losses_text(evaluation, train.beta);
     if (evaluation.importance) text += importance_text(*evaluation.importance);
     return text + latent_text(evaluation.latent, evaluation.totals.examples);
@@ -129,6 +129,7 @@ nlohmann::ordered_json evaluation_json(const Evaluation& evaluation, const Loade
     json["elbo"] = mean.elbo;
     json["loss"] = mean.loss;
     json["beta"] = train.beta;
+    json["kl_is"] = kl_is(run.checkpoint.config);
     if (evaluation.importance) json["log_px"] = importance_json(*evaluation.importance);
     json["latent"] = latent_json(evaluation.latent);
     json["backend"] = run.backend->name();

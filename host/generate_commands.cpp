@@ -127,8 +127,10 @@ int run_sample(const GenerateOptions& options) {
     try {
         const std::uint64_t seed = options.seed.value_or(config.train.seed);
         const auto sampler = sampler_of(options, run);
+        const PriorSampler prior(config.model, run.checkpoint.layout(),
+                                 run.checkpoint.evaluated_parameters(), *run.backend);
         auto samples = shown("sampling", options.count, [&](const RowsDone& on_rows) {
-            return prior_samples(*run.backend, config.model.latent, seed, options.count,
+            return prior_samples(*run.backend, prior, config.model.latent, seed, options.count,
                                  pointer_to(sampler), on_rows);
         });
         write_examples(options, run, std::move(samples));

@@ -84,6 +84,11 @@ std::vector<Estimator> gradient_estimators(const Config& config, std::uint32_t s
         } catch (const InputError&) {
             continue;
         }
+        // One whose KL term has no closed form is the next.
+        const bool is_pathwise_elbo =
+            estimator.objective.bound == Bound::elbo && estimator.objective.gradient == pathwise;
+        if (is_pathwise_elbo && effective_objective(with).kl != estimator.objective.kl) continue;
+        estimator.objective = effective_objective(with);
         allowed.push_back(estimator);
     }
     return allowed;

@@ -18,6 +18,15 @@ LossMeans means(const LossTotals& totals) {
             .loss = totals.loss / n};
 }
 
+std::string kl_is(const Config& config) {
+    return effective_objective(config).kl == KlTerm::sampled ? "estimated" : "closed form";
+}
+
+std::string kl_note(const Config& config) {
+    return effective_objective(config).kl == KlTerm::sampled ? "kl is estimated from draws"
+                                                             : "kl is in closed form";
+}
+
 std::string to_json_line(const MetricsRow& row) {
     const LossMeans mean = means(row.totals);
     const double examples = static_cast<double>(row.totals.examples);
@@ -30,6 +39,7 @@ std::string to_json_line(const MetricsRow& row) {
     line["elbo"] = mean.elbo;
     line["loss"] = mean.loss;
     line["beta"] = row.beta;
+    line["kl_is"] = row.kl_is;
     line["examples_per_second"] = row.seconds > 0 ? examples / row.seconds : 0.0;
     line["examples"] = row.totals.examples;
     line["seconds"] = row.seconds;

@@ -20,11 +20,17 @@ struct MetricsRow {
     double beta = 1;
     double seconds = 0;         // that the training or the evaluation took, nothing else
     std::uint64_t skipped = 0;  // steps of the epoch that were not taken; of train rows alone
+    std::string kl_is;          // as kl_is() says
 };
 
-// step, epoch, split, recon, kl, elbo, loss, beta (means over examples, in nats),
+// step, epoch, split, recon, kl, elbo, loss, beta (means over examples, in nats), kl_is,
 // examples_per_second, examples, seconds and, of the train split, skipped.
 std::string to_json_line(const MetricsRow& row);
+
+// What kl is: "closed form" or "estimated" from the draws of z.
+std::string kl_is(const Config& config);
+// The same for people: "kl is in closed form" or "kl is estimated from draws".
+std::string kl_note(const Config& config);
 
 // recon, kl, elbo and loss as means over examples.
 struct LossMeans {

@@ -149,6 +149,17 @@ ParameterLayout::ParameterLayout(const ModelConfig& model, std::size_t x_pixels)
     check_width(outputs, "the number of the decoder's outputs");
     output = arena.dense("decoder.out", in, outputs);
     if (has_logvar(model)) output_logvar = arena.place("decoder.logvar", {1});
+    const std::size_t components = model.prior_components;
+    if (model.prior == Prior::mixture) {
+        check_width(components, "model.prior_components");
+        prior_mean = arena.place("prior.mean", {components, model.latent});
+        prior_logvar = arena.place("prior.logvar", {components, model.latent});
+        prior_logits = arena.place("prior.logits", {components});
+    }
+    if (model.prior == Prior::vamp) {
+        check_width(components, "model.prior_components");
+        pseudo_inputs = arena.place("prior.pseudo_inputs", {components, pixels});
+    }
     arena_size = arena.end();
 }
 
@@ -166,7 +177,10 @@ std::vector<Tensor> ParameterLayout::tensors() const {
     add({heads.mu_weight, heads.logvar_weight, heads.mu_bias, heads.logvar_bias});
     for (const DenseLayer& layer : decoder) add(layer.tensors());
     add(output.tensors());
-    if (output_logvar.size > 0) all.push_back(output_logvar);
+    for (const Tensor* tensor :
+         {&output_logvar, &prior_mean, &prior_logvar, &prior_logits, &pseudo_inputs}) {
+        if (tensor->size > 0) all.push_back(*tensor);
+    }
     return all;
 }
 
@@ -200,6 +214,13 @@ std::vector<float> initial_parameters(const ParameterLayout& layout, Initializat
     draw(heads.logvar_bias, true, heads.in, heads.latent);
     for (const DenseLayer& layer : layout.decoder) draw_layer(layer);
     draw_layer(layout.output);
+    if (layout.output_logvar.size > 0) ++index;
+    const NoiseAddress address{seed, Purpose::initialization, 0, index, 0};
+    const auto values_of = [&](const Tensor& tensor) {
+        return std::span<float>(arena.data() + tensor.offset, tensor.size);
+    };
+    fill_normal(address, values_of(layout.prior_mean));
+    fill_uniform(address, values_of(layout.pseudo_inputs));
     return arena;
 }
 

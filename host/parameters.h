@@ -63,7 +63,14 @@ struct ParameterLayout {
     std::vector<DenseLayer> decoder;  // decoder.0, …: likewise
     DenseLayer output;                // decoder.out: dense, no activation; see output_layer.h
     Tensor output_logvar;             // decoder.logvar[1], of size 0 unless has_logvar(model)
-    std::size_t arena_size;           // elements, padding included; a multiple of 64
+    // Of size 0 unless the prior is a mixture: prior.mean and prior.logvar [components, latent],
+    // and prior.logits[components], whose softmax is the components' weights.
+    Tensor prior_mean;
+    Tensor prior_logvar;
+    Tensor prior_logits;
+    Tensor pseudo_inputs;    // prior.pseudo_inputs[components, pixels], of size 0 unless
+                             // the prior is a VampPrior
+    std::size_t arena_size;  // elements, padding included; a multiple of 64
 
     // All tensors in arena order.
     std::vector<Tensor> tensors() const;
@@ -73,6 +80,8 @@ struct ParameterLayout {
 // (seed, initialization, tensor's index in layout order, element). pytorch: U(±1/sqrt(in)) for
 // weights and biases (torch.nn.Linear). glorot: U(±sqrt(6/(in+out))), zero biases (Glorot & Bengio
 // 2010, eq. 16). he: N(0, 2/in), zero biases (He et al. 2015, eq. 10). decoder.logvar is zero.
+// prior.mean is N(0, 1), prior.logvar and prior.logits are zero: components of the width of N(0,
+// I). prior.pseudo_inputs is U(0, 1), which set_pseudo_inputs replaces where there are data.
 std::vector<float> initial_parameters(const ParameterLayout& layout, Initialization initialization,
                                       std::uint64_t seed);
 

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "host/image.h"
-#include "host/noise.h"
 
 namespace vae {
 
@@ -22,16 +21,10 @@ bool is_drawable(const ImageShape& shape) {
     return shape.height > 1 && (shape.channels == 1 || shape.channels == 3);
 }
 
-std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
-                                 std::size_t count, const LikelihoodSampler* sampler,
-                                 const RowsDone& on_rows) {
-    std::vector<float> z(count * latent);
-    NoiseAddress address{.seed = seed, .purpose = Purpose::prior_sample};
-    for (std::size_t row = 0; row < count; ++row) {
-        address.example = static_cast<std::uint32_t>(row);
-        fill_normal(address, std::span(z).subspan(row * latent, latent));
-    }
-    return decode_codes(backend, z, latent, sampler, on_rows);
+std::vector<float> prior_samples(Backend& backend, const PriorSampler& prior, std::size_t latent,
+                                 std::uint64_t seed, std::size_t count,
+                                 const LikelihoodSampler* sampler, const RowsDone& on_rows) {
+    return decode_codes(backend, prior.draw(seed, count), latent, sampler, on_rows);
 }
 
 Reconstructions reconstruct(Backend& backend, Split split, std::size_t count,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/prior_sampler.h"
 #include "host/row_blocks.h"
 
 namespace vae {
@@ -17,10 +18,11 @@ namespace vae {
 bool is_drawable(const ImageShape& shape);
 
 // Examples of `count` codes z from the prior, [count, pixels]: the likelihood's means, or what
-// `sampler` draws. Code i is addressed by (seed, prior_sample, 0, i) and decoded in blocks of one
-// size, so the first samples do not depend on how many are asked for, to the bit.
-std::vector<float> prior_samples(Backend& backend, std::size_t latent, std::uint64_t seed,
-                                 std::size_t count, const LikelihoodSampler* sampler = nullptr,
+// `sampler` draws. Codes have addresses of their own and are decoded in blocks of one size, so the
+// first samples do not depend on how many are asked for, to the bit.
+std::vector<float> prior_samples(Backend& backend, const PriorSampler& prior, std::size_t latent,
+                                 std::uint64_t seed, std::size_t count,
+                                 const LikelihoodSampler* sampler = nullptr,
                                  const RowsDone& on_rows = {});
 
 // Examples [0, count) of a split as the model sees them, and what their codes' posterior means

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kMostSamples = 1 << 16;
 constexpr std::int64_t kMostLevels = 1 << 16;
+constexpr std::int64_t kMostComponents = 1 << 16;
 
 void add_data_settings(std::vector<Setting>& all) {
     all.push_back(text_setting(
@@ -85,6 +86,13 @@ void add_model_settings(std::vector<Setting>& all) {
                           {Likelihood::poisson, "poisson"}},
         [](auto& c) -> auto& { return c.model.likelihood; }));
     add_likelihood_settings(all);
+    all.push_back(choice_setting(
+        "model.prior", "p(z): N(0, I), or a learned mixture of Gaussians or of posteriors",
+        Names<Prior>{{Prior::normal, "normal"}, {Prior::mixture, "mixture"}, {Prior::vamp, "vamp"}},
+        [](auto& c) -> auto& { return c.model.prior; }));
+    all.push_back(integer_setting(
+        "model.prior_components", "of a learned prior: Gaussians, or pseudo-inputs", 1,
+        kMostComponents, [](auto& c) -> auto& { return c.model.prior_components; }));
     all.push_back(number_setting(
         "model.logvar_min", "the encoder's log-variance is clamped from below to this",
         "a finite number", any, [](auto& c) -> auto& { return c.model.logvar_min; }));
@@ -108,7 +116,7 @@ void add_objective_settings(std::vector<Setting>& all) {
         Names<Bound>{{Bound::elbo, "elbo"}, {Bound::iwae, "iwae"}},
         [](auto& c) -> auto& { return c.objective.bound; }));
     all.push_back(choice_setting(
-        "objective.kl", "the ELBO's KL term: in closed form, or from the samples of z",
+        "objective.kl", "the ELBO's KL term: in closed form where it has one, or from samples of z",
         Names<KlTerm>{{KlTerm::analytic, "analytic"}, {KlTerm::sampled, "sampled"}},
         [](auto& c) -> auto& { return c.objective.kl; }));
     all.push_back(integer_setting(

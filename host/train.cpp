@@ -16,6 +16,7 @@
 #include "host/data_source.h"
 #include "host/error.h"
 #include "host/files.h"
+#include "host/pseudo_inputs.h"
 #include "host/settings.h"
 #include "host/shuffle.h"
 #include "host/spelling.h"
@@ -65,6 +66,7 @@ Checkpoint initial_checkpoint(const Config& config, const Splits& splits) {
     if (config.model.data_bias) {
         set_data_bias(config.model, layout, splits.train, parameters);
     }
+    set_pseudo_inputs(layout, splits.train, config.train.seed, parameters);
     checkpoint.state = start_state(config.train, std::move(parameters));
     return checkpoint;
 }
@@ -251,7 +253,7 @@ MetricsRow Trainer::evaluate(Split split) {
         refuse_values(fmt::format("the loss of the {} split is not finite after step {}",
                                   name_of(split), step_));
     }
-    return {step_, epoch(), split, totals, last_beta(), seconds_since(start)};
+    return {step_, epoch(), split, totals, last_beta(), seconds_since(start), 0, kl_is(config_)};
 }
 
 // The end of a run within an epoch is none of the epochs that a longer run has, and is not counted.
@@ -278,7 +280,8 @@ void Trainer::finish_epoch() {
                              epoch_totals_.losses,
                              last_beta(),
                              epoch_seconds_,
-                             epoch_totals_.skipped.count};
+                             epoch_totals_.skipped.count,
+                             kl_is(config_)};
     std::optional<MetricsRow> evaluated;
     if (splits_.held_out() != Split::train) evaluated = evaluate(splits_.held_out());
     metrics_.write(trained);

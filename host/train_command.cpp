@@ -40,8 +40,11 @@ struct TrainOptions {
 
 void write_samples(const RunFolder& folder, Backend& backend, const Config& config,
                    const ImageShape& shape) {
+    const TrainingState state = backend.state();
+    const PriorSampler prior(config.model, {config.model, shape.pixels()},
+                             state.ema.empty() ? state.parameters : state.ema, backend);
     std::vector<float> samples =
-        prior_samples(backend, config.model.latent, config.train.seed, kSamples);
+        prior_samples(backend, prior, config.model.latent, config.train.seed, kSamples);
     scale_for_picture(config.model.likelihood, {&samples});
     write_png_grid(folder.samples(), samples, shape, kSampleColumns);
 }
@@ -102,7 +105,7 @@ void announce(const Plan& plan, const RunFolder& folder, Progress& progress) {
                               counted(train.size, "training example"), to_text(train.shape),
                               config.data.source, counted(plan.total, "step"),
                               folder.root.string()));
-    progress.line("elbo, recon and kl are means in nats per example");
+    progress.line("elbo, recon and kl are means in nats per example; " + kl_note(config));
     const std::string note = parameters_note(config.train);
     if (!note.empty()) progress.line("held-out examples and pictures are of " + note);
 }

@@ -3,6 +3,7 @@
 #include <cfloat>
 
 #include "kernels/check.h"
+#include "kernels/largest.cuh"
 #include "kernels/launch.h"
 #include "kernels/reduce.cuh"
 #include "kernels/shared_memory.cuh"
@@ -21,19 +22,6 @@ bool is_weighted(Objective kind) {
 bool is_score(Objective kind) {
     return kind == Objective::score || kind == Objective::score_leave_one_out ||
            kind == Objective::score_running_mean;
-}
-
-__device__ inline double larger(double a, double b) {
-    return b > a ? b : a;
-}
-
-// The largest over the warp, in every lane.
-__device__ inline double warp_largest(double value) {
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-        value = larger(value, __shfl_xor_sync(kFullWarp, value, distance));
-    }
-    return value;
 }
 
 // One example's draws, spread over the lanes of a warp.

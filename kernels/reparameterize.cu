@@ -143,8 +143,11 @@ struct HeadsBackwardOp {
         float d = gradient.d_z[r * latent() + j];
         if (gradient.path != nullptr) d *= gradient.path[r];
         if (gradient.ratio != nullptr) {
-            const float z = element.mu + element.sigma * epsilon;
-            d += gradient.scale * gradient.ratio[r] * (z - epsilon * element.inverse_sigma);
+            const float minus_prior_score = gradient.prior_score != nullptr
+                                                ? -gradient.prior_score[r * latent() + j]
+                                                : element.mu + element.sigma * epsilon;
+            d += gradient.scale * gradient.ratio[r] *
+                 (minus_prior_score - epsilon * element.inverse_sigma);
         }
         element.d += is_logvar ? d * element.sigma * epsilon : d;
         if (gradient.score == nullptr) return;

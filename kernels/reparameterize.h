@@ -49,7 +49,7 @@ struct Draws {
 // Computes  mu = product + bias; logvar = clamp(product + bias, min, max)
 //           kl[b] = ½ Σ (mu² + expm1(logvar) − logvar), in nats
 //           z[r] = mu + exp(logvar/2)·epsilon[r]
-//           log_ratio[r] = log q(z[r]|x) − log p(z[r]) = ½ Σ (z² − epsilon² − logvar), with
+//           log_ratio[r] = log q(z[r]|x) − log N(z[r]; 0, I) = ½ Σ (z² − epsilon² − logvar), with
 //           z² − epsilon² as (mu + expm1(logvar/2)·epsilon)·(z + epsilon): next to the prior the
 //           difference of the squares would cancel
 // Shapes    as in Draws; any examples, latent >= 0, samples >= 1
@@ -71,13 +71,14 @@ struct LatentGradient {
     const float* ratio = nullptr;  // [0] of the path derivative of log q(z|x) − log p(z): z moves
                                    // with the encoder, q's own parameters are held
     const float* score = nullptr;  // [0] of the score ∂ log q(z|x)/∂(mu, logvar), z held
-    float scale = 1;               // factor of ratio and score
-    float kl_scale = 0;            // of each kl in closed form …
-    const float* kl_mask = nullptr;  // … and its dimensions' own factors, [latent] [1]
+    const float* prior_score = nullptr;  // [−z, that of N(0, I)] ∂ log p(z)/∂z, as d_z
+    float scale = 1;                     // factor of ratio and score
+    float kl_scale = 0;                  // of each kl in closed form …
+    const float* kl_mask = nullptr;      // … and its dimensions' own factors, [latent] [1]
 };
 
 // The backward; epsilon is drawn again.
-// Computes  d = path·d_z + scale·ratio·(z − epsilon/sigma), sigma = exp(logvar/2)
+// Computes  d = path·d_z + scale·ratio·(−prior_score − epsilon/sigma), sigma = exp(logvar/2)
 //           d_mu = Σ_samples (d + scale·score·epsilon/sigma) + kl_scale·kl_mask·mu
 //           d_logvar = ½ (Σ_samples (d·sigma·epsilon + scale·score·(epsilon² − 1))
 //                         + kl_scale·kl_mask·expm1(logvar)),

@@ -58,6 +58,8 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"train --beta nan", 2, "train.beta"},
         {"train --activation rely", 2, "relu, tanh, softplus, gelu, silu, gated"},
         {"train --likelihood cauchy", 2, "bernoulli, gaussian"},
+        {"train --prior gaussian", 2, "one of normal, mixture, vamp"},
+        {"train --set model.prior_components=0", 2, "from 1 to 65536"},
         {"train --binarize maybe", 2, "none, dynamic, fixed"},
         {"train --set model.latnet=5", 2, "did you mean model.latent?"},
         {"train --set model.sigma", 2, "key=value"},
@@ -310,7 +312,8 @@ TEST_F(CliTest, ARunHasItsFilesAndEveryCommandReadsIt) {
     while (std::getline(metrics, line) && metrics.peek() != EOF) {
     }
     const auto last = nlohmann::json::parse(line);
-    for (const char* key : {"split", "examples", "step", "recon", "kl", "elbo", "loss", "beta"}) {
+    for (const char* key :
+         {"split", "examples", "step", "recon", "kl", "elbo", "loss", "beta", "kl_is"}) {
         EXPECT_EQ(row[key], last[key]) << key;
     }
     EXPECT_EQ(vae("evaluate run/checkpoint.safetensors --split train").status, 0);

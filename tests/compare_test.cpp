@@ -78,6 +78,16 @@ TEST(Compare, TensorsOfOneSideOnlyFail) {
     EXPECT_FALSE(is_too_sensitive(compare_after(one, both, both)));
 }
 
+TEST(Compare, AnEstimatedKlHasTheGateOfAllElse) {
+    const auto is_ok = [](double error, KlTerm kl) {
+        return all_ok(compare_traces({{"kl", {1}, {1 + error}}}, {{"kl", {1}, {1}}}, kl));
+    };
+    EXPECT_TRUE(is_ok(0.9e-6, KlTerm::analytic));
+    EXPECT_FALSE(is_ok(1.1e-6, KlTerm::analytic));
+    EXPECT_TRUE(is_ok(0.9e-5, KlTerm::sampled));
+    EXPECT_FALSE(is_ok(1.1e-5, KlTerm::sampled));
+}
+
 TEST(Compare, FloatAgreesWithDoubleAndAnotherSeedDoesNot) {
     const Config config = small_config();
     const Splits splits = load_splits(config.data, config.model);

@@ -31,6 +31,8 @@ Config unusual_config() {
     config.model.sigma_min = 0.05;
     config.model.sigma_max = 3;
     config.model.levels = 16;
+    config.model.prior = Prior::vamp;
+    config.model.prior_components = 7;
     config.model.logvar_min = -7.25;
     config.model.logvar_max = 1;
     config.model.initialization = Initialization::he;

@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t kPixels = 6;
 constexpr std::uint32_t kBatch = 2;
 
-Config small_config(const ObjectiveConfig& objective) {
+Config small_config(const ObjectiveConfig& objective, Prior prior = Prior::normal) {
     Config config;
     config.model.encoder_hidden = {4};
     config.model.decoder_hidden = {5};
@@ -23,6 +23,8 @@ Config small_config(const ObjectiveConfig& objective) {
     config.model.latent = 2;
     config.model.initialization = Initialization::glorot;
     config.objective = objective;
+    config.model.prior = prior;
+    config.model.prior_components = 3;
     return config;
 }
 
@@ -59,8 +61,9 @@ double projected(const TracedTensor& gradient) {
 std::vector<std::pair<std::string, Moments>> gradient_moments(const ObjectiveConfig& objective,
                                                               const std::string& prefix,
                                                               std::size_t steps,
-                                                              std::uint64_t first_step = 0) {
-    const Config config = small_config(objective);
+                                                              std::uint64_t first_step = 0,
+                                                              Prior prior = Prior::normal) {
+    const Config config = small_config(objective, prior);
     const ParameterLayout layout(config.model, kPixels);
     const auto backend = make_cpu_double_backend(config, layout);
     Splits splits;
@@ -87,9 +90,9 @@ std::vector<std::pair<std::string, Moments>> gradient_moments(const ObjectiveCon
 
 // Means of independent draws, within three standard errors.
 void expect_same_means(const ObjectiveConfig& a, const ObjectiveConfig& b,
-                       const std::string& prefix, std::size_t steps) {
-    const auto of_a = gradient_moments(a, prefix, steps);
-    const auto of_b = gradient_moments(b, prefix, steps, steps);
+                       const std::string& prefix, std::size_t steps, Prior prior = Prior::normal) {
+    const auto of_a = gradient_moments(a, prefix, steps, 0, prior);
+    const auto of_b = gradient_moments(b, prefix, steps, steps, prior);
     ASSERT_EQ(of_a.size(), of_b.size());
     ASSERT_GT(of_a.size(), 2U);
     for (std::size_t i = 0; i < of_a.size(); ++i) {
@@ -118,6 +121,19 @@ TEST(Estimators, DregAndImportanceWeightedAgreeInExpectation) {
     expect_same_means({.bound = Bound::iwae, .samples = 4},
                       {.bound = Bound::iwae, .samples = 4, .gradient = EncoderGradient::dreg},
                       "encoder", kSteps);
+}
+
+// A learned prior's too: what it adds to the encoder's gradient, and its own parameters' gradients.
+TEST(Estimators, AgreeInExpectationWithALearnedPrior) {
+    for (const Prior prior : {Prior::mixture, Prior::vamp}) {
+        expect_same_means({.bound = Bound::iwae, .samples = 4},
+                          {.bound = Bound::iwae, .samples = 4, .gradient = EncoderGradient::dreg},
+                          "", kSteps, prior);
+        expect_same_means(
+            {.samples = 3},
+            {.samples = 3, .gradient = EncoderGradient::score, .baseline = Baseline::leave_one_out},
+            "", kSteps, prior);
+    }
 }
 
 // With one draw the importance-weighted bound is the sampled ELBO, to rounding.

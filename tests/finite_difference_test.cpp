@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::size_t kPixels = 6;
 constexpr std::uint32_t kBatch = 3;
+constexpr std::uint32_t kComponents = 4;
 
 // Parameters are rounded to multiples of 2^-10, so that adding the step is exact in the float in
 // which the backend takes them. Half the width of a central difference: its error is h²/6·f''' +
@@ -40,12 +41,14 @@ struct Case {
     ObjectiveConfig objective = {};
     Variance variance = Variance::fixed;
     std::uint32_t levels = 3;
+    Prior prior = Prior::normal;
 
     // DReG and the score function estimate the gradient of the expected loss by another one than
     // that of the loss of these draws: in the encoder they differ from it (estimators_test has
-    // them), in the decoder they may not.
+    // them), in the decoder and the prior they may not.
     bool is_exact(const std::string& tensor) const {
-        return objective.gradient == EncoderGradient::pathwise || tensor.starts_with("decoder");
+        return objective.gradient == EncoderGradient::pathwise || tensor.starts_with("decoder") ||
+               tensor.starts_with("prior");
     }
 };
 
@@ -66,6 +69,8 @@ class FiniteDifference : public testing::TestWithParam<Case> {
         config_.model.logvar_max = kBound;
         config_.model.variance = GetParam().variance;
         config_.model.levels = GetParam().levels;
+        config_.model.prior = GetParam().prior;
+        config_.model.prior_components = kComponents;
         config_.model.sigma_min = 0.05;
         splits_.train = test::in_support(test::random_floats(kBatch, kPixels), config_.model);
     }
@@ -86,9 +91,22 @@ class FiniteDifference : public testing::TestWithParam<Case> {
             scales[0] += 4;
             scales[1] -= 5;
         }
+        if (config_.model.prior == Prior::mixture) set_components(layout, state.parameters);
         if (has_logvar(config_.model)) state.parameters[layout.output_logvar.offset] = -1.25F;
         for (float& value : state.parameters) value = std::round(value * 0x1p10F) * 0x1p-10F;
         return state;
+    }
+
+    // Components of different weight and width, one of them beyond each end of the range.
+    static void set_components(const ParameterLayout& layout, std::vector<float>& parameters) {
+        const auto values_of = [&](const Tensor& tensor) {
+            return std::span<float>(parameters).subspan(tensor.offset, tensor.size);
+        };
+        fill_normal({3, Purpose::synthetic_data, 0, 1}, values_of(layout.prior_logits));
+        const auto logvars = values_of(layout.prior_logvar);
+        fill_uniform({3, Purpose::synthetic_data, 0, 2}, logvars);
+        logvars[1] += static_cast<float>(kBound);
+        logvars[5] -= static_cast<float>(kBound) + 1;
     }
 
     // That a case shows what it is for.
@@ -221,6 +239,42 @@ void add_free_bits(std::vector<Case>& all) {
     }
 }
 
+// Learned priors with every objective, next to the components that are clamped and those that are
+// not, and with encoders of every kind behind the pseudo-inputs.
+void add_priors(std::vector<Case>& all) {
+    using enum KlTerm;
+    using enum EncoderGradient;
+    using enum Likelihood;
+    using enum Activation;
+    const std::vector<std::pair<ObjectiveConfig, std::string>> objectives = {
+        {{Bound::elbo, analytic, 1}, "elbo_1"},
+        {{Bound::elbo, sampled, 3}, "elbo_sampled_3"},
+        {{Bound::iwae, analytic, 5}, "iwae_5"},
+        {{Bound::iwae, sampled, 3, dreg}, "dreg_3"},
+        {{Bound::elbo, analytic, 1, score}, "score_1"},
+        {{Bound::elbo, sampled, 3, score, Baseline::leave_one_out}, "score_3"}};
+    for (const auto& [prior, of] :
+         {std::pair(Prior::mixture, "_mixture"), std::pair(Prior::vamp, "_vamp")}) {
+        const auto add = [&](Case added) {
+            added.prior = prior;
+            added.name += of;
+            all.push_back(std::move(added));
+        };
+        for (const auto& [objective, name] : objectives) {
+            for (const Likelihood likelihood : {bernoulli, gaussian, categorical}) {
+                const std::string output = likelihood == bernoulli  ? "_bernoulli"
+                                           : likelihood == gaussian ? "_gaussian"
+                                                                    : "_categorical";
+                add({tanh, likelihood, .7, true, {5, 3}, name + output, objective});
+            }
+        }
+        add({gated, bernoulli, 1, false, {5, 4}, "gated_bernoulli"});
+        add({gelu, gaussian, 2, true, {5}, "gelu_gaussian_pixel", {}, Variance::pixel});
+        add({tanh, bernoulli, 1, false, {}, "linear_bernoulli"});
+        add({tanh, bernoulli, 0, false, {4}, "without_kl"});
+    }
+}
+
 std::vector<Case> cases() {
     using enum Activation;
     using enum Likelihood;
@@ -250,6 +304,7 @@ std::vector<Case> cases() {
     all.push_back({relu, gaussian, .5, false, {}, "linear_gaussian", {}});
     add_objectives(all);
     add_free_bits(all);
+    add_priors(all);
     return all;
 }
 

@@ -35,6 +35,9 @@ TEST(GradientEstimators, AreThoseThatTheSettingsAllow) {
     EXPECT_EQ(gradient_estimators(config, 4).size(), 5U);
     EXPECT_EQ(gradient_estimators(config, 4)[0].objective.free_bits, 0.1);
     config.objective.free_bits = 0;
+    config.model.prior = Prior::mixture;  // without KL terms in closed form
+    EXPECT_EQ(gradient_estimators(config, 4).size(), 7U);
+    config.model.prior = Prior::normal;
     config.model.likelihood = Likelihood::gaussian;
     config.model.variance = Variance::optimal;  // of the pathwise ELBO alone
     EXPECT_EQ(gradient_estimators(config, 4).size(), 4U);

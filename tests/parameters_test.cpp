@@ -157,6 +157,54 @@ bool is_bias(const Tensor& tensor) {
     return tensor.shape.size() == 1;
 }
 
+TEST(Parameters, ALearnedPriorComesLast) {
+    ModelConfig model = model_of({9}, 3, {7});
+    const std::vector<std::string> normal = names_of(ParameterLayout(model, 6));
+    model.prior_components = 5;
+    EXPECT_EQ(names_of(ParameterLayout(model, 6)), normal) << "components of no prior";
+    model.prior = Prior::mixture;
+    const ParameterLayout mixture(model, 6);
+    check_layout(mixture);
+    EXPECT_EQ(mixture.prior_mean.shape, (std::vector<std::size_t>{5, 3}));
+    EXPECT_EQ(mixture.prior_logvar.shape, (std::vector<std::size_t>{5, 3}));
+    EXPECT_EQ(mixture.prior_logits.shape, (std::vector<std::size_t>{5}));
+    EXPECT_EQ(names_of(mixture).back(), "prior.logits");
+    model.prior = Prior::vamp;
+    const ParameterLayout vamp(model, 6);
+    check_layout(vamp);
+    EXPECT_EQ(vamp.pseudo_inputs.shape, (std::vector<std::size_t>{5, 6}));
+    EXPECT_EQ(names_of(vamp).back(), "prior.pseudo_inputs");
+    model.prior_components = 0;
+    EXPECT_NE(message_of(model, 6).find("model.prior_components is 0"), std::string::npos);
+    model.prior_components = 65536;
+    EXPECT_NE(message_of(model, 1 << 20).find("prior.pseudo_inputs"), std::string::npos);
+}
+
+// What a prior adds leaves the other parameters as they are.
+TEST(Initialization, ALearnedPriorStartsAsTheNormalOneIsWide) {
+    ModelConfig model = model_of({9}, 3, {7});
+    const auto normal = initial_parameters(ParameterLayout(model, 6), Initialization::he, 7);
+    model.prior_components = 4000;
+    model.prior = Prior::mixture;
+    const ParameterLayout mixture(model, 6);
+    const auto arena = initial_parameters(mixture, Initialization::he, 7);
+    EXPECT_TRUE(std::equal(normal.begin(), normal.end(), arena.begin()));
+    double square = 0;
+    for (const float value : values_of(arena, mixture.prior_mean)) square += value * value;
+    EXPECT_NEAR(square / 12000, 1, 4 * std::sqrt(2.0 / 12000));
+    for (const float value : values_of(arena, mixture.prior_logvar)) EXPECT_EQ(value, 0);
+    for (const float value : values_of(arena, mixture.prior_logits)) EXPECT_EQ(value, 0);
+    model.prior = Prior::vamp;
+    const ParameterLayout vamp(model, 6);
+    const auto inputs =
+        values_of(initial_parameters(vamp, Initialization::he, 7), vamp.pseudo_inputs);
+    const auto [least, most] = std::minmax_element(inputs.begin(), inputs.end());
+    EXPECT_GT(*least, 0);
+    EXPECT_LE(*most, 1);
+    EXPECT_LT(*least, 0.01);
+    EXPECT_GT(*most, 0.99);
+}
+
 TEST(Initialization, PyTorchIsTheFormula) {
     const ParameterLayout layout(ModelConfig{}, 784);
     const auto arena = initial_parameters(layout, Initialization::pytorch, 7);

@@ -26,6 +26,7 @@ struct HeadsShape {
     int stride = 0;
     int samples = 1;
     bool is_weighted = false;  // every draw has weights of its own, every dimension its kl_mask
+    bool has_prior = false;    // the prior's score is given
 
     std::size_t rows() const {
         return static_cast<std::size_t>(examples) * static_cast<std::size_t>(samples);
@@ -57,6 +58,8 @@ inline std::vector<HeadsShape> all_shapes() {
             shapes.push_back({examples, latent, stride, 1, true});
             shapes.push_back({examples, latent, stride, 3, false});
             shapes.push_back({examples, latent, stride, 7, true});
+            shapes.push_back({examples, latent, stride, 1, true, true});
+            shapes.push_back({examples, latent, stride, 3, true, true});
         }
     }
     shapes.push_back({8200, 2, 4});
@@ -90,6 +93,7 @@ struct Heads {
           ratio(random_normals(s.rows(), 6)),
           score(random_normals(s.rows(), 7)),
           kl_mask(random_uniforms(latent.width(), 8)),
+          prior_score(random_normals(draws.size(), 9)),
           index(latent.height()) {
         // Without a bias the boundary is hit exactly.
         for (std::size_t j = 0; j < logvar_bias.size(); j += 2) logvar_bias[j] = 0;
@@ -139,8 +143,12 @@ struct Heads {
         sum.add(factor * own * d_z[r * latent.width() + j]);
         if (!shape.is_weighted) return;
         const double weight = factor * kScale * ratio[r];
-        sum.add(weight * mu(b, j));
-        sum.add(weight * sigma(b, j) * epsilon);
+        if (shape.has_prior) {
+            sum.add(-weight * prior_score[r * latent.width() + j]);
+        } else {
+            sum.add(weight * mu(b, j));
+            sum.add(weight * sigma(b, j) * epsilon);
+        }
         sum.add(-weight * epsilon / sigma(b, j));
     }
     double kl_scale(std::size_t j) const {
@@ -185,6 +193,7 @@ struct Heads {
     std::vector<float> ratio;
     std::vector<float> score;
     std::vector<float> kl_mask;
+    std::vector<float> prior_score;
     std::vector<std::uint32_t> index;
 };
 

@@ -62,6 +62,7 @@ class Reparameterize : public KernelTest {
         auto ratio = upload(in.ratio);
         auto score = upload(in.score);
         auto kl_mask = upload(in.kl_mask, shift);
+        auto prior_score = upload(in.prior_score, shift);
         auto d_product = output(in.product.size(), shift);
         auto d_mu_bias = output(in.latent.width());
         auto d_logvar_bias = output(in.latent.width());
@@ -76,6 +77,7 @@ class Reparameterize : public KernelTest {
             gradient.score = score.data();
             gradient.kl_mask = kl_mask.data();
         }
+        if (in.shape.has_prior) gradient.prior_score = prior_score.data();
         kernels::reparameterize_backward(
             view(in, product.data(), mu_bias.data(), logvar_bias.data()), source_of(index.data()),
             gradient, d_product.data(), d_mu_bias.data(), d_logvar_bias.data(), scratch.get(),
@@ -219,6 +221,7 @@ TEST_F(Reparameterize, EveryRaggedSize) {
 TEST_F(Reparameterize, UnalignedArrays) {
     check({33, 32, 32}, 1);
     check({33, 32, 32, 2, true}, 1);
+    check({33, 32, 32, 2, true, true}, 1);
 }
 
 TEST_F(Reparameterize, RepeatsBitForBit) {

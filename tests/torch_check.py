@@ -20,7 +20,9 @@ import tomllib
 try:
     import numpy as np
     import torch
-    from torch.distributions import Normal, kl_divergence
+    from torch.distributions import (
+        Categorical, Independent, MixtureSameFamily, Normal, kl_divergence,
+    )
 except ModuleNotFoundError as error:
     print(f"skipped: {error}; on Debian: apt-get install python3-torch python3-numpy")
     sys.exit(77)
@@ -106,6 +108,14 @@ class Network(torch.nn.Module):
             widths[-1], torch_likelihood.output_count(model, pixels))
         if torch_likelihood.has_logvar(model):
             self.decoder.register_parameter("logvar", torch.nn.Parameter(torch.zeros(1)))
+        count = model["prior_components"]
+        self.prior = torch.nn.ParameterDict({
+            "normal": {},
+            "mixture": {"mean": torch.zeros(count, model["latent"]),
+                        "logvar": torch.zeros(count, model["latent"]),
+                        "logits": torch.zeros(count)},
+            "vamp": {"pseudo_inputs": torch.zeros(count, pixels)},
+        }[model["prior"]])
 
     def chain(self, widths):
         """Layers named by their index."""
@@ -121,14 +131,30 @@ class Network(torch.nn.Module):
             i += 1
         return h
 
+    def posterior(self, x, values):
+        """mu and the clamped logvar of q(z|x)."""
+        h = self.hidden(self.encoder, "encoder", x, values)
+        bounds = self.model["logvar_min"], self.model["logvar_max"]
+        return self.encoder["mu"](h), torch.clamp(self.encoder["logvar"](h), *bounds)
+
+    def log_prior(self, z):
+        """log p(z): of the last dimension."""
+        if self.model["prior"] == "normal":
+            return Normal(0.0, 1.0).log_prob(z).sum(-1)
+        if self.model["prior"] == "vamp":
+            mean, logvar = self.posterior(self.prior["pseudo_inputs"], {})
+            logits = torch.zeros(len(mean), dtype=mean.dtype)
+        else:
+            bounds = self.model["logvar_min"], self.model["logvar_max"]
+            mean, logvar = self.prior["mean"], torch.clamp(self.prior["logvar"], *bounds)
+            logits = self.prior["logits"]
+        components = Independent(Normal(mean, torch.exp(0.5 * logvar)), 1)
+        return MixtureSameFamily(Categorical(logits=logits), components).log_prob(z)
+
     def forward(self, x, epsilon, beta):
         """All values of one step by their name in the dump, and what is differentiated."""
         values = {}
-        h = self.hidden(
-            self.encoder, "encoder", torch_likelihood.encoder_input(self.model, x), values)
-        mu = self.encoder["mu"](h)
-        bounds = self.model["logvar_min"], self.model["logvar_max"]
-        logvar = torch.clamp(self.encoder["logvar"](h), *bounds)
+        mu, logvar = self.posterior(torch_likelihood.encoder_input(self.model, x), values)
         values |= {"mu": mu, "logvar": logvar}
         closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
         if epsilon.dim() == 3:  # [examples, draws, latent]
@@ -143,10 +169,10 @@ class Network(torch.nn.Module):
             posterior = Normal(mu.detach(), posterior.scale.detach())
             z.register_hook(lambda d_z: d_z * self.dreg_weights[..., None])
         recon = self.recon(z, x, values)
-        ratio = (posterior.log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(-1)
+        log_q, log_p = posterior.log_prob(z).sum(-1), self.log_prior(z)
         if epsilon.dim() == 2:
-            recon, ratio = recon[:, None], ratio[:, None]
-        return values, self.losses(recon, ratio, closed_kl, posterior.log_prob(z).sum(-1), beta)
+            recon, log_q, log_p = recon[:, None], log_q[:, None], log_p[:, None]
+        return values, self.losses(recon, log_q, log_p, closed_kl, beta)
 
     def recon(self, z, x, values):
         """−log p(x|z) of each draw."""
@@ -156,10 +182,11 @@ class Network(torch.nn.Module):
         log_p = torch_likelihood.log_likelihood(self.model, output, x, values, logvar)
         return -log_p.sum(dim=-1)
 
-    def losses(self, recon, ratio, closed_kl, log_q, beta):
+    def losses(self, recon, log_q, log_p, closed_kl, beta):
         """recon.draws, log_ratio, recon, kl, loss, and the surrogate whose gradient is wanted, from
         [examples, draws]; closed_kl is [examples, latent]."""
-        is_sampled = self.objective["kl"] == "sampled"
+        is_sampled = is_kl_sampled(self.model, self.objective)
+        ratio = log_q - log_p
         kl = ratio.mean(1) if is_sampled else closed_kl.sum(1)
         values = {
             "recon.draws": recon, "log_ratio": ratio, "recon": recon.mean(1), "kl": kl,
@@ -180,10 +207,10 @@ class Network(torch.nn.Module):
                 others = (signal.sum(1, keepdim=True) - signal) / (signal.shape[1] - 1)
                 signal = signal - others
             # z does not move with the encoder here. The KL term's own part, if it is sampled, is
-            # the score of its draws, whose mean is zero: it is left out.
-            surrogate = (recon.mean(1) + (signal * log_q.view_as(signal)).mean(1)).mean()
-            if not is_sampled:
-                surrogate = surrogate + beta * kl_term
+            # the score of its draws, whose mean is zero: it is left out, but for what the prior
+            # has learned.
+            surrogate = (recon.mean(1) + (signal * log_q).mean(1)).mean()
+            surrogate = surrogate + beta * (-log_p.mean() if is_sampled else kl_term)
         return values | {"loss": loss, "surrogate": surrogate}
 
     def floored(self, closed_kl):
@@ -203,9 +230,15 @@ def given(tensors, name):
     return torch.tensor(tensors[name], dtype=torch.float64)
 
 
-def uses_ratio(objective):
+def is_kl_sampled(model, objective):
+    """Whether kl is the mean of the draws' log q(z|x) − log p(z)."""
+    return objective["kl"] == "sampled" or model["prior"] != "normal"
+
+
+def uses_ratio(config):
     """Whether log q(z|x) − log p(z) of the draws is part of the loss."""
-    return objective["bound"] == "iwae" or objective["kl"] == "sampled"
+    objective = config["objective"]
+    return objective["bound"] == "iwae" or is_kl_sampled(config["model"], objective)
 
 
 def optimizer_of(train, learning_rate, parameters):
@@ -256,7 +289,7 @@ def recompute(metadata, tensors):
     expected, losses = network(x, epsilon, float(metadata["beta"]))
     losses.pop("surrogate").backward()
     expected |= losses
-    if "recon.draws" not in tensors and epsilon.dim() == 2 and not uses_ratio(config["objective"]):
+    if "recon.draws" not in tensors and epsilon.dim() == 2 and not uses_ratio(config):
         del expected["recon.draws"], expected["log_ratio"]  # of one draw, whose recon is there
     for parameter in parameters.values():
         if parameter.grad is None:  # decoder.logvar of the optimal variance

@@ -151,6 +151,37 @@ CASES = {
             }.items(),
         )
     },
+    # Learned priors, with every objective.
+    **{
+        f"{prior}, {name}, {data}": {
+            **settings, **HIDDEN, "model.activation": "tanh", "train.beta": 0.7,
+            "model.prior": prior, "model.prior_components": 7,
+            **{f"objective.{key}": value for key, value in objective.items()}}
+        for (data, settings), prior, (name, objective) in itertools.product(
+            (("bars", BARS), ("linear-gaussian", LINEAR)),
+            ("mixture", "vamp"),
+            {
+                "elbo": {},
+                "3 draws": {"samples": 3},
+                "iwae": {"bound": "iwae", "samples": 5},
+                "dreg": {"bound": "iwae", "gradient": "dreg", "samples": 5},
+                "score": {"gradient": "score", "samples": 2},
+            }.items(),
+        )
+    },
+    "mixture, wide, average": {
+        **BARS, **DEEP, "model.prior": "mixture", "model.prior_components": 70, "train.ema": 0.5,
+    },
+    "vamp, gated": {**BARS, **DEEP, "model.prior": "vamp", "model.activation": "gated"},
+    "vamp, no hidden layers": {
+        **LINEAR, "model.encoder_hidden": [], "model.decoder_hidden": [], "model.latent": 2,
+        "model.prior": "vamp", "model.prior_components": 40,
+    },
+    # Components' log-variances lie outside the range, where the gradient is zero.
+    "vamp, clamped log-variance": {
+        **BARS, **HIDDEN, "model.logvar_min": -0.05, "model.logvar_max": 0.05,
+        "model.initialization": "glorot", "model.prior": "vamp",
+    },
     **{
         f"bars, {name}": {**BARS, **HIDDEN, "model.activation": "tanh", **settings}
         for name, settings in OPTIMIZERS.items()

@@ -480,7 +480,7 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
             {std::move(outputs.name), std::move(outputs.shape), std::move(outputs.values)});
     }
     backward(batch, beta);
-    if (samples > 1 || config_.objective.uses_log_ratio()) {
+    if (samples > 1 || effective_objective(config_).uses_log_ratio()) {
         add("recon.draws", {batch, samples}, network_.draw_recon());
         add("log_ratio", {batch, samples}, network_.log_ratio());
     }

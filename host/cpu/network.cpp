@@ -15,9 +15,10 @@ namespace vae::cpu {
 template <class T>
 Network<T>::Network(const Config& config, const ParameterLayout& layout)
     : model_(config.model),
-      objective_(config.objective),
+      objective_(effective_objective(config)),
       layout_(layout),
       likelihood_(config.model, layout),
+      prior_(config.model, layout),
       encoder_(layout.encoder.size()),
       decoder_(layout.decoder.size()),
       kl_mask_(layout.heads.latent) {
@@ -30,6 +31,7 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     if (examples <= capacity_ && rows <= draw_capacity_) return;
     capacity_ = draw_capacity_ = 0;
     const Heads& heads = layout_.heads;
+    const std::size_t encoded = examples + prior_.encoder_rows();
     std::size_t widest_input = heads.latent;
     std::size_t widest_product = std::max(2 * heads.stride, layout_.output.out);
     const auto reserve_hidden = [&](const std::vector<DenseLayer>& layers,
@@ -41,12 +43,12 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
             widest_product = std::max(widest_product, layers[i].product_width());
         }
     };
-    reserve_hidden(layout_.encoder, encoder_, examples);
+    reserve_hidden(layout_.encoder, encoder_, encoded);
     reserve_hidden(layout_.decoder, decoder_, rows);
-    x_.reserve(examples * layout_.pixels);
-    if (encodes_log_counts(model_.likelihood)) log_counts_.reserve(examples * layout_.pixels);
-    heads_product_.reserve(examples * 2 * heads.stride);
-    d_heads_.reserve(examples * 2 * heads.stride);
+    x_.reserve(encoded * layout_.pixels);
+    if (encodes_log_counts(model_.likelihood)) log_counts_.reserve(encoded * layout_.pixels);
+    heads_product_.reserve(encoded * 2 * heads.stride);
+    d_heads_.reserve(encoded * 2 * heads.stride);
     for (Buffer<T>* buffer : {&mu_, &logvar_}) buffer->reserve(examples * heads.latent);
     for (Buffer<T>* buffer : {&closed_kl_, &loss_kl_, &recon_, &kl_, &loss_}) {
         buffer->reserve(examples);
@@ -56,9 +58,11 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     for (Buffer<T>& buffer : weights_) buffer.reserve(rows);
     output_product_.reserve(rows * layout_.output.out);
     likelihood_.reserve(rows);
-    d_even_.reserve(rows * widest_input);
-    d_odd_.reserve(rows * widest_input);
-    partials_.reserve(chunk_count(rows) * widest_product);
+    prior_.reserve(rows);
+    const std::size_t most = std::max(rows, encoded);
+    d_even_.reserve(most * widest_input);
+    d_odd_.reserve(most * widest_input);
+    partials_.reserve(chunk_count(most) * widest_product);
     capacity_ = examples;
     draw_capacity_ = rows;
 }
@@ -122,19 +126,23 @@ const T* Network<T>::forward(const std::vector<DenseLayer>& layers, std::vector<
 
 template <class T>
 void Network<T>::encode(const T* parameters, std::size_t examples) {
+    const std::size_t rows = examples + prior_.encoder_rows();
     if (encodes_log_counts(model_.likelihood)) {
         log_counts(x_.data(), examples, layout_.pixels, log_counts_.data());
     }
-    const T* h = forward(layout_.encoder, encoder_, encoder_input(), parameters, examples);
+    prior_.copy_pseudo_inputs(parameters, x_.data() + examples * layout_.pixels);
+    const T* h = forward(layout_.encoder, encoder_, encoder_input(), parameters, rows);
     const Heads& heads = layout_.heads;
-    matmul_nt(h, parameters + heads.mu_weight.offset, examples, 2 * heads.stride, heads.in,
+    matmul_nt(h, parameters + heads.mu_weight.offset, rows, 2 * heads.stride, heads.in,
               heads_product_.data());
+    prior_.set_components(parameters, heads_product_.data() + examples * 2 * heads.stride);
 }
 
 template <class T>
 void Network<T>::sample(const T* parameters, std::size_t examples, std::size_t samples) {
     reparameterize_forward(heads(parameters, examples, samples), epsilon_.data(), mu_.data(),
                            logvar_.data(), z_.data(), closed_kl_.data(), log_ratio_.data());
+    prior_.apply(z_.data(), examples * samples, log_ratio_.data());
 }
 
 template <class T>
@@ -200,17 +208,20 @@ void Network<T>::losses(const T* parameters, std::size_t examples, double beta) 
     apply_objective(examples, beta, 0, {});
 }
 
-// The weight's gradient and, if wanted, the input's, in whichever of the two buffers does not hold
-// d_product.
 template <class T>
-T* Network<T>::dense_backward(const DenseLayer& layer, const T* input, const T* d_product,
-                              bool input_gradient, const T* parameters, std::size_t rows,
-                              T* gradients) {
-    const std::size_t width = layer.product_width();
-    matmul_tn(d_product, input, width, layer.in, rows, gradients + layer.weight.offset);
-    if (!input_gradient) return nullptr;
+void weight_backward(const DenseLayer& layer, const T* input, const T* d_product, std::size_t rows,
+                     T* gradients) {
+    matmul_tn(d_product, input, layer.product_width(), layer.in, rows,
+              gradients + layer.weight.offset);
+}
+
+// The gradient of the layer's input, in whichever of the two buffers does not hold d_product.
+template <class T>
+T* Network<T>::input_backward(const DenseLayer& layer, const T* d_product, const T* parameters,
+                              std::size_t rows) {
     T* d_input = d_product == d_even_.data() ? d_odd_.data() : d_even_.data();
-    matmul_nn(d_product, parameters + layer.weight.offset, rows, layer.in, width, d_input);
+    matmul_nn(d_product, parameters + layer.weight.offset, rows, layer.in, layer.product_width(),
+              d_input);
     return d_input;
 }
 
@@ -230,32 +241,37 @@ const T* Network<T>::hidden_backward(const DenseLayer& layer, Hidden& hidden, co
     return d_h;
 }
 
-// From d_h of the last layer's output to that of the first layer's input, which is returned.
+// From d_h of the last of at least one layer to the gradient of the first one's product, which is
+// returned.
 template <class T>
-T* Network<T>::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                        const T* input, bool input_gradient, const T* parameters, std::size_t rows,
-                        T* d_h, T* gradients) {
-    for (std::size_t i = layers.size(); i-- > 0;) {
+const T* Network<T>::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                              const T* input, const T* parameters, std::size_t rows, T* d_h,
+                              T* gradients) {
+    for (std::size_t i = layers.size() - 1;; --i) {
         const DenseLayer& layer = layers[i];
         const T* d_product = hidden_backward(layer, hidden[i], parameters, rows, d_h, gradients);
-        const T* layer_input = i == 0 ? input : hidden[i - 1].h.data();
-        d_h = dense_backward(layer, layer_input, d_product, i > 0 || input_gradient, parameters,
-                             rows, gradients);
+        weight_backward(layer, i == 0 ? input : hidden[i - 1].h.data(), d_product, rows, gradients);
+        if (i == 0) return d_product;
+        d_h = input_backward(layer, d_product, parameters, rows);
     }
-    return d_h;
 }
 
 // From the output layer's gradients to d_z, which is returned.
 template <class T>
 const T* Network<T>::decoder_backward(const T* parameters, std::size_t rows, T* gradients) {
-    T* d_h = dense_backward(layout_.output, last_of(decoder_, z_.data()), output_product_.data(),
-                            true, parameters, rows, gradients);
-    return backward(layout_.decoder, decoder_, z_.data(), true, parameters, rows, d_h, gradients);
+    weight_backward(layout_.output, last_of(decoder_, z_.data()), output_product_.data(), rows,
+                    gradients);
+    T* d_h = input_backward(layout_.output, output_product_.data(), parameters, rows);
+    if (decoder_.empty()) return d_h;
+    const T* d_product =
+        backward(layout_.decoder, decoder_, z_.data(), parameters, rows, d_h, gradients);
+    return input_backward(layout_.decoder.front(), d_product, parameters, rows);
 }
 
+// The prior's gradient passes through the encoder where its components do.
 template <class T>
 void Network<T>::encoder_backward(const T* parameters, std::size_t examples,
-                                  const LatentGradient<T>& gradient, T* gradients) {
+                                  const LatentGradient<T>& gradient, double beta, T* gradients) {
     const Heads& heads_layout = layout_.heads;
     reparameterize_backward(heads(parameters, examples, objective_.samples), epsilon_.data(),
                             gradient, d_heads_.data(), gradients + heads_layout.mu_bias.offset,
@@ -264,10 +280,22 @@ void Network<T>::encoder_backward(const T* parameters, std::size_t examples,
     joint.in = heads_layout.in;
     joint.out = 2 * heads_layout.stride;
     joint.weight.offset = heads_layout.mu_weight.offset;
-    T* d_encoded = dense_backward(joint, last_of(encoder_, encoder_input()), d_heads_.data(),
-                                  !encoder_.empty(), parameters, examples, gradients);
-    backward(layout_.encoder, encoder_, encoder_input(), false, parameters, examples, d_encoded,
-             gradients);
+    prior_.backward(z_.data(), weights_[0].data(), examples * objective_.samples,
+                    gradient.scale * beta, d_heads_.data() + examples * joint.out, gradients);
+    const std::size_t pseudo_inputs = prior_.encoder_rows();
+    const std::size_t rows = examples + pseudo_inputs;
+    const T* d_product = d_heads_.data();
+    weight_backward(joint, last_of(encoder_, encoder_input()), d_product, rows, gradients);
+    if (!encoder_.empty()) {
+        T* d_h = input_backward(joint, d_product, parameters, rows);
+        d_product =
+            backward(layout_.encoder, encoder_, encoder_input(), parameters, rows, d_h, gradients);
+    }
+    if (pseudo_inputs == 0) return;
+    const DenseLayer& first = encoder_.empty() ? joint : layout_.encoder.front();
+    matmul_nn(d_product + examples * first.product_width(), parameters + first.weight.offset,
+              pseudo_inputs, first.in, first.product_width(),
+              prior_.pseudo_input_gradient(gradients));
 }
 
 // Every draw weighs the same in the decoder's gradient unless the bound is importance weighted:
@@ -302,10 +330,11 @@ double Network<T>::backward(const T* parameters, std::size_t examples, double be
                       .path = weights.path,
                       .ratio = weights.ratio,
                       .score = weights.score,
+                      .prior_score = prior_.score(),
                       .scale = scale,
                       .kl_scale = is_closed ? beta * scale : 0,
                       .kl_mask = kl_mask_.data()},
-                     gradients);
+                     beta, gradients);
     return signal;
 }
 

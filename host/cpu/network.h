@@ -10,6 +10,7 @@
 #include "host/cpu/buffer.h"
 #include "host/cpu/likelihood.h"
 #include "host/cpu/objective.h"
+#include "host/cpu/prior.h"
 #include "host/cpu/reparameterize.h"
 #include "host/parameters.h"
 
@@ -26,7 +27,7 @@ class Network {
     // Room for a batch. Throws RunError when there is no memory. Growing discards the contents.
     void reserve(std::size_t examples, std::size_t samples);
 
-    // x → the heads' product.
+    // x → the heads' product, and what the prior needs of the parameters.
     void encode(const T* parameters, std::size_t examples);
     // The heads' product, epsilon → mu, logvar, kl, z, log_ratio.
     void sample(const T* parameters, std::size_t examples, std::size_t samples);
@@ -78,10 +79,10 @@ class Network {
 
     const T* forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                      const T* input, const T* parameters, std::size_t rows);
-    T* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden, const T* input,
-                bool input_gradient, const T* parameters, std::size_t rows, T* d_h, T* gradients);
-    T* dense_backward(const DenseLayer& layer, const T* input, const T* d_product,
-                      bool input_gradient, const T* parameters, std::size_t rows, T* gradients);
+    const T* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                      const T* input, const T* parameters, std::size_t rows, T* d_h, T* gradients);
+    T* input_backward(const DenseLayer& layer, const T* d_product, const T* parameters,
+                      std::size_t rows);
     // From d_h to the gradient of the layer's product, which is returned, and those of its biases.
     const T* hidden_backward(const DenseLayer& layer, Hidden& hidden, const T* parameters,
                              std::size_t rows, T* d_h, T* gradients);
@@ -93,7 +94,7 @@ class Network {
                            const DrawWeights<T>& weights);
     const T* decoder_backward(const T* parameters, std::size_t rows, T* gradients);
     void encoder_backward(const T* parameters, std::size_t examples,
-                          const LatentGradient<T>& gradient, T* gradients);
+                          const LatentGradient<T>& gradient, double beta, T* gradients);
     DrawWeights<T> draw_weights();
     const T* last_of(const std::vector<Hidden>& hidden, const T* input) const;
     // x, or what the encoder sees instead.
@@ -103,11 +104,12 @@ class Network {
     ObjectiveConfig objective_;
     ParameterLayout layout_;
     OutputLikelihood<T> likelihood_;
+    LearnedPrior<T> prior_;
     std::size_t capacity_ = 0;       // examples
     std::size_t draw_capacity_ = 0;  // rows
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
-    Buffer<T> x_;
+    Buffer<T> x_;  // of the encoder: the examples, then the prior's pseudo-inputs, as the next
     Buffer<T> log_counts_;  // of x, where the encoder sees them
     Buffer<T> heads_product_;
     Buffer<T> mu_;

@@ -60,9 +60,10 @@ struct BackwardRow {
 };
 
 // Samples is a constant where there is one draw, so that the loop over j can be vectorised.
-template <class T, class Samples>
+// minus_prior_score(element of a draw's row, z) is −∂ log p(z)/∂z.
+template <class T, class Samples, class MinusPriorScore>
 VAE_CPU_INLINE void backward_row(const HeadsView<T>& heads, std::size_t b, Samples samples,
-                                 const BackwardRow<T>& row) {
+                                 MinusPriorScore minus_prior_score, const BackwardRow<T>& row) {
     const T* product = heads.product + b * 2 * heads.stride;
     const std::size_t stride = heads.stride;
     const std::size_t latent = heads.latent;
@@ -84,7 +85,8 @@ VAE_CPU_INLINE void backward_row(const HeadsView<T>& heads, std::size_t b, Sampl
             const T z = mu + sigma * epsilon;
             const T score = scale * gradient.score[s];
             const T d = gradient.path[s] * gradient.d_z[s * latent + j] +
-                        scale * gradient.ratio[s] * (z - epsilon / sigma);
+                        scale * gradient.ratio[s] *
+                            (minus_prior_score(s * latent + j, z) - epsilon / sigma);
             d_mu += d + score * epsilon / sigma;
             d_logvar += d * sigma * epsilon + score * (epsilon * epsilon - 1);
         }
@@ -97,6 +99,19 @@ VAE_CPU_INLINE void backward_row(const HeadsView<T>& heads, std::size_t b, Sampl
     for (std::size_t j = latent; j < stride; ++j) {
         row.d_product[j] = 0;
         row.d_product[stride + j] = 0;
+    }
+}
+
+template <class T, class Samples>
+VAE_CPU_INLINE void backward_row(const HeadsView<T>& heads, std::size_t b, Samples samples,
+                                 const BackwardRow<T>& row) {
+    const T* prior_score = row.gradient.prior_score;
+    if (prior_score == nullptr) {
+        backward_row(
+            heads, b, samples, [](std::size_t, T z) { return z; }, row);
+    } else {
+        backward_row(
+            heads, b, samples, [=](std::size_t at, T) { return -prior_score[at]; }, row);
     }
 }
 
@@ -177,6 +192,9 @@ void reparameterize_backward(const HeadsView<T>& heads, const T* epsilon,
                            of_example.path += r;
                            of_example.ratio += r;
                            of_example.score += r;
+                           if (of_example.prior_score != nullptr) {
+                               of_example.prior_score += r * latent;
+                           }
                            backward(heads, b,
                                     BackwardRow<T>{epsilon + r * latent, of_example,
                                                    d_product + b * width, sums});

@@ -27,7 +27,7 @@ struct HeadsView {
 // Computes  mu = product + bias; logvar = clamp(product + bias, min, max)
 //           kl[b] = ½ Σ (mu² + expm1(logvar) − logvar)
 //           z[r] = mu + exp(logvar/2)·epsilon[r]
-//           log_ratio[r] = log q(z[r]|x) − log p(z[r]) = ½ Σ (z² − epsilon² − logvar), with
+//           log_ratio[r] = log q(z[r]|x) − log N(z[r]; 0, I) = ½ Σ (z² − epsilon² − logvar), with
 //           z² − epsilon² as (mu + expm1(logvar/2)·epsilon)·(z + epsilon): next to the prior the
 //           difference of the squares would cancel
 // Shapes    mu, logvar [examples, latent]; kl[examples]; epsilon, z [examples·samples, latent];
@@ -36,20 +36,22 @@ template <class T>
 void reparameterize_forward(const HeadsView<T>& heads, const T* epsilon, T* mu, T* logvar, T* z,
                             T* kl, T* log_ratio);
 
-// How the loss depends on each draw, [examples·samples] each but d_z.
+// How the loss depends on each draw, [examples·samples] each but where said.
 template <class T>
 struct LatentGradient {
     const T* d_z = nullptr;    // of the decoder's part, [examples·samples, latent]
     const T* path = nullptr;   // factor of d_z
     const T* ratio = nullptr;  // of the path derivative of log q(z|x) − log p(z): z moves with the
                                // encoder, q's own parameters are held
-    const T* score = nullptr;    // of the score ∂ log q(z|x)/∂(mu, logvar), z held
+    const T* score = nullptr;  // of the score ∂ log q(z|x)/∂(mu, logvar), z held
+    // ∂ log p(z)/∂z, [examples·samples, latent]; null: −z, that of N(0, I)
+    const T* prior_score = nullptr;
     double scale = 1;            // factor of ratio and score
     double kl_scale = 0;         // of each kl in closed form …
     const T* kl_mask = nullptr;  // … and its dimensions' own factors, [latent]
 };
 
-// Computes  d = path·d_z + scale·ratio·(z − epsilon/sigma), sigma = exp(logvar/2)
+// Computes  d = path·d_z + scale·ratio·(−prior_score − epsilon/sigma), sigma = exp(logvar/2)
 //           d_mu = Σ_samples (d + scale·score·epsilon/sigma) + kl_scale·kl_mask·mu
 //           d_logvar = ½ (Σ_samples (d·sigma·epsilon + scale·score·(epsilon² − 1))
 //                         + kl_scale·kl_mask·expm1(logvar)),

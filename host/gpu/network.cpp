@@ -72,7 +72,7 @@ int draws_of(int examples, int samples) {
 Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
                  const Stream& stream)
     : model_(config.model),
-      objective_(config.objective),
+      objective_(effective_objective(config)),
       layout_(layout),
       capacity_(capacity),
       samples_(static_cast<int>(config.objective.samples)),
@@ -82,20 +82,24 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       stream_(stream),
       matmul_(stream),
       likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
+      prior_(config.model, layout, draws_of(capacity, samples_), stream),
       parameters_(layout.arena_size, "the parameters"),
       in_use_(parameters_.data()),
       gradients_(layout.arena_size, "the gradients"),
-      encoder_(allocate(layout.encoder, capacity)),
+      encoder_(allocate(layout.encoder, capacity + prior_.encoder_rows())),
       decoder_(allocate(layout.decoder, draws_of(capacity, samples_))) {
     const int draws = draws_of(capacity, samples_);
     const auto examples = static_cast<std::size_t>(capacity);
     const auto rows = static_cast<std::size_t>(draws);
-    x_ = {static_cast<std::size_t>(decode_capacity_) * layout.pixels, "the batch"};
+    const int encoded_rows = capacity + prior_.encoder_rows();
+    const auto encoded = static_cast<std::size_t>(encoded_rows);
+    x_ = {static_cast<std::size_t>(std::max(decode_capacity_, encoded_rows)) * layout.pixels,
+          "the batch"};
     if (encodes_log_counts(model_.likelihood)) {
-        log_counts_ = {examples * layout.pixels, "the batch's logarithms"};
+        log_counts_ = {encoded * layout.pixels, "the batch's logarithms"};
     }
     for (DeviceArray<float>* heads : {&heads_product_, &d_heads_}) {
-        *heads = {examples * 2 * layout.heads.stride, "the encoder's heads"};
+        *heads = {encoded * 2 * layout.heads.stride, "the encoder's heads"};
     }
     closed_kl_ = {examples, "the KL terms"};
     z_ = {rows * layout.heads.latent, "the latents"};
@@ -103,12 +107,15 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     draw_recon_ = {rows, "the reconstruction terms"};
     log_ratio_ = {rows, "the log-ratios of the draws"};
     for (DeviceArray<float>& buffer : d_h_) {
-        buffer = {rows * widest_hidden(layout), "the gradients of the activations"};
+        buffer = {std::max(rows, encoded) * widest_hidden(layout),
+                  "the gradients of the activations"};
     }
     if (!is_plain_) allocate_objective(examples, rows);
-    kernels::ScratchSize size = kernels::scratch_size(draws, width(widest(layout)));
-    const kernels::ScratchSize of_output = likelihood_.scratch_size();
-    size = {std::max(size.partials, of_output.partials), std::max(size.tickets, of_output.tickets)};
+    kernels::ScratchSize size =
+        kernels::scratch_size(std::max(draws, encoded_rows), width(widest(layout)));
+    for (const kernels::ScratchSize& other : {likelihood_.scratch_size(), prior_.scratch_size()}) {
+        size = {std::max(size.partials, other.partials), std::max(size.tickets, other.tickets)};
+    }
     partials_ = {size.partials, "the partial sums"};
     tickets_ = {size.tickets, "the partial sums' tickets"};
     scratch_ = {partials_.data(), size.partials, tickets_.data(), size.tickets};
@@ -213,10 +220,14 @@ void Network::encode(int examples) {
         kernels::log_counts(x_.data(), examples, width(layout_.pixels), log_counts_.data(),
                             stream_.get());
     }
-    const float* h = forward(layout_.encoder, encoder_, encoder_input(), examples);
+    const int rows = examples + prior_.encoder_rows();
+    const auto first = static_cast<std::size_t>(examples);  // of the pseudo-inputs
     const Heads& heads = layout_.heads;
-    matmul_.forward(h, weight(heads.mu_weight), examples, width(heads.in), width(2 * heads.stride),
+    prior_.copy_pseudo_inputs(in_use_, x_.data() + first * layout_.pixels);
+    const float* h = forward(layout_.encoder, encoder_, encoder_input(), rows);
+    matmul_.forward(h, weight(heads.mu_weight), rows, width(heads.in), width(2 * heads.stride),
                     heads_product_.data());
+    prior_.set_components(in_use_, heads_product_.data() + first * 2 * heads.stride);
 }
 
 void Network::sample(int examples, const kernels::EpsilonSource& noise,
@@ -229,6 +240,7 @@ void Network::sample(int examples, const kernels::EpsilonSource& noise,
                                      .z = z_.data(),
                                      .log_ratio = is_plain_ ? nullptr : log_ratio_.data()},
                                     stream_.get());
+    prior_.apply(z_.data(), examples * samples_, log_ratio_.data());
 }
 
 void Network::draw(int examples, int samples, const kernels::EpsilonSource& noise) {
@@ -236,6 +248,7 @@ void Network::draw(int examples, int samples, const kernels::EpsilonSource& nois
     kernels::reparameterize_forward(heads_view(examples, samples), noise,
                                     {.z = z_.data(), .log_ratio = log_ratio_.data()},
                                     stream_.get());
+    prior_.apply(z_.data(), rows, log_ratio_.data());
     decode(rows);
     likelihood_.recon(decoder_output(rows, samples), in_use_, scratch_, draw_recon_.data());
 }
@@ -361,55 +374,84 @@ const float* Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, f
     return d_h;
 }
 
-float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                         const float* x, float* d_h, int rows, bool want_input) {
-    for (std::size_t i = layers.size(); i-- > 0;) {
-        const DenseLayer& layer = layers[i];
-        const int in = width(layer.in);
-        const int out = width(layer.product_width());
-        const float* input = i == 0 ? x : hidden[i - 1].h.data();
-        const float* d_product = hidden_backward(layer, hidden[i], d_h, rows);
-        matmul_.backward_weight(d_product, input, rows, in, out, gradient(layer.weight));
-        if (i == 0 && !want_input) return nullptr;
+void Network::weight_backward(const DenseLayer& layer, const float* x, const float* d_product,
+                              int rows) {
+    matmul_.backward_weight(d_product, x, rows, width(layer.in), width(layer.product_width()),
+                            gradient(layer.weight));
+}
+
+void Network::input_backward(const DenseLayer& layer, const float* d_product, int rows,
+                             float* d_x) const {
+    matmul_.backward_input(d_product, weight(layer.weight), rows, width(layer.in),
+                           width(layer.product_width()), d_x);
+}
+
+const float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                               const float* x, float* d_h, int rows) {
+    for (std::size_t i = layers.size() - 1;; --i) {
+        const float* d_product = hidden_backward(layers[i], hidden[i], d_h, rows);
+        weight_backward(layers[i], i == 0 ? x : hidden[i - 1].h.data(), d_product, rows);
+        if (i == 0) return d_product;
         d_h = other_d_h(d_product);
-        matmul_.backward_input(d_product, weight(layer.weight), rows, in, out, d_h);
+        input_backward(layers[i], d_product, rows, d_h);
     }
-    return d_h;
+}
+
+const float* Network::decoder_backward(int rows) {
+    weight_backward(layout_.output, output_input(), output_product_.data(), rows);
+    float* d_h = d_h_[0].data();
+    input_backward(layout_.output, output_product_.data(), rows, d_h);
+    if (decoder_.empty()) return d_h;
+    const float* d_product = backward(layout_.decoder, decoder_, z_.data(), d_h, rows);
+    float* d_z = other_d_h(d_product);
+    input_backward(layout_.decoder.front(), d_product, rows, d_z);
+    return d_z;
+}
+
+void Network::encoder_backward(int rows) {
+    DenseLayer joint;  // both heads as the one layer that they are
+    joint.in = layout_.heads.in;
+    joint.out = 2 * layout_.heads.stride;
+    joint.weight.offset = layout_.heads.mu_weight.offset;
+    const float* d_product = d_heads_.data();
+    weight_backward(joint, heads_input(), d_product, rows);
+    if (!encoder_.empty()) {
+        input_backward(joint, d_product, rows, d_h_[0].data());
+        d_product = backward(layout_.encoder, encoder_, encoder_input(), d_h_[0].data(), rows);
+    }
+    const int pseudo_inputs = prior_.encoder_rows();
+    if (pseudo_inputs == 0) return;
+    const DenseLayer& first = encoder_.empty() ? joint : layout_.encoder.front();
+    const auto examples = static_cast<std::size_t>(rows - pseudo_inputs);
+    input_backward(first, d_product + examples * first.product_width(), pseudo_inputs,
+                   gradient(layout_.pseudo_inputs));
 }
 
 void Network::backward(int examples, const kernels::EpsilonSource& noise, double beta) {
     const int rows = examples * samples_;
     const double scale = 1.0 / examples;
-    const DenseLayer& output = layout_.output;
     likelihood_backward(examples, beta);
-    const float* d_product = output_product_.data();
-    matmul_.backward_weight(d_product, output_input(), rows, width(output.in), width(output.out),
-                            gradient(output.weight));
-    float* d_h = d_h_[0].data();
-    matmul_.backward_input(d_product, weight(output.weight), rows, width(output.in),
-                           width(output.out), d_h);
-    const float* d_z = backward(layout_.decoder, decoder_, z_.data(), d_h, rows, true);
-
+    const float* d_z = decoder_backward(rows);
     const Heads& heads = layout_.heads;
-    const int heads_out = width(2 * heads.stride);
     kernels::reparameterize_backward(
         heads_view(examples, samples_), noise,
         {.d_z = d_z,
          .path = path_weight_.data(),
          .ratio = ratio_weight_.data(),
          .score = score_weight_.data(),
+         .prior_score = prior_.score(),
          .scale = static_cast<float>(scale),
          .kl_scale = objective_.uses_log_ratio() ? 0.0f : static_cast<float>(scale * beta),
          .kl_mask = kl_mask_.data()},
         d_heads_.data(), gradient(heads.mu_bias), gradient(heads.logvar_bias), scratch_,
         stream_.get());
-    matmul_.backward_weight(d_heads_.data(), heads_input(), examples, width(heads.in), heads_out,
-                            gradient(heads.mu_weight));
-    if (encoder_.empty()) return;
-    d_h = d_h_[0].data();
-    matmul_.backward_input(d_heads_.data(), weight(heads.mu_weight), examples, width(heads.in),
-                           heads_out, d_h);
-    backward(layout_.encoder, encoder_, encoder_input(), d_h, examples, false);
+    prior_.backward({.z = z_.data(),
+                     .weight = decoder_weight_.data(),
+                     .rows = rows,
+                     .scale = static_cast<float>(scale * beta)},
+                    d_heads_.data() + static_cast<std::size_t>(examples) * 2 * heads.stride,
+                    gradients_.data(), scratch_);
+    encoder_backward(examples + prior_.encoder_rows());
 }
 
 }  // namespace vae::gpu

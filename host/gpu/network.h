@@ -9,6 +9,7 @@
 #include "host/gpu/device_array.h"
 #include "host/gpu/likelihood.h"
 #include "host/gpu/matmul.h"
+#include "host/gpu/prior.h"
 #include "host/parameters.h"
 #include "kernels/gated.h"
 #include "kernels/objective.h"
@@ -96,10 +97,18 @@ class Network {
     // Runs hidden layers on x; returns their output.
     const float* forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                          const float* x, int rows);
-    // From the gradient of the last layer's h to that of the layers' input x, which is skipped
-    // (and null returned) unless wanted. Both live in d_h_.
-    float* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                    const float* x, float* d_h, int rows, bool want_input);
+    // The gradients of a layer's weight and of its input.
+    void weight_backward(const DenseLayer& layer, const float* x, const float* d_product, int rows);
+    void input_backward(const DenseLayer& layer, const float* d_product, int rows,
+                        float* d_x) const;
+    // From the gradient of the h of the last of at least one layer to that of the first one's
+    // product.
+    const float* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                          const float* x, float* d_h, int rows);
+    // From the output's product to d_z, which is returned.
+    const float* decoder_backward(int rows);
+    // From d_heads_ on, where the prior's pseudo-inputs are the last rows.
+    void encoder_backward(int rows);
     // From d_h to the gradient of the layer's product, which is returned, and those of its biases.
     const float* hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h, int rows);
     kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
@@ -131,12 +140,14 @@ class Network {
     const Stream& stream_;
     Matmul matmul_;
     OutputLikelihood likelihood_;
+    LearnedPrior prior_;
 
     DeviceArray<float> parameters_;
     const float* in_use_ = nullptr;  // what the passes read
     DeviceArray<float> gradients_;
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
+    // Of the encoder: the examples, then the prior's pseudo-inputs, as the next two.
     DeviceArray<float> x_;               // [examples, pixels], or a decoder's means
     DeviceArray<float> log_counts_;      // [examples, pixels] of x, where the encoder sees them
     DeviceArray<float> heads_product_;   // [examples, 2·stride]

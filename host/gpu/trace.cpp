@@ -105,7 +105,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
 
     const double beta = one_step.step_schedule(0).beta;
     backward(batch, beta);
-    if (samples > 1 || config_.objective.uses_log_ratio()) {
+    if (samples > 1 || effective_objective(config_).uses_log_ratio()) {
         recorder.add("recon.draws", network_.draw_recon(), samples);
         recorder.add("log_ratio", network_.log_ratio(), samples);
     }
