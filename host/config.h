@@ -13,6 +13,8 @@ enum class Likelihood { bernoulli, gaussian, logistic, categorical, onehot, pois
 // Of the Gaussian likelihood: sigma as set; one learned; the decoder's second output for each
 // pixel; the best for the batch, in closed form.
 enum class Variance { fixed, shared, pixel, optimal };
+// The covariance of the Gaussian q(z|x).
+enum class PosteriorCovariance { diagonal, full };
 enum class Initialization { pytorch, glorot, he };
 enum class Optimizer { adam, adamw, adagrad, sgd };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
@@ -55,7 +57,8 @@ struct ModelConfig {
     double sigma_min = 0.01;            // bounds of what the likelihood learns: a sigma, or the
     double sigma_max = 10.0;            // scale of the logistic likelihood
     std::uint32_t levels = 256;         // values of a discrete pixel; width of a one-hot group
-    double logvar_min = -10.0;          // the encoder's log-variance is clamped to this range
+    PosteriorCovariance posterior = PosteriorCovariance::diagonal;
+    double logvar_min = -10.0;  // the encoder's log-variance is clamped to this range
     double logvar_max = 10.0;
     Initialization initialization = Initialization::pytorch;
     bool data_bias = false;  // biases start from the data's mean; host/data_bias.h

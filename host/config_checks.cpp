@@ -3,6 +3,7 @@
 
 #include "host/error.h"
 #include "host/output_layer.h"
+#include "host/parameters.h"
 #include "host/settings.h"
 
 namespace vae {
@@ -37,6 +38,24 @@ void check_objective(const ObjectiveConfig& objective) {
             "objective.free_bits = {} needs the ELBO's KL term in closed form; set "
             "objective.bound = \"elbo\" and objective.kl = \"analytic\", or leave it out",
             objective.free_bits));
+    }
+}
+
+void check_posterior(const Config& config) {
+    const ModelConfig& model = config.model;
+    if (model.posterior != PosteriorCovariance::full) return;
+    if (model.latent > kMostFullLatent) {
+        throw InputError(
+            fmt::format("model.latent = {}: with model.posterior = \"full\" at most {}, as its "
+                        "covariance has latent² entries; use \"diagonal\"",
+                        model.latent, kMostFullLatent));
+    }
+    if (config.objective.uses_free_bits() &&
+        config.objective.free_bits_per == FreeBitsPer::dimension) {
+        throw InputError(
+            "objective.free_bits_per = \"dimension\": with model.posterior = \"full\" the KL term "
+            "is "
+            "no sum over dimensions; set it to \"total\"");
     }
 }
 
@@ -91,6 +110,7 @@ void check_config(const Config& config) {
                         kMostLogvar, model.logvar_min, model.logvar_max));
     }
     check_objective(config.objective);
+    check_posterior(config);
     check_likelihood(config);
     const TrainConfig& train = config.train;
     if (train.schedule == LearningRateSchedule::cosine &&

@@ -49,6 +49,7 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
     add("--activation", "model.activation", "NAME", "relu, tanh, softplus, gelu, silu or gated");
     add("--likelihood", "model.likelihood", "NAME",
         "bernoulli, gaussian, logistic, categorical, onehot or poisson");
+    add("--posterior", "model.posterior", "NAME", "covariance of q(z|x): diagonal or full");
     add("--seed", "train.seed", "N", "of all randomness");
     add("--batch", "train.batch", "N", "examples a step");
     add("--beta", "train.beta", "X", "weight of the KL term");

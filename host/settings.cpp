@@ -222,6 +222,11 @@ void add_model_settings(std::vector<Setting>& all) {
                           {Likelihood::poisson, "poisson"}},
         [](auto& c) -> auto& { return c.model.likelihood; }));
     add_likelihood_settings(all);
+    all.push_back(choice_setting(
+        "model.posterior", "covariance of q(z|x)",
+        Names<PosteriorCovariance>{{PosteriorCovariance::diagonal, "diagonal"},
+                                   {PosteriorCovariance::full, "full"}},
+        [](auto& c) -> auto& { return c.model.posterior; }));
     all.push_back(number_setting(
         "model.logvar_min", "the encoder's log-variance is clamped from below to this",
         "a finite number", any, [](auto& c) -> auto& { return c.model.logvar_min; }));

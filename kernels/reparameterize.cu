@@ -233,6 +233,7 @@ void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source
                              float* d_logvar_bias, const Scratch& scratch, cudaStream_t stream) {
     constexpr const char* kLauncher = "reparameterize_backward";
     require_heads(heads, kLauncher);
+    require(gradient.prior_score == nullptr, kLauncher, "the prior must be N(0, I)");
     if (heads.examples == 0) {
         const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(heads.latent);
         if (bytes == 0) return;

@@ -70,9 +70,11 @@ struct LatentGradient {
     const float* path = nullptr;   // [1] factor of d_z
     const float* ratio = nullptr;  // [0] of the path derivative of log q(z|x) − log p(z): z moves
                                    // with the encoder, q's own parameters are held
-    const float* score = nullptr;  // [0] of the score ∂ log q(z|x)/∂(mu, logvar), z held
-    float scale = 1;               // factor of ratio and score
-    float kl_scale = 0;            // of each kl in closed form …
+    const float* prior_score =
+        nullptr;  // ∂ log p(z)/∂z, [examples·samples, latent] [−z, of N(0, I)]
+    const float* score = nullptr;    // [0] of the score ∂ log q(z|x)/∂(mu, logvar), z held
+    float scale = 1;                 // factor of ratio and score
+    float kl_scale = 0;              // of each kl in closed form …
     const float* kl_mask = nullptr;  // … and its dimensions' own factors, [latent] [1]
 };
 

@@ -58,6 +58,7 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"train --beta nan", 2, "train.beta"},
         {"train --activation rely", 2, "relu, tanh, softplus, gelu, silu, gated"},
         {"train --likelihood cauchy", 2, "bernoulli, gaussian"},
+        {"train --posterior banded", 2, "diagonal, full"},
         {"train --binarize maybe", 2, "none, dynamic, fixed"},
         {"train --set model.latnet=5", 2, "did you mean model.latent?"},
         {"train --set model.sigma", 2, "key=value"},

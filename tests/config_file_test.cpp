@@ -31,6 +31,7 @@ Config unusual_config() {
     config.model.sigma_min = 0.05;
     config.model.sigma_max = 3;
     config.model.levels = 16;
+    config.model.posterior = PosteriorCovariance::full;
     config.model.logvar_min = -7.25;
     config.model.logvar_max = 1;
     config.model.initialization = Initialization::he;
@@ -109,6 +110,16 @@ TEST(ConfigFile, ObjectivesThatContradictThemselvesAreRefused) {
     const auto iwae = from_toml("[objective]\nbound = \"iwae\"\ngradient = \"dreg\"", "c");
     EXPECT_EQ(iwae.objective.bound, Bound::iwae);
     EXPECT_EQ(iwae.objective.gradient, EncoderGradient::dreg);
+}
+
+TEST(ConfigFile, AFullCovarianceHasItsLimits) {
+    const std::string full = "[model]\nposterior = \"full\"\n";
+    EXPECT_EQ(error_of(full), "");
+    EXPECT_EQ(error_of(full + "latent = 1024"), "");
+    EXPECT_TRUE(contains(error_of(full + "latent = 1025"), "model.latent = 1025: with"));
+    EXPECT_TRUE(contains(error_of(full + "[objective]\nfree_bits = 1"), "set it to \"total\""));
+    EXPECT_EQ(error_of(full + "[objective]\nfree_bits = 1\nfree_bits_per = \"total\""), "");
+    EXPECT_TRUE(contains(error_of("[model]\nposterior = \"banded\""), "one of diagonal, full"));
 }
 
 TEST(ConfigFile, NothingGivenIsTheDefault) {

@@ -20,7 +20,7 @@ import tomllib
 try:
     import numpy as np
     import torch
-    from torch.distributions import Bernoulli, Normal, kl_divergence
+    from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 except ModuleNotFoundError as error:
     print(f"skipped: {error}; on Debian: apt-get install python3-torch python3-numpy")
     sys.exit(77)
@@ -98,9 +98,25 @@ class Network(torch.nn.Module):
         self.encoder = torch.nn.ModuleDict(self.chain(widths))
         self.encoder["mu"] = torch.nn.Linear(widths[-1], model["latent"])
         self.encoder["logvar"] = torch.nn.Linear(widths[-1], model["latent"])
+        if self.is_full():
+            pairs = model["latent"] * (model["latent"] - 1) // 2
+            self.encoder["tril"] = torch.nn.Linear(widths[-1], pairs)
         widths = [model["latent"], *model["decoder_hidden"]]
         self.decoder = torch.nn.ModuleDict(self.chain(widths))
         self.decoder["out"] = torch.nn.Linear(widths[-1], pixels)
+
+    def is_full(self):
+        """Whether q(z|x) has more than a diagonal covariance."""
+        return self.model["posterior"] == "full" and self.model["latent"] > 1
+
+    def scale_tril(self, h, logvar, values):
+        """The Cholesky factor of the covariance, [examples, latent, latent]."""
+        factor = torch.diag_embed(torch.exp(0.5 * logvar))
+        if self.is_full():
+            values["tril"] = self.encoder["tril"](h)
+            rows, columns = torch.tril_indices(self.model["latent"], self.model["latent"], -1)
+            factor[:, rows, columns] = values["tril"]
+        return factor
 
     def chain(self, widths):
         """Layers named by their index."""
@@ -124,23 +140,35 @@ class Network(torch.nn.Module):
         bounds = self.model["logvar_min"], self.model["logvar_max"]
         logvar = torch.clamp(self.encoder["logvar"](h), *bounds)
         values |= {"mu": mu, "logvar": logvar}
-        closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
+        factor = self.scale_tril(h, logvar, values)
+        posterior, prior = MultivariateNormal(mu, scale_tril=factor), self.prior()
+        if self.is_full():
+            closed_kl = kl_divergence(posterior, prior)[:, None]
+        else:
+            closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
         if epsilon.dim() == 3:  # [examples, draws, latent]
-            x, mu, logvar = x[:, None], mu[:, None], logvar[:, None]
-        posterior = Normal(mu, torch.exp(0.5 * logvar))
-        z = mu + posterior.scale * epsilon
+            x, mu, factor = x[:, None], mu[:, None], factor[:, None]
+            posterior = MultivariateNormal(mu, scale_tril=factor)
+        z = mu + (factor @ epsilon[..., None])[..., 0]
         values["z"] = z
         if self.objective["gradient"] == "score":
             z = z.detach()
         if self.objective["gradient"] == "dreg":
             # The path derivative alone, each draw's by its weight once more (Tucker et al. 2019).
-            posterior = Normal(mu.detach(), posterior.scale.detach())
+            posterior = MultivariateNormal(mu.detach(), scale_tril=factor.detach())
             z.register_hook(lambda d_z: d_z * self.dreg_weights[..., None])
         recon = self.recon(z, x, values)
-        ratio = (posterior.log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(-1)
+        log_q = posterior.log_prob(z)
+        ratio = log_q - prior.log_prob(z)
         if epsilon.dim() == 2:
             recon, ratio = recon[:, None], ratio[:, None]
-        return values, self.losses(recon, ratio, closed_kl, posterior.log_prob(z).sum(-1), beta)
+        return values, self.losses(recon, ratio, closed_kl, log_q, beta)
+
+    def prior(self):
+        """N(0, I)."""
+        latent = self.model["latent"]
+        one = torch.eye(latent, dtype=torch.float64)
+        return MultivariateNormal(torch.zeros(latent, dtype=torch.float64), scale_tril=one)
 
     def recon(self, z, x, values):
         """−log p(x|z) of each draw."""
@@ -158,7 +186,7 @@ class Network(torch.nn.Module):
 
     def losses(self, recon, ratio, closed_kl, log_q, beta):
         """recon.draws, log_ratio, recon, kl, loss, and the surrogate whose gradient is wanted, from
-        [examples, draws]; closed_kl is [examples, latent]."""
+        [examples, draws]; closed_kl is [examples, latent], or [examples, 1] of a full covariance."""
         is_sampled = self.objective["kl"] == "sampled"
         kl = ratio.mean(1) if is_sampled else closed_kl.sum(1)
         values = {

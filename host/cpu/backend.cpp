@@ -423,6 +423,9 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     }
     add("mu", {batch, latent}, network_.mu());
     add("logvar", {batch, latent}, network_.logvar());
+    if (layout_.heads.is_full()) {
+        add("tril", {batch, layout_.heads.tril_size()}, network_.tril());
+    }
     add_draws("z", latent, network_.z());
     for (std::size_t i = 0; i < layout_.decoder.size(); ++i) {
         add_draws(fmt::format("decoder.{}.h", i), layout_.decoder[i].out,

@@ -43,6 +43,8 @@ struct LatentGradient {
     const T* path = nullptr;   // factor of d_z
     const T* ratio = nullptr;  // of the path derivative of log q(z|x) − log p(z): z moves with the
                                // encoder, q's own parameters are held
+    const T* prior_score = nullptr;  // ∂ log p(z)/∂z, [examples·samples, latent]; null: −z, that of
+                                     // N(0, I)
     const T* score = nullptr;    // of the score ∂ log q(z|x)/∂(mu, logvar), z held
     double scale = 1;            // factor of ratio and score
     double kl_scale = 0;         // of each kl in closed form …

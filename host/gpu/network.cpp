@@ -8,7 +8,6 @@
 
 #include "host/backend.h"
 #include "kernels/bias_activation.h"
-#include "kernels/free_bits.h"
 #include "kernels/gated.h"
 
 namespace vae::gpu {
@@ -46,7 +45,7 @@ std::size_t widest_hidden(const ParameterLayout& layout) {
 
 // The widest array that a kernel sums over, of hidden layers and heads.
 std::size_t widest(const ParameterLayout& layout) {
-    std::size_t result = std::max(2 * layout.heads.stride, widest_hidden(layout));
+    std::size_t result = std::max(layout.heads.product_width(), widest_hidden(layout));
     for (const DenseLayer& layer : layout.encoder) result = std::max(result, layer.product_width());
     for (const DenseLayer& layer : layout.decoder) result = std::max(result, layer.product_width());
     return result;
@@ -90,7 +89,12 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     const auto rows = static_cast<std::size_t>(draws);
     x_ = {static_cast<std::size_t>(decode_capacity_) * layout.pixels, "the batch"};
     for (DeviceArray<float>* heads : {&heads_product_, &d_heads_}) {
-        *heads = {examples * 2 * layout.heads.stride, "the encoder's heads"};
+        *heads = {examples * layout.heads.product_width(), "the encoder's heads"};
+    }
+    if (layout.heads.is_full()) {
+        for (DeviceArray<float>* of_draws : {&epsilon_, &draw_gradient_}) {
+            *of_draws = {rows * layout.heads.latent, "the draws of the posterior"};
+        }
     }
     closed_kl_ = {examples, "the KL terms"};
     z_ = {rows * layout.heads.latent, "the latents"};
@@ -202,16 +206,9 @@ void Network::encode(int examples, const kernels::EpsilonSource& noise,
                      const PosteriorOutputs& outputs) {
     const float* h = forward(layout_.encoder, encoder_, x_.data(), examples);
     const Heads& heads = layout_.heads;
-    matmul_.forward(h, weight(heads.mu_weight), examples, width(heads.in), width(2 * heads.stride),
-                    heads_product_.data());
-    kernels::reparameterize_forward(heads_view(examples), noise,
-                                    {.mu = outputs.mu,
-                                     .logvar = outputs.logvar,
-                                     .kl = closed_kl_.data(),
-                                     .epsilon = outputs.epsilon,
-                                     .z = z_.data(),
-                                     .log_ratio = log_ratio_.data()},
-                                    stream_.get());
+    matmul_.forward(h, weight(heads.mu_weight), examples, width(heads.in),
+                    width(heads.product_width()), heads_product_.data());
+    sample_posterior(examples, noise, outputs);
 }
 
 void Network::decode(int rows) {
@@ -248,17 +245,6 @@ kernels::Objective Network::objective() const {
             return Objective::score_running_mean;
     }
     throw std::logic_error("a baseline without a kernel");
-}
-
-void Network::apply_free_bits(int examples) {
-    const auto nats = static_cast<float>(objective_.free_bits);
-    if (objective_.free_bits_per == FreeBitsPer::total) {
-        kernels::free_bits_in_total(closed_kl_.data(), examples, width(layout_.heads.latent), nats,
-                                    kl_mask_.data(), loss_kl_.data(), stream_.get());
-    } else {
-        kernels::free_bits_per_dimension(heads_view(examples), nats, kl_mask_.data(),
-                                         loss_kl_.data(), scratch_, stream_.get());
-    }
 }
 
 // The losses of each example, and what its draws weigh.
@@ -359,18 +345,16 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, double
     const float* d_z = backward(layout_.decoder, decoder_, z_.data(), d_h, rows, true);
 
     const Heads& heads = layout_.heads;
-    const int heads_out = width(2 * heads.stride);
-    kernels::reparameterize_backward(
-        heads_view(examples), noise,
+    const int heads_out = width(heads.product_width());
+    posterior_backward(
+        examples, noise,
         {.d_z = d_z,
          .path = path_weight_.data(),
          .ratio = ratio_weight_.data(),
          .score = score_weight_.data(),
          .scale = static_cast<float>(scale),
          .kl_scale = objective_.uses_log_ratio() ? 0.0f : static_cast<float>(scale * beta),
-         .kl_mask = kl_mask_.data()},
-        d_heads_.data(), gradient(heads.mu_bias), gradient(heads.logvar_bias), scratch_,
-        stream_.get());
+         .kl_mask = kl_mask_.data()});
     matmul_.backward_weight(d_heads_.data(), heads_input(), examples, width(heads.in), heads_out,
                             gradient(heads.mu_weight));
     if (encoder_.empty()) return;

@@ -10,6 +10,7 @@
 #include "host/gpu/likelihood.h"
 #include "host/gpu/matmul.h"
 #include "host/parameters.h"
+#include "kernels/cholesky_posterior.h"
 #include "kernels/gated.h"
 #include "kernels/objective.h"
 #include "kernels/reparameterize.h"
@@ -21,6 +22,7 @@ namespace vae::gpu {
 struct PosteriorOutputs {
     float* mu = nullptr;       // [examples, latent]
     float* logvar = nullptr;   // [examples, latent]
+    float* tril = nullptr;     // [examples, heads.tril_size()]; of a full covariance alone
     float* epsilon = nullptr;  // [rows, latent]
 };
 
@@ -95,6 +97,13 @@ class Network {
     kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
     DecoderOutput decoder_output(int rows, int samples) const;
     kernels::HeadsView heads_view(int examples) const;
+    kernels::CholeskyHeads cholesky_heads(int examples) const;
+    // From heads_product_ to z() and what else outputs asks for.
+    void sample_posterior(int examples, const kernels::EpsilonSource& noise,
+                          const PosteriorOutputs& outputs);
+    // From d_z to d_heads_ and the gradients of the heads' biases.
+    void posterior_backward(int examples, const kernels::EpsilonSource& noise,
+                            const kernels::LatentGradient& of_draws);
     kernels::Objective objective() const;
     // kl_mask_ and loss_kl_.
     void apply_free_bits(int examples);
@@ -126,13 +135,16 @@ class Network {
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
     DeviceArray<float> x_;               // [examples, pixels], or a decoder's means
-    DeviceArray<float> heads_product_;   // [examples, 2·stride]
-    DeviceArray<float> d_heads_;         // [examples, 2·stride]
+    DeviceArray<float> heads_product_;   // [examples, heads.product_width()]
+    DeviceArray<float> d_heads_;         // [examples, heads.product_width()]
     DeviceArray<float> closed_kl_;       // [examples]
     DeviceArray<float> z_;               // [rows, latent]
     DeviceArray<float> output_product_;  // [rows, layout.output.out]
     DeviceArray<float> draw_recon_;      // [rows]
     DeviceArray<float> d_h_[2];          // [rows, widest hidden layer or latent]
+    // Of a full covariance, else empty: its draws, and their gradient.
+    DeviceArray<float> epsilon_;        // [rows, latent]
+    DeviceArray<float> draw_gradient_;  // [rows, latent]
     // Empty where nothing needs them: what the objective makes of the draws.
     DeviceArray<float> log_ratio_;  // [rows]
     DeviceArray<float> recon_;      // [examples], as the next
