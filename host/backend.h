@@ -99,17 +99,20 @@ struct TracedTensor {
 
 // One step's forward and backward, no update. With S = objective.samples draws of z an example,
 // [B,S,…] stands for [B,…] where S is 1. Names, in order: x[B,D], epsilon[B,S,Z], then each hidden
-// layer's output as encoder.<i>.h[B,H], then mu, logvar (both [B,Z]), z[B,S,Z],
+// layer's output as encoder.<i>.h[B,H], then mu, logvar (both [B,Z]), tril[B,Z(Z−1)/2] of a full
+// covariance (what stands below the diagonal of its Cholesky factor, row by row), z[B,S,Z],
 // decoder.<i>.h[B,S,H], what the outputs are ([B,S,…], see named_outputs in output_layer.h),
 // recon[B], kl[B], loss[1] and, in layout order, grad.<parameter>. If S is above 1 or the draws'
 // log q(z|x) − log p(z) is part of the objective, recon.draws[B,S] and log_ratio[B,S] stand before
 // recon.
 using Trace = std::vector<TracedTensor>;
 
-// Posterior parameters, [rows, latent] each.
+// Posterior parameters, [rows, latent] each. exp(logvar/2) is the standard deviation or, of a full
+// covariance, the diagonal of its Cholesky factor.
 struct Posterior {
     std::vector<float> mu;
     std::vector<float> logvar;
+    std::vector<float> tril;  // of a full covariance, [rows, latent·(latent − 1)/2]; see Trace
 };
 
 // Draws of z from the posteriors of examples, epsilon addressed by (seed, importance_epsilon, 0,

@@ -16,6 +16,8 @@ enum class Variance { fixed, shared, pixel, optimal };
 // p(z): N(0, I); a mixture of Gaussians whose components are learned; or the VampPrior (Tomczak &
 // Welling 2018), a mixture of the posteriors of learned pseudo-inputs.
 enum class Prior { normal, mixture, vamp };
+// The covariance of the Gaussian q(z|x).
+enum class PosteriorCovariance { diagonal, full };
 enum class Initialization { pytorch, glorot, he };
 enum class Optimizer { adam, adamw, adagrad, sgd };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
@@ -58,8 +60,9 @@ struct ModelConfig {
     double sigma_min = 0.01;            // bounds of what the likelihood learns: a sigma, or the
     double sigma_max = 10.0;            // scale of the logistic likelihood
     std::uint32_t levels = 256;         // values of a discrete pixel; width of a one-hot group
-    double logvar_min = -10.0;          // the encoder's log-variance is clamped to this range, and
-    double logvar_max = 10.0;           // those of a learned prior's components
+    PosteriorCovariance posterior = PosteriorCovariance::diagonal;
+    double logvar_min = -10.0;  // the encoder's log-variance is clamped to this range, and
+    double logvar_max = 10.0;   // those of a learned prior's components
     Prior prior = Prior::normal;
     std::uint32_t prior_components = 100;  // of a learned prior
     Initialization initialization = Initialization::pytorch;

@@ -3,6 +3,7 @@
 
 #include "host/error.h"
 #include "host/output_layer.h"
+#include "host/parameters.h"
 #include "host/settings.h"
 
 namespace vae {
@@ -42,10 +43,33 @@ void check_objective(const ObjectiveConfig& objective) {
 }
 
 void check_prior(const ModelConfig& model) {
+    if (model.prior == Prior::vamp && model.posterior == PosteriorCovariance::full) {
+        throw InputError(
+            "model.prior = \"vamp\" is made of posteriors with a diagonal covariance: use "
+            "\"mixture\" or \"normal\" with model.posterior = \"full\"");
+    }
     if (model.prior == Prior::vamp && encodes_log_counts(model.likelihood)) {
         throw InputError(
             "model.prior = \"vamp\" learns inputs of the encoder, and of counts the encoder sees "
             "the logarithms: use \"mixture\" or \"normal\" with the Poisson likelihood");
+    }
+}
+
+void check_posterior(const Config& config) {
+    const ModelConfig& model = config.model;
+    if (model.posterior != PosteriorCovariance::full) return;
+    if (model.latent > kMostFullLatent) {
+        throw InputError(
+            fmt::format("model.latent = {}: with model.posterior = \"full\" at most {}, as its "
+                        "covariance has latent² entries; use \"diagonal\"",
+                        model.latent, kMostFullLatent));
+    }
+    if (config.objective.uses_free_bits() &&
+        config.objective.free_bits_per == FreeBitsPer::dimension) {
+        throw InputError(
+            "objective.free_bits_per = \"dimension\": with model.posterior = \"full\" the KL term "
+            "is "
+            "no sum over dimensions; set it to \"total\"");
     }
 }
 
@@ -100,6 +124,7 @@ void check_config(const Config& config) {
                         kMostLogvar, model.logvar_min, model.logvar_max));
     }
     check_objective(effective_objective(config));
+    check_posterior(config);
     check_prior(model);
     check_likelihood(config);
     const TrainConfig& train = config.train;

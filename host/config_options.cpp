@@ -50,6 +50,7 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
     add("--likelihood", "model.likelihood", "NAME",
         "bernoulli, gaussian, logistic, categorical, onehot or poisson");
     add("--prior", "model.prior", "NAME", "normal, mixture or vamp");
+    add("--posterior", "model.posterior", "NAME", "covariance of q(z|x): diagonal or full");
     add("--seed", "train.seed", "N", "of all randomness");
     add("--batch", "train.batch", "N", "examples a step");
     add("--beta", "train.beta", "X", "weight of the KL term");

@@ -119,6 +119,9 @@ void set_data_bias(const ModelConfig& model, const ParameterLayout& layout, cons
     if (layout.encoder.empty()) {
         shift(layout.heads.mu_weight, layout.heads.mu_bias, means, parameters);
         shift(layout.heads.logvar_weight, layout.heads.logvar_bias, means, parameters);
+        if (layout.heads.is_full()) {
+            shift(layout.heads.tril_weight, layout.heads.tril_bias, means, parameters);
+        }
         return;
     }
     const DenseLayer& first = layout.encoder.front();

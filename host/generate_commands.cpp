@@ -179,6 +179,13 @@ void check_encode_outputs(const GenerateOptions& options) {
 int run_encode(const GenerateOptions& options) {
     check_encode_outputs(options);
     const LoadedRun run = load_and_announce(options.run);
+    if (!options.logvar.empty() &&
+        run.checkpoint.config.model.posterior == PosteriorCovariance::full) {
+        throw InputError(
+            fmt::format("--logvar {}: the posterior of {} has a full covariance, which "
+                        "log-variances alone do not give; leave --logvar out",
+                        options.logvar, options.run.run));
+    }
     check_output_of(options, "--out", options.out, options.data);
     if (!options.logvar.empty()) check_output_of(options, "--logvar", options.logvar, options.data);
     const RunData data = load_run_examples(run.checkpoint, options.data);

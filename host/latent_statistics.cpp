@@ -12,6 +12,52 @@ namespace vae {
 namespace {
 
 constexpr std::size_t kBlock = 256;  // posteriors whose densities are taken at once
+// Bounds the time that I(x;z) takes, where it costs few draws: some seconds.
+constexpr double kMostProducts = 4e9;
+constexpr double kLeastDraws = 100;
+
+// Posterior n as N(mu, L·Lᵀ), of which the inverse of L is looked at. Of a diagonal covariance L
+// has its diagonal alone.
+class Factor {
+  public:
+    Factor(const Posterior& posterior, std::size_t latent, std::size_t n)
+        : latent_(latent),
+          mu_(posterior.mu.data() + n * latent),
+          logvar_(posterior.logvar.data() + n * latent),
+          tril_(posterior.tril.empty() ? nullptr
+                                       : posterior.tril.data() + n * latent * (latent - 1) / 2) {}
+
+    double mu(std::size_t i) const { return static_cast<double>(mu_[i]); }
+    double logvar(std::size_t i) const { return static_cast<double>(logvar_[i]); }
+    // The first column of row i that is not zero.
+    std::size_t first(std::size_t i) const { return tril_ == nullptr ? i : 0; }
+    double below(std::size_t i, std::size_t j) const {
+        return static_cast<double>(tril_[i * (i - 1) / 2 + j]);
+    }
+    double variance(std::size_t i) const {
+        double sum = std::exp(logvar(i));
+        for (std::size_t j = first(i); j < i; ++j) sum += below(i, j) * below(i, j);
+        return sum;
+    }
+    // log N(z; mu, L·Lᵀ), by solving L y = z − mu.
+    double log_density(const float* z) const {
+        std::vector<double> y(latent_);
+        double twice = 0;
+        for (std::size_t i = 0; i < latent_; ++i) {
+            double sum = static_cast<double>(z[i]) - mu(i);
+            for (std::size_t j = first(i); j < i; ++j) sum -= below(i, j) * y[j];
+            y[i] = sum * std::exp(-logvar(i) / 2);
+            twice -= y[i] * y[i] + logvar(i) + std::log(2 * std::numbers::pi);
+        }
+        return twice / 2;
+    }
+
+  private:
+    std::size_t latent_;
+    const float* mu_;
+    const float* logvar_;
+    const float* tril_;
+};
 
 // log q(z_i) of draws z[draws, latent] under the mean of the posteriors.
 class AggregatePosterior {
@@ -36,19 +82,40 @@ class AggregatePosterior {
     }
 
   private:
-    // Transposed, so that the loop over posteriors runs over neighbours.
+    std::size_t first_column(std::size_t i) const { return posterior_.tril.empty() ? i : 0; }
+
+    // Transposed, so that the loop over posteriors runs over neighbours: inverse_ holds the entries
+    // of L⁻¹ that are not zero, row by row.
     void load(std::size_t first, std::size_t count) {
+        const std::size_t entries = posterior_.tril.empty() ? latent_ : latent_ * (latent_ + 1) / 2;
         mu_.resize(latent_ * kBlock);
-        precision_.resize(latent_ * kBlock);
-        constant_.assign(kBlock, 0.0);
+        offset_.resize(latent_ * kBlock);
+        inverse_.resize(entries * kBlock);
+        constant_.assign(kBlock,
+                         -static_cast<double>(latent_) * std::log(2 * std::numbers::pi) / 2);
         for (std::size_t n = 0; n < count; ++n) {
-            for (std::size_t j = 0; j < latent_; ++j) {
-                const std::size_t from = (first + n) * latent_ + j;
-                const auto logvar = static_cast<double>(posterior_.logvar[from]);
-                mu_[j * kBlock + n] = static_cast<double>(posterior_.mu[from]);
-                precision_[j * kBlock + n] = std::exp(-logvar);
-                constant_[n] -= (logvar + std::log(2 * std::numbers::pi)) / 2;
+            const Factor factor(posterior_, latent_, first + n);
+            for (std::size_t i = 0; i < latent_; ++i) {
+                mu_[i * kBlock + n] = factor.mu(i);
+                constant_[n] -= factor.logvar(i) / 2;
             }
+            invert(factor, n);
+        }
+    }
+
+    void invert(const Factor& factor, std::size_t n) {
+        // The entry (i, j), which is there.
+        const auto at = [&](std::size_t i, std::size_t j) -> double& {
+            return inverse_[(posterior_.tril.empty() ? i : i * (i + 1) / 2 + j) * kBlock + n];
+        };
+        for (std::size_t i = 0; i < latent_; ++i) {
+            const double diagonal = std::exp(-factor.logvar(i) / 2);
+            for (std::size_t j = first_column(i); j < i; ++j) {
+                double sum = 0;
+                for (std::size_t k = j; k < i; ++k) sum -= factor.below(i, k) * at(k, j);
+                at(i, j) = diagonal * sum;
+            }
+            at(i, i) = diagonal;
         }
     }
 
@@ -56,12 +123,18 @@ class AggregatePosterior {
         density_ = constant_;
         for (std::size_t j = 0; j < latent_; ++j) {
             const auto value = static_cast<double>(z[j]);
-            const double* mu = mu_.data() + j * kBlock;
-            const double* precision = precision_.data() + j * kBlock;
             for (std::size_t n = 0; n < count; ++n) {
-                const double d = value - mu[n];
-                density_[n] -= d * d * precision[n] / 2;
+                offset_[j * kBlock + n] = value - mu_[j * kBlock + n];
             }
+        }
+        const double* inverse = inverse_.data();
+        for (std::size_t i = 0; i < latent_; ++i) {
+            double y[kBlock] = {};
+            for (std::size_t j = first_column(i); j <= i; ++j, inverse += kBlock) {
+                const double* offset = offset_.data() + j * kBlock;
+                for (std::size_t n = 0; n < count; ++n) y[n] += inverse[n] * offset[n];
+            }
+            for (std::size_t n = 0; n < count; ++n) density_[n] -= y[n] * y[n] / 2;
         }
     }
 
@@ -69,23 +142,11 @@ class AggregatePosterior {
     std::size_t latent_;
     std::size_t size_;
     std::vector<double> mu_;
-    std::vector<double> precision_;
+    std::vector<double> inverse_;
+    std::vector<double> offset_;  // z − mu
     std::vector<double> constant_;
     std::vector<double> density_;
 };
-
-// log q(z|x) of the posterior of one example.
-double log_posterior(const Posterior& posterior, std::size_t example, std::size_t latent,
-                     const float* z) {
-    double twice = 0;
-    for (std::size_t j = 0; j < latent; ++j) {
-        const auto logvar = static_cast<double>(posterior.logvar[example * latent + j]);
-        const double d =
-            static_cast<double>(z[j]) - static_cast<double>(posterior.mu[example * latent + j]);
-        twice -= d * d * std::exp(-logvar) + logvar + std::log(2 * std::numbers::pi);
-    }
-    return twice / 2;
-}
 
 void add_dimensions(const Posterior& posterior, std::size_t examples, std::size_t latent,
                     LatentStatistics& statistics) {
@@ -93,10 +154,12 @@ void add_dimensions(const Posterior& posterior, std::size_t examples, std::size_
     for (std::size_t j = 0; j < latent; ++j) {
         double kl = 0;
         for (std::size_t b = 0; b < examples; ++b) {
-            const auto mu = static_cast<double>(posterior.mu[b * latent + j]);
-            const auto logvar = static_cast<double>(posterior.logvar[b * latent + j]);
-            means[b] = mu;
-            kl += (mu * mu + std::expm1(logvar) - logvar) / 2;
+            const Factor factor(posterior, latent, b);
+            means[b] = factor.mu(j);
+            const double variance = factor.variance(j);
+            // Of a diagonal covariance the log is there.
+            const double logvar = posterior.tril.empty() ? factor.logvar(j) : std::log(variance);
+            kl += (means[b] * means[b] + std::expm1(logvar) - logvar) / 2;
         }
         statistics.kl.push_back(kl / static_cast<double>(examples));
         const double variance = examples < 2 ? 0 : variance_of(means);
@@ -113,7 +176,10 @@ LatentStatistics latent_statistics(Backend& backend, Split split, std::size_t ex
     const Posterior posterior = encode_examples(backend, split, examples);
     add_dimensions(posterior, examples, latent, statistics);
 
-    statistics.draws = std::min(examples, most_draws);
+    const auto of_draw = static_cast<double>(posterior.mu.size() + posterior.tril.size());
+    const auto affordable =
+        static_cast<std::size_t>(std::max(kMostProducts / of_draw, kLeastDraws));
+    statistics.draws = std::min({examples, most_draws, affordable});
     std::vector<std::uint32_t> rows;
     for (std::size_t i = 0; i < statistics.draws; ++i) {
         rows.push_back(static_cast<std::uint32_t>(i * examples / statistics.draws));
@@ -134,7 +200,8 @@ LatentStatistics latent_statistics(Backend& backend, Split split, std::size_t ex
     std::vector<double> divergence;
     for (std::size_t i = 0; i < rows.size(); ++i) {
         const double gained =
-            log_posterior(posterior, rows[i], latent, z.data() + i * latent) - log_aggregate[i];
+            Factor(posterior, latent, rows[i]).log_density(z.data() + i * latent) -
+            log_aggregate[i];
         information.push_back(gained);
         divergence.push_back(log_ratio[i] - gained);
     }

@@ -26,7 +26,7 @@ struct Estimated {
 // over one z ~ q(z|x) of each of `draws` examples; log q(z) is exact.
 struct LatentStatistics {
     std::vector<double> mean_variance;  // of the posterior mean, [latent]
-    std::vector<double> kl;             // mean KL(q(z_j|x) ‖ N(0, 1)), [latent]
+    std::vector<double> kl;             // mean KL(q(z_j|x) ‖ N(0, 1)) of the marginals, [latent]
     std::size_t active_units = 0;
     std::size_t draws = 0;
     Estimated information;
@@ -34,7 +34,8 @@ struct LatentStatistics {
 };
 
 // Of all examples of a split, with epsilon from `seed`. At most `most_draws` examples, evenly
-// spaced, give the draws: the cost is draws · examples · latent.
+// spaced, give the draws, fewer where the code is very wide: the cost is draws · examples · latent,
+// or latent²/2 of a full covariance.
 LatentStatistics latent_statistics(Backend& backend, Split split, std::size_t examples,
                                    std::size_t latent, std::uint64_t seed,
                                    std::size_t most_draws = 2000);

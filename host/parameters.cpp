@@ -33,6 +33,17 @@ void check_width(std::size_t width, const std::string& name) {
     }
 }
 
+// What stands below the diagonal of a posterior's Cholesky factor.
+std::size_t tril_rows(const ModelConfig& model) {
+    if (model.posterior != PosteriorCovariance::full) return 0;
+    if (model.latent > kMostFullLatent) {
+        throw InputError(
+            fmt::format("model.latent is {}: a full covariance has at most {} dimensions",
+                        model.latent, kMostFullLatent));
+    }
+    return std::size_t{model.latent} * (model.latent - 1) / 2;
+}
+
 // Hands out places in the arena, one after the other.
 class Arena {
   public:
@@ -61,7 +72,7 @@ class Arena {
     }
 
     DenseLayer gated(const std::string& name, std::size_t in, std::size_t out) {
-        const Pair pair = joint(name, name + ".gate", in, out);
+        const Pair pair = joint(name, name + ".gate", in, out, {});
         return {in,
                 out,
                 pair.first_weight,
@@ -71,37 +82,57 @@ class Arena {
                 pair.second_bias};
     }
 
-    Heads heads(std::size_t in, std::size_t latent) {
-        const Pair pair = joint("encoder.mu", "encoder.logvar", in, latent);
+    // tril: rows of a third weight of the joint matrix, 0 for none.
+    Heads heads(std::size_t in, std::size_t latent, std::size_t tril) {
+        const Third third{"encoder.tril", tril, (tril + kPairRows - 1) / kPairRows * kPairRows};
+        const Pair pair = joint("encoder.mu", "encoder.logvar", in, latent, third);
         return {in,
                 latent,
                 pair.stride,
                 pair.first_weight,
                 pair.first_bias,
                 pair.second_weight,
-                pair.second_bias};
+                pair.second_bias,
+                third.stride,
+                pair.third_weight,
+                pair.third_bias};
     }
 
     std::size_t end() const { return end_; }
 
   private:
-    // Two linear maps of one input whose weights are one matrix of 2·stride rows.
-    struct Pair {
-        std::size_t stride;
-        Tensor first_weight;
-        Tensor second_weight;
-        Tensor first_bias;
-        Tensor second_bias;
+    // A third one, of rows of its own, behind a pair; stride 0: none.
+    struct Third {
+        std::string name;
+        std::size_t rows = 0;
+        std::size_t stride = 0;
     };
 
-    Pair joint(const std::string& first, const std::string& second, std::size_t in,
-               std::size_t out) {
+    // Two linear maps of one input whose weights are one matrix of 2·stride rows, and a third's.
+    struct Pair {
+        std::size_t stride = 0;
+        Tensor first_weight;
+        Tensor second_weight;
+        Tensor third_weight;
+        Tensor first_bias;
+        Tensor second_bias;
+        Tensor third_bias;
+    };
+
+    Pair joint(const std::string& first, const std::string& second, std::size_t in, std::size_t out,
+               const Third& third) {
         const std::size_t step = std::lcm(kAlignment / std::gcd(in, kAlignment), kPairRows);
-        const std::size_t stride = (out + step - 1) / step * step;
-        // In this order: a braced list is evaluated from left to right.
-        return {stride, place(first + ".weight", {out, in}, stride * in),
-                place(second + ".weight", {out, in}, stride * in), place(first + ".bias", {out}),
-                place(second + ".bias", {out})};
+        Pair pair;
+        pair.stride = (out + step - 1) / step * step;
+        pair.first_weight = place(first + ".weight", {out, in}, pair.stride * in);
+        pair.second_weight = place(second + ".weight", {out, in}, pair.stride * in);
+        if (third.stride > 0) {
+            pair.third_weight = place(third.name + ".weight", {third.rows, in}, third.stride * in);
+        }
+        pair.first_bias = place(first + ".bias", {out});
+        pair.second_bias = place(second + ".bias", {out});
+        if (third.stride > 0) pair.third_bias = place(third.name + ".bias", {third.rows});
+        return pair;
     }
 
     std::size_t end_ = 0;
@@ -138,7 +169,7 @@ ParameterLayout::ParameterLayout(const ModelConfig& model, std::size_t x_pixels)
         encoder.push_back(hidden(fmt::format("encoder.{}", i), in, model.encoder_hidden[i]));
         in = encoder.back().out;
     }
-    heads = arena.heads(in, model.latent);
+    heads = arena.heads(in, model.latent, tril_rows(model));
     in = model.latent;
     for (std::size_t i = 0; i < model.decoder_hidden.size(); ++i) {
         check_width(model.decoder_hidden[i], fmt::format("model.decoder_hidden[{}]", i));
@@ -168,13 +199,18 @@ std::vector<Tensor> DenseLayer::tensors() const {
     return {weight, gate_weight, bias, gate_bias};
 }
 
+std::vector<Tensor> Heads::tensors() const {
+    if (!is_full()) return {mu_weight, logvar_weight, mu_bias, logvar_bias};
+    return {mu_weight, logvar_weight, tril_weight, mu_bias, logvar_bias, tril_bias};
+}
+
 std::vector<Tensor> ParameterLayout::tensors() const {
     std::vector<Tensor> all;
     const auto add = [&all](const std::vector<Tensor>& more) {
         all.insert(all.end(), more.begin(), more.end());
     };
     for (const DenseLayer& layer : encoder) add(layer.tensors());
-    add({heads.mu_weight, heads.logvar_weight, heads.mu_bias, heads.logvar_bias});
+    add(heads.tensors());
     for (const DenseLayer& layer : decoder) add(layer.tensors());
     add(output.tensors());
     for (const Tensor* tensor :
@@ -188,9 +224,11 @@ std::vector<float> initial_parameters(const ParameterLayout& layout, Initializat
                                       std::uint64_t seed) {
     std::vector<float> arena(layout.arena_size, 0.0F);
     std::uint32_t index = 0;
-    const auto draw = [&](const Tensor& tensor, bool bias, std::size_t in, std::size_t out) {
+    const auto draw = [&](const Tensor& tensor, std::size_t in, double factor) {
         NoiseAddress address{seed, Purpose::initialization, 0, index++, 0};
-        const auto scale = static_cast<float>(spread(initialization, bias, in, out));
+        const bool bias = tensor.shape.size() == 1;
+        const auto scale =
+            static_cast<float>(factor * spread(initialization, bias, in, tensor.shape.front()));
         if (scale == 0) return;
         const std::span<float> values(arena.data() + tensor.offset, tensor.size);
         if (initialization == Initialization::he) {
@@ -201,19 +239,18 @@ std::vector<float> initial_parameters(const ParameterLayout& layout, Initializat
             for (float& value : values) value = (2 * value - 1) * scale;
         }
     };
-    const auto draw_layer = [&](const DenseLayer& layer) {
-        for (const Tensor& tensor : layer.tensors()) {
-            draw(tensor, tensor.shape.size() == 1, layer.in, layer.out);
-        }
+    const auto draw_all = [&](const std::vector<Tensor>& tensors, std::size_t in) {
+        for (const Tensor& tensor : tensors) draw(tensor, in, 1);
     };
-    for (const DenseLayer& layer : layout.encoder) draw_layer(layer);
+    for (const DenseLayer& layer : layout.encoder) draw_all(layer.tensors(), layer.in);
     const Heads& heads = layout.heads;
-    draw(heads.mu_weight, false, heads.in, heads.latent);
-    draw(heads.logvar_weight, false, heads.in, heads.latent);
-    draw(heads.mu_bias, true, heads.in, heads.latent);
-    draw(heads.logvar_bias, true, heads.in, heads.latent);
-    for (const DenseLayer& layer : layout.decoder) draw_layer(layer);
-    draw_layer(layout.output);
+    const double of_tril = 1 / std::sqrt(static_cast<double>(heads.latent));
+    for (const Tensor& tensor : heads.tensors()) {
+        const bool is_tril = tensor.name.starts_with("encoder.tril.");
+        draw(tensor, heads.in, is_tril ? of_tril : 1);
+    }
+    for (const DenseLayer& layer : layout.decoder) draw_all(layer.tensors(), layer.in);
+    draw_all(layout.output.tensors(), layout.output.in);
     if (layout.output_logvar.size > 0) ++index;
     const NoiseAddress address{seed, Purpose::initialization, 0, index, 0};
     const auto values_of = [&](const Tensor& tensor) {

@@ -40,8 +40,14 @@ struct DenseLayer {
     std::vector<Tensor> tensors() const;
 };
 
-// The two heads of the encoder as one matrix product of 2·stride rows, as those of a gated layer:
-// rows [0, latent) are mu, rows [stride, stride + latent) are logvar.
+// With a full covariance: its Cholesky factor has latent²/2 entries, and the backward keeps a row
+// of them at hand.
+inline constexpr std::uint32_t kMostFullLatent = 1024;
+
+// The heads of the encoder as one matrix product of 2·stride rows, as those of a gated layer: rows
+// [0, latent) are mu, rows [stride, stride + latent) are logvar. A posterior with a full covariance
+// has tril_stride more, of which the first tril_size() are what stands below the diagonal of its
+// Cholesky factor, row by row; tril_stride is the least multiple of 8 that has room for them.
 struct Heads {
     std::size_t in = 0;
     std::size_t latent = 0;
@@ -50,16 +56,26 @@ struct Heads {
     Tensor mu_bias;
     Tensor logvar_weight;  // at mu_weight.offset + stride·in
     Tensor logvar_bias;
+    std::size_t tril_stride = 0;  // 0: the covariance is diagonal, as it always is of one dimension
+    Tensor tril_weight;           // at mu_weight.offset + 2·stride·in
+    Tensor tril_bias;
+
+    bool is_full() const { return tril_stride > 0; }
+    std::size_t tril_size() const { return is_full() ? latent * (latent - 1) / 2 : 0; }
+    // Columns of the heads' matrix product.
+    std::size_t product_width() const { return 2 * stride + tril_stride; }
+    // In arena order.
+    std::vector<Tensor> tensors() const;
 };
 
 struct ParameterLayout {
-    // Throws InputError when a width is 0, the arena would not fit 32-bit tensor sizes, or pixels
-    // are no whole one-hot groups.
+    // Throws InputError when a width is 0 or a full covariance has too many dimensions, the arena
+    // would not fit 32-bit tensor sizes, or pixels are no whole one-hot groups.
     ParameterLayout(const ModelConfig& model, std::size_t pixels);
 
     std::size_t pixels;               // dimensions of x
     std::vector<DenseLayer> encoder;  // encoder.0, encoder.1, …: dense + activation, or gated
-    Heads heads;                      // encoder.mu, encoder.logvar
+    Heads heads;                      // encoder.mu, encoder.logvar, encoder.tril
     std::vector<DenseLayer> decoder;  // decoder.0, …: likewise
     DenseLayer output;                // decoder.out: dense, no activation; see output_layer.h
     Tensor output_logvar;             // decoder.logvar[1], of size 0 unless has_logvar(model)
@@ -80,6 +96,8 @@ struct ParameterLayout {
 // (seed, initialization, tensor's index in layout order, element). pytorch: U(±1/sqrt(in)) for
 // weights and biases (torch.nn.Linear). glorot: U(±sqrt(6/(in+out))), zero biases (Glorot & Bengio
 // 2010, eq. 16). he: N(0, 2/in), zero biases (He et al. 2015, eq. 10). decoder.logvar is zero.
+// encoder.tril has 1/sqrt(latent) of that, so that the variance which a row of the Cholesky factor
+// has below its diagonal does not grow with its length.
 // prior.mean is N(0, 1), prior.logvar and prior.logits are zero: components of the width of N(0,
 // I). prior.pseudo_inputs is U(0, 1), which set_pseudo_inputs replaces where there are data.
 std::vector<float> initial_parameters(const ParameterLayout& layout, Initialization initialization,

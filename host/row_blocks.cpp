@@ -53,6 +53,7 @@ Posterior encode_examples(Backend& backend, Split split, std::size_t count,
         const Posterior block = backend.encode(x);
         append_rows(all.mu, block.mu, rows);
         append_rows(all.logvar, block.logvar, rows);
+        append_rows(all.tril, block.tril, rows);
     });
     return all;
 }

@@ -87,6 +87,11 @@ void add_model_settings(std::vector<Setting>& all) {
         [](auto& c) -> auto& { return c.model.likelihood; }));
     add_likelihood_settings(all);
     all.push_back(choice_setting(
+        "model.posterior", "covariance of q(z|x)",
+        Names<PosteriorCovariance>{{PosteriorCovariance::diagonal, "diagonal"},
+                                   {PosteriorCovariance::full, "full"}},
+        [](auto& c) -> auto& { return c.model.posterior; }));
+    all.push_back(choice_setting(
         "model.prior", "p(z): N(0, I), or a learned mixture of Gaussians or of posteriors",
         Names<Prior>{{Prior::normal, "normal"}, {Prior::mixture, "mixture"}, {Prior::vamp, "vamp"}},
         [](auto& c) -> auto& { return c.model.prior; }));

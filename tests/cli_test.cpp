@@ -60,6 +60,7 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"train --likelihood cauchy", 2, "bernoulli, gaussian"},
         {"train --prior gaussian", 2, "one of normal, mixture, vamp"},
         {"train --set model.prior_components=0", 2, "from 1 to 65536"},
+        {"train --posterior banded", 2, "diagonal, full"},
         {"train --binarize maybe", 2, "none, dynamic, fixed"},
         {"train --set model.latnet=5", 2, "did you mean model.latent?"},
         {"train --set model.sigma", 2, "key=value"},

@@ -31,8 +31,8 @@ Config unusual_config() {
     config.model.sigma_min = 0.05;
     config.model.sigma_max = 3;
     config.model.levels = 16;
-    config.model.prior = Prior::vamp;
     config.model.prior_components = 7;
+    config.model.posterior = PosteriorCovariance::full;
     config.model.logvar_min = -7.25;
     config.model.logvar_max = 1;
     config.model.initialization = Initialization::he;
@@ -82,8 +82,9 @@ std::string error_of_set(const std::string& assignment) {
 
 TEST(ConfigFile, EverySettingIsReadBackAsWritten) {
     const Config config = unusual_config();
-    // All but the bound and the KL term: the score function and free bits are for the default ones.
-    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size() - 2);
+    // All but the bound, the KL term and the prior: the score function and free bits are for the
+    // default ones.
+    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size() - 3);
     const Config back = from_toml(to_toml(config), "config.toml");
     EXPECT_EQ(differing_settings(config, back), std::vector<std::string>());
     EXPECT_EQ(back.data.source, config.data.source);
@@ -146,6 +147,26 @@ TEST(ConfigFile, TheOptimalVarianceIsForThePathwiseElbo) {
             << objective;
     }
     EXPECT_EQ(error_of(optimal + "[objective]\nkl = \"sampled\"\nsamples = 3"), "");
+}
+
+TEST(ConfigFile, PriorsThatContradictOtherSettingsAreRefused) {
+    const std::string vamp = "[model]\nprior = \"vamp\"\n";
+    EXPECT_EQ(error_of(vamp), "");
+    EXPECT_TRUE(contains(error_of(vamp + "posterior = \"full\""), "use \"mixture\" or"));
+    EXPECT_TRUE(contains(error_of(vamp + "likelihood = \"poisson\""), "use \"mixture\" or"));
+    EXPECT_TRUE(
+        contains(error_of(vamp + "[objective]\nfree_bits = 1"), "model.prior = \"normal\""));
+    EXPECT_EQ(error_of("[model]\nprior = \"mixture\"\nposterior = \"full\""), "");
+}
+
+TEST(ConfigFile, AFullCovarianceHasItsLimits) {
+    const std::string full = "[model]\nposterior = \"full\"\n";
+    EXPECT_EQ(error_of(full), "");
+    EXPECT_EQ(error_of(full + "latent = 1024"), "");
+    EXPECT_TRUE(contains(error_of(full + "latent = 1025"), "model.latent = 1025: with"));
+    EXPECT_TRUE(contains(error_of(full + "[objective]\nfree_bits = 1"), "set it to \"total\""));
+    EXPECT_EQ(error_of(full + "[objective]\nfree_bits = 1\nfree_bits_per = \"total\""), "");
+    EXPECT_TRUE(contains(error_of("[model]\nposterior = \"banded\""), "one of diagonal, full"));
 }
 
 TEST(ConfigFile, NothingGivenIsTheDefault) {

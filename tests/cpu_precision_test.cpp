@@ -33,6 +33,8 @@ struct Case {
     Variance variance = Variance::fixed;
     std::uint32_t levels = 256;
     bool bytes = true;
+    PosteriorCovariance posterior = PosteriorCovariance::diagonal;
+    ObjectiveConfig objective = {};
 };
 
 void PrintTo(const Case& shown, std::ostream* out) {
@@ -52,6 +54,8 @@ TEST_P(CpuPrecision, FloatAgreesWithDouble) {
     config.model.decoder_hidden = p.decoder;
     config.model.variance = p.variance;
     config.model.levels = p.levels;
+    config.model.posterior = p.posterior;
+    config.objective = p.objective;
     Splits splits = test::random_splits(p.examples, 3, p.pixels);
     if (!p.bytes) {
         splits.train = test::in_support(test::random_floats(p.examples, p.pixels), config.model);
@@ -147,6 +151,16 @@ std::vector<Case> cases() {
                    .batch = 2,
                    .examples = 5});
     all.push_back({.name = "no_hidden_layers", .encoder = {}, .decoder = {}});
+    for (const std::uint32_t latent : {1U, 2U, 17U, 33U}) {
+        all.push_back({.name = "full_covariance_of_" + std::to_string(latent),
+                       .activation = tanh,
+                       .latent = latent,
+                       .posterior = PosteriorCovariance::full});
+    }
+    all.push_back({.name = "full_covariance_iwae",
+                   .activation = tanh,
+                   .posterior = PosteriorCovariance::full,
+                   .objective = {.bound = Bound::iwae, .samples = 3}});
     all.push_back({.name = "wide",
                    .pixels = 784,
                    .encoder = {400},

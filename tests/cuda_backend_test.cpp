@@ -38,6 +38,7 @@ struct Case {
     std::uint32_t levels = 256;
     Prior prior = Prior::normal;
     std::uint32_t components = 9;
+    PosteriorCovariance posterior = PosteriorCovariance::diagonal;
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -57,6 +58,7 @@ Config config_of(const Case& c) {
     config.model.levels = c.levels;
     config.model.prior = c.prior;
     config.model.prior_components = c.components;
+    config.model.posterior = c.posterior;
     // Narrow enough for the bounds to be felt.
     config.model.sigma_min = 0.2;
     config.model.sigma_max = 3;
@@ -535,6 +537,51 @@ INSTANTIATE_TEST_SUITE_P(
                            .gradient = EncoderGradient::score,
                            .free_bits = 100,
                            .free_bits_per = FreeBitsPer::total}},
+        Case{.name = "full_covariance",
+             .encoder = {40},
+             .latent = 5,
+             .decoder = {40},
+             .posterior = PosteriorCovariance::full},
+        Case{.name = "full_covariance_of_33",
+             .encoder = {31},
+             .latent = 33,
+             .decoder = {17},
+             .activation = Activation::tanh,
+             .likelihood = Likelihood::gaussian,
+             .beta = 0.5,
+             .objective = {.kl = KlTerm::sampled, .samples = 2},
+             .posterior = PosteriorCovariance::full},
+        Case{.name = "full_covariance_of_1",
+             .encoder = {12},
+             .latent = 1,
+             .decoder = {9},
+             .posterior = PosteriorCovariance::full},
+        Case{.name = "full_covariance_dreg",
+             .encoder = {},
+             .latent = 7,
+             .decoder = {24},
+             .activation = Activation::softplus,
+             .beta = 0.7,
+             .objective = {.bound = Bound::iwae, .samples = 5, .gradient = EncoderGradient::dreg},
+             .posterior = PosteriorCovariance::full},
+        Case{.name = "full_covariance_iwae",
+             .encoder = {20},
+             .latent = 2,
+             .decoder = {24},
+             .activation = Activation::gated,
+             .objective = {.bound = Bound::iwae, .samples = 9},
+             .posterior = PosteriorCovariance::full},
+        Case{.name = "full_covariance_score_free_bits",
+             .encoder = {20},
+             .latent = 4,
+             .decoder = {20},
+             .activation = Activation::silu,
+             .objective = {.samples = 2,
+                           .gradient = EncoderGradient::score,
+                           .baseline = Baseline::leave_one_out,
+                           .free_bits = 0.01,
+                           .free_bits_per = FreeBitsPer::total},
+             .posterior = PosteriorCovariance::full},
         Case{.name = "iwae",
              .encoder = {33},
              .latent = 7,
@@ -609,7 +656,15 @@ INSTANTIATE_TEST_SUITE_P(
              .objective = {.samples = 2,
                            .gradient = EncoderGradient::score,
                            .baseline = Baseline::leave_one_out},
-             .prior = Prior::vamp}),
+             .prior = Prior::vamp},
+        Case{.name = "full_covariance_mixture_iwae",
+             .encoder = {20},
+             .latent = 6,
+             .decoder = {24},
+             .activation = Activation::tanh,
+             .objective = {.bound = Bound::iwae, .samples = 4},
+             .prior = Prior::mixture,
+             .posterior = PosteriorCovariance::full}),
     [](const auto& tested) { return tested.param.name; });
 
 }  // namespace

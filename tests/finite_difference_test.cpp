@@ -42,6 +42,7 @@ struct Case {
     Variance variance = Variance::fixed;
     std::uint32_t levels = 3;
     Prior prior = Prior::normal;
+    PosteriorCovariance posterior = PosteriorCovariance::diagonal;
 
     // DReG and the score function estimate the gradient of the expected loss by another one than
     // that of the loss of these draws: in the encoder they differ from it (estimators_test has
@@ -71,6 +72,7 @@ class FiniteDifference : public testing::TestWithParam<Case> {
         config_.model.levels = GetParam().levels;
         config_.model.prior = GetParam().prior;
         config_.model.prior_components = kComponents;
+        config_.model.posterior = GetParam().posterior;
         config_.model.sigma_min = 0.05;
         splits_.train = test::in_support(test::random_floats(kBatch, kPixels), config_.model);
     }
@@ -169,21 +171,24 @@ struct Output {
     std::uint32_t levels = 3;
 };
 
-// Every objective, each with every likelihood.
-void add_objectives(std::vector<Case>& all) {
+std::vector<std::pair<ObjectiveConfig, std::string>> every_objective() {
     using enum KlTerm;
     using enum EncoderGradient;
+    return {{{Bound::elbo, analytic, 1}, "elbo_1"},
+            {{Bound::elbo, analytic, 4}, "elbo_4"},
+            {{Bound::elbo, sampled, 1}, "elbo_sampled_1"},
+            {{Bound::elbo, sampled, 3}, "elbo_sampled_3"},
+            {{Bound::iwae, analytic, 1}, "iwae_1"},
+            {{Bound::iwae, analytic, 5}, "iwae_5"},
+            {{Bound::iwae, sampled, 3, dreg}, "dreg_3"},
+            {{Bound::elbo, analytic, 1, score}, "score_1"},
+            {{Bound::elbo, sampled, 3, score, Baseline::leave_one_out}, "score_3"}};
+}
+
+// Every objective, each with every likelihood.
+void add_objectives(std::vector<Case>& all) {
+    using enum EncoderGradient;
     using enum Likelihood;
-    const std::vector<std::pair<ObjectiveConfig, std::string>> objectives = {
-        {{Bound::elbo, analytic, 1}, "elbo_1"},
-        {{Bound::elbo, analytic, 4}, "elbo_4"},
-        {{Bound::elbo, sampled, 1}, "elbo_sampled_1"},
-        {{Bound::elbo, sampled, 3}, "elbo_sampled_3"},
-        {{Bound::iwae, analytic, 1}, "iwae_1"},
-        {{Bound::iwae, analytic, 5}, "iwae_5"},
-        {{Bound::iwae, sampled, 3, dreg}, "dreg_3"},
-        {{Bound::elbo, analytic, 1, score}, "score_1"},
-        {{Bound::elbo, sampled, 3, score, Baseline::leave_one_out}, "score_3"}};
     const std::vector<Output> outputs = {{bernoulli, "_bernoulli"},
                                          {gaussian, "_gaussian"},
                                          {gaussian, "_gaussian_shared", Variance::shared},
@@ -193,7 +198,7 @@ void add_objectives(std::vector<Case>& all) {
                                          {categorical, "_categorical", {}, 5},
                                          {onehot, "_onehot"},
                                          {poisson, "_poisson"}};
-    for (const auto& [objective, name] : objectives) {
+    for (const auto& [objective, name] : every_objective()) {
         for (const Output& output : outputs) {
             // Refused by check_config: the variance is the best for the ELBO of these draws.
             if (output.variance == Variance::optimal &&
@@ -275,6 +280,37 @@ void add_priors(std::vector<Case>& all) {
     }
 }
 
+// A full covariance with every objective.
+void add_full_covariance(std::vector<Case>& all) {
+    auto objectives = every_objective();
+    ObjectiveConfig floored;
+    floored.free_bits = 0.5;
+    floored.free_bits_per = FreeBitsPer::total;
+    objectives.emplace_back(floored, "free_bits_below");
+    floored.free_bits = 50;
+    objectives.emplace_back(floored, "free_bits_above");
+    for (const auto& [objective, name] : objectives) {
+        for (const auto& [likelihood, of] : {std::pair(Likelihood::bernoulli, "_bernoulli"),
+                                             std::pair(Likelihood::gaussian, "_gaussian")}) {
+            all.push_back({Activation::tanh,
+                           likelihood,
+                           .7,
+                           true,
+                           {5, 3},
+                           "full_" + name + of,
+                           objective,
+                           Variance::fixed,
+                           3,
+                           Prior::normal,
+                           PosteriorCovariance::full});
+            if (objective.uses_free_bits()) continue;
+            all.push_back(all.back());
+            all.back().prior = Prior::mixture;
+            all.back().name += "_mixture";
+        }
+    }
+}
+
 std::vector<Case> cases() {
     using enum Activation;
     using enum Likelihood;
@@ -305,6 +341,7 @@ std::vector<Case> cases() {
     add_objectives(all);
     add_free_bits(all);
     add_priors(all);
+    add_full_covariance(all);
     return all;
 }
 

@@ -183,6 +183,17 @@ TEST_F(GenerateTest, EncodeWritesBothFilesOrNone) {
     EXPECT_NE(values("a.npy"), values("b.npy"));
 }
 
+TEST_F(GenerateTest, AFullCovarianceSamplesAndEncodesItsMeans) {
+    train("mnist:grey", {"--posterior", "full"});
+    good({"encode", "run", "--data", "mnist:grey", "--out", "a.npy"});
+    EXPECT_EQ(values("a.npy").size(), 20U);
+    good({"sample", "run", "--count", "2", "--out", "s.npy"});
+    good({"reconstruct", "run", "--count", "2", "--out", "r.npy"});
+    expect_refused({"encode", "run", "--data", "mnist:grey", "--out", "b.npy", "--logvar", "c.npy"},
+                   2, "--logvar c.npy: the posterior of run has a full covariance");
+    EXPECT_FALSE(fs::exists(work() / "b.npy"));
+}
+
 TEST_F(GenerateTest, WhatIsReadIsNeverReplaced) {
     train("mnist:grey");
     good({"encode", "run", "--data", "grey.idx", "--out", "z.npy"});

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "host/row_blocks.h"
+#include "tests/linear_algebra.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
@@ -19,7 +20,9 @@ constexpr std::size_t kLatent = 3;
 
 class LatentStatisticsTest : public testing::Test {
   protected:
-    LatentStatisticsTest() : splits_(test::random_splits(7, kExamples, kPixels)) {
+    explicit LatentStatisticsTest(PosteriorCovariance covariance = PosteriorCovariance::diagonal)
+        : splits_(test::random_splits(7, kExamples, kPixels)) {
+        config_.model.posterior = covariance;
         config_.model.encoder_hidden = {6};
         config_.model.decoder_hidden = {5};
         config_.model.latent = kLatent;
@@ -120,6 +123,60 @@ TEST_F(LatentStatisticsTest, AgreesWithSumsOverAllPairs) {
     EXPECT_NEAR(s.aggregate_kl.value, divergence, 1e-5);
     EXPECT_GT(s.information.value, 0.1);  // else the test would not see it
     EXPECT_GT(s.information.error, 0);
+}
+
+class FullLatentStatisticsTest : public LatentStatisticsTest {
+  protected:
+    FullLatentStatisticsTest() : LatentStatisticsTest(PosteriorCovariance::full) {}
+};
+
+TEST_F(FullLatentStatisticsTest, AgreesWithSumsOverAllPairs) {
+    set_posterior(4, -1);
+    const LatentStatistics s = statistics(30);
+    const Posterior q = encode_examples(*backend_, Split::test, kExamples);
+    ASSERT_EQ(q.tril.size(), kExamples * 3);
+    std::vector<double> kl(kLatent, 0.0);
+    const auto log_density = [&](std::size_t n, const std::vector<double>& z) {
+        test::Matrix l = test::zeros(kLatent, kLatent);
+        for (std::size_t i = 0, at = n * 3; i < kLatent; ++i) {
+            for (std::size_t j = 0; j < i; ++j) l[i][j] = static_cast<double>(q.tril[at++]);
+            l[i][i] = std::exp(static_cast<double>(q.logvar[n * kLatent + i]) / 2);
+        }
+        test::Matrix covariance = test::zeros(kLatent, kLatent);
+        std::vector<double> mean(kLatent);
+        for (std::size_t i = 0; i < kLatent; ++i) {
+            mean[i] = static_cast<double>(q.mu[n * kLatent + i]);
+            for (std::size_t j = 0; j < kLatent; ++j) {
+                for (std::size_t k = 0; k < kLatent; ++k) covariance[i][j] += l[i][k] * l[j][k];
+            }
+        }
+        for (std::size_t i = 0; i < kLatent; ++i) {
+            kl[i] = (mean[i] * mean[i] + covariance[i][i] - 1 - std::log(covariance[i][i])) / 2;
+        }
+        return test::log_normal(z, mean, covariance);
+    };
+    double information = 0;
+    for (std::uint32_t i = 0; i < 30; ++i) {
+        const auto row = static_cast<std::uint32_t>(i * kExamples / 30);
+        std::vector<double> z;
+        backend_->draw(
+            {.split = Split::test, .rows = {&row, 1}, .draws = 1, .seed = 3, .wants_z = true},
+            [&](const DrawBlock& block) { z.assign(block.z.begin(), block.z.end()); });
+        double aggregate = 0;
+        for (std::size_t n = 0; n < kExamples; ++n) {
+            aggregate += std::exp(log_density(n, z)) / kExamples;
+        }
+        information += (log_density(row, z) - std::log(aggregate)) / 30;
+    }
+    EXPECT_NEAR(s.information.value, information, 1e-5);  // z and the posteriors are floats
+    std::vector<double> mean_kl(kLatent, 0.0);
+    for (std::size_t n = 0; n < kExamples; ++n) {
+        (void)log_density(n, std::vector<double>(kLatent, 0.0));
+        for (std::size_t j = 0; j < kLatent; ++j) mean_kl[j] += kl[j] / kExamples;
+    }
+    for (std::size_t j = 0; j < kLatent; ++j) EXPECT_NEAR(s.kl[j], mean_kl[j], 1e-6);
+    // The row below the first is wider for what it shares with it.
+    EXPECT_NE(s.kl[0], s.kl[1]);
 }
 
 // I(x;z) + KL(q(z) ‖ p(z)) is the mean KL(q(z|x) ‖ p(z)), which is in closed form here.

@@ -5,6 +5,7 @@
 // and for any q, ELBO(q) + KL(q ‖ p(z|x)) = log p(x). The left side uses the backend's own numbers.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
@@ -86,6 +87,14 @@ struct LinearModel {
         return solve(precision(), projected).first;
     }
 
+    // The covariance's Cholesky factor, [L_00, L_10, L_11].
+    std::array<double, 3> cholesky() const {
+        const Matrix c = covariance();
+        const double first = std::sqrt(c[0][0]);
+        const double below = c[1][0] / first;
+        return {first, below, std::sqrt(c[1][1] - below * below)};
+    }
+
     // KL(N(mu, diag exp(logvar)) ‖ p(z|x)).
     double kl_to_posterior(const std::vector<double>& x, const std::vector<double>& mu,
                            const std::vector<double>& logvar) const {
@@ -104,7 +113,10 @@ struct LinearModel {
 
 class LinearGaussian : public testing::Test {
   protected:
-    LinearGaussian() {
+    explicit LinearGaussian(PosteriorCovariance posterior = PosteriorCovariance::diagonal,
+                            const ObjectiveConfig& objective = {}) {
+        config_.model.posterior = posterior;
+        config_.objective = objective;
         config_.model.encoder_hidden = {};
         config_.model.decoder_hidden = {};
         config_.model.latent = kLatent;
@@ -314,6 +326,72 @@ TEST_F(LinearGaussian, WeightsOfTheExactPosteriorAreAllTheEvidence) {
         // The encoder's floats are off by 1e-7 in the first order of each weight.
         EXPECT_NEAR(estimate.log_px[r], model_.evidence(row(drawn, "x", r)), 1e-6);
         EXPECT_NEAR(estimate.effective_draws[r], 100, 1e-6);
+    }
+}
+
+// With a full covariance an encoder can give the exact posterior of any W.
+class FullLinearGaussian : public LinearGaussian {
+  protected:
+    explicit FullLinearGaussian(const ObjectiveConfig& objective = {})
+        : LinearGaussian(PosteriorCovariance::full, objective) {}
+
+    std::vector<float> tight_parameters() {
+        std::vector<float> arena = random_parameters();
+        use(arena);
+        const Heads& heads = layout_->heads;
+        for (const Tensor& tensor : heads.tensors()) {
+            std::fill_n(arena.begin() + static_cast<std::ptrdiff_t>(tensor.offset), tensor.size, 0);
+        }
+        const Matrix covariance = model_.covariance();
+        EXPECT_GT(std::abs(covariance[1][0]), .05);  // no diagonal posterior is exact
+        const double sigma2 = model_.sigma * model_.sigma;
+        for (std::size_t l = 0; l < kLatent; ++l) {
+            double offset = 0;
+            for (std::size_t i = 0; i < kPixels; ++i) {
+                double weight = 0;
+                for (std::size_t k = 0; k < kLatent; ++k) {
+                    weight += covariance[l][k] * model_.w[i][k] / sigma2;
+                }
+                parameter(arena, heads.mu_weight, l * kPixels + i) = static_cast<float>(weight);
+                offset -= weight * model_.b[i];
+            }
+            parameter(arena, heads.mu_bias, l) = static_cast<float>(offset);
+        }
+        const auto [first, below, second] = model_.cholesky();
+        parameter(arena, heads.logvar_bias, 0) = static_cast<float>(2 * std::log(first));
+        parameter(arena, heads.logvar_bias, 1) = static_cast<float>(2 * std::log(second));
+        parameter(arena, heads.tril_bias, 0) = static_cast<float>(below);
+        return arena;
+    }
+};
+
+TEST_F(FullLinearGaussian, ElboOfTheExactPosteriorIsTheEvidence) {
+    use(tight_parameters());
+    std::vector<Trace> traces;
+    for (std::uint64_t step = 0; step < kDraws; ++step) traces.push_back(trace(step));
+    for (std::size_t r = 0; r < kBatch; ++r) {
+        const auto x = row(traces[0], "x", r);
+        const double elbo = -(expected_recon(traces, r) + row(traces[0], "kl", r)[0]);
+        EXPECT_NEAR(elbo, model_.evidence(x), kFit);
+    }
+}
+
+class FullLinearIwae : public FullLinearGaussian {
+  protected:
+    FullLinearIwae() : FullLinearGaussian({.bound = Bound::iwae, .samples = 4}) {}
+};
+
+// log p(x|z) + log p(z) − log q(z|x) = log p(x) at every draw, if q is the posterior. The encoder's
+// parameters are off by their rounding to float, which a draw feels in first order.
+TEST_F(FullLinearIwae, EveryDrawOfTheExactPosteriorWeighsTheEvidence) {
+    use(tight_parameters());
+    const Trace drawn = trace(0);
+    for (std::size_t r = 0; r < kBatch; ++r) {
+        const double evidence = model_.evidence(row(drawn, "x", r));
+        const auto recon = row(drawn, "recon.draws", r);
+        const auto ratio = row(drawn, "log_ratio", r);
+        ASSERT_EQ(recon.size(), 4U);
+        for (std::size_t s = 0; s < 4; ++s) EXPECT_NEAR(-recon[s] - ratio[s], evidence, 1e-5);
     }
 }
 

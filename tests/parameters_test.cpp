@@ -109,6 +109,53 @@ TEST(Parameters, AGatedLayerIsOneMatrix) {
     EXPECT_EQ(layout.output.product_width(), 7U);
 }
 
+TEST(Parameters, AFullCovarianceIsAThirdBlockOfTheHeads) {
+    for (const std::uint32_t latent : {2U, 5U, 20U, 33U}) {
+        ModelConfig model = model_of({12}, latent, {9});
+        model.posterior = PosteriorCovariance::full;
+        const ParameterLayout layout(model, 7);
+        check_layout(layout);
+        const Heads& heads = layout.heads;
+        const std::size_t below = latent * (latent - 1) / 2;
+        EXPECT_TRUE(heads.is_full());
+        EXPECT_EQ(heads.tril_size(), below);
+        EXPECT_EQ(heads.tril_stride, (below + 7) / 8 * 8);
+        EXPECT_EQ(heads.product_width(), 2 * heads.stride + heads.tril_stride);
+        EXPECT_EQ(heads.tril_weight.name, "encoder.tril.weight");
+        EXPECT_EQ(heads.tril_weight.shape, (std::vector<std::size_t>{below, 12}));
+        EXPECT_EQ(heads.tril_bias.shape, (std::vector<std::size_t>{below}));
+        EXPECT_EQ(heads.tril_weight.offset, heads.mu_weight.offset + 2 * heads.stride * heads.in);
+        EXPECT_GE(heads.mu_bias.offset, heads.mu_weight.offset + heads.product_width() * heads.in);
+    }
+    ModelConfig model = model_of({12}, 1, {9});
+    const auto diagonal = names_of(ParameterLayout(model, 7));
+    model.posterior = PosteriorCovariance::full;
+    EXPECT_EQ(names_of(ParameterLayout(model, 7)), diagonal);  // nothing is below one number
+    model.latent = kMostFullLatent + 1;
+    EXPECT_THROW(ParameterLayout(model, 7), InputError);
+}
+
+// What they are for any layer, times 1/sqrt(latent).
+TEST(Parameters, AFullCovarianceStartsNearADiagonalOne) {
+    ModelConfig model = model_of({30}, 16, {9});
+    model.posterior = PosteriorCovariance::full;
+    const ParameterLayout layout(model, 7);
+    const std::vector<float> arena = initial_parameters(layout, Initialization::pytorch, 4);
+    for (const Tensor& tensor : layout.heads.tensors()) {
+        SCOPED_TRACE(tensor.name);
+        const double factor = tensor.name.starts_with("encoder.tril") ? 0.25 : 1;
+        const double bound = factor / std::sqrt(30.0);
+        double most = 0;
+        for (std::size_t i = 0; i < tensor.size; ++i) {
+            most = std::max(most, std::abs(static_cast<double>(arena[tensor.offset + i])));
+        }
+        EXPECT_LE(most, bound * (1 + 1e-6));
+        // Of 16 or more draws one lies in the upper half, but for one run in 65536; the seed is
+        // fixed.
+        EXPECT_GT(most, bound / 2);
+    }
+}
+
 TEST(Parameters, LayoutWithoutHiddenLayers) {
     const ParameterLayout layout(model_of({}, 2, {}), 6);
     check_layout(layout);

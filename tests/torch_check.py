@@ -21,7 +21,7 @@ try:
     import numpy as np
     import torch
     from torch.distributions import (
-        Categorical, Independent, MixtureSameFamily, Normal, kl_divergence,
+        Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, kl_divergence,
     )
 except ModuleNotFoundError as error:
     print(f"skipped: {error}; on Debian: apt-get install python3-torch python3-numpy")
@@ -102,6 +102,9 @@ class Network(torch.nn.Module):
         self.encoder = torch.nn.ModuleDict(self.chain(widths))
         self.encoder["mu"] = torch.nn.Linear(widths[-1], model["latent"])
         self.encoder["logvar"] = torch.nn.Linear(widths[-1], model["latent"])
+        if self.is_full():
+            pairs = model["latent"] * (model["latent"] - 1) // 2
+            self.encoder["tril"] = torch.nn.Linear(widths[-1], pairs)
         widths = [model["latent"], *model["decoder_hidden"]]
         self.decoder = torch.nn.ModuleDict(self.chain(widths))
         self.decoder["out"] = torch.nn.Linear(
@@ -116,6 +119,19 @@ class Network(torch.nn.Module):
                         "logits": torch.zeros(count)},
             "vamp": {"pseudo_inputs": torch.zeros(count, pixels)},
         }[model["prior"]])
+
+    def is_full(self):
+        """Whether q(z|x) has more than a diagonal covariance."""
+        return self.model["posterior"] == "full" and self.model["latent"] > 1
+
+    def scale_tril(self, h, logvar, values):
+        """The Cholesky factor of the covariance, [examples, latent, latent]."""
+        factor = torch.diag_embed(torch.exp(0.5 * logvar))
+        if self.is_full():
+            values["tril"] = self.encoder["tril"](h)
+            rows, columns = torch.tril_indices(self.model["latent"], self.model["latent"], -1)
+            factor[:, rows, columns] = values["tril"]
+        return factor
 
     def chain(self, widths):
         """Layers named by their index."""
@@ -132,17 +148,17 @@ class Network(torch.nn.Module):
         return h
 
     def posterior(self, x, values):
-        """mu and the clamped logvar of q(z|x)."""
+        """mu and the clamped logvar of q(z|x), and what the heads see."""
         h = self.hidden(self.encoder, "encoder", x, values)
         bounds = self.model["logvar_min"], self.model["logvar_max"]
-        return self.encoder["mu"](h), torch.clamp(self.encoder["logvar"](h), *bounds)
+        return self.encoder["mu"](h), torch.clamp(self.encoder["logvar"](h), *bounds), h
 
     def log_prior(self, z):
         """log p(z): of the last dimension."""
         if self.model["prior"] == "normal":
             return Normal(0.0, 1.0).log_prob(z).sum(-1)
         if self.model["prior"] == "vamp":
-            mean, logvar = self.posterior(self.prior["pseudo_inputs"], {})
+            mean, logvar, _ = self.posterior(self.prior["pseudo_inputs"], {})
             logits = torch.zeros(len(mean), dtype=mean.dtype)
         else:
             bounds = self.model["logvar_min"], self.model["logvar_max"]
@@ -154,22 +170,29 @@ class Network(torch.nn.Module):
     def forward(self, x, epsilon, beta):
         """All values of one step by their name in the dump, and what is differentiated."""
         values = {}
-        mu, logvar = self.posterior(torch_likelihood.encoder_input(self.model, x), values)
+        mu, logvar, h = self.posterior(torch_likelihood.encoder_input(self.model, x), values)
         values |= {"mu": mu, "logvar": logvar}
-        closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
+        factor = self.scale_tril(h, logvar, values)
+        posterior = MultivariateNormal(mu, scale_tril=factor)
+        if self.is_full():
+            identity = torch.eye(mu.shape[1], dtype=mu.dtype)
+            standard = MultivariateNormal(torch.zeros_like(mu[0]), scale_tril=identity)
+            closed_kl = kl_divergence(posterior, standard)[:, None]
+        else:
+            closed_kl = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
         if epsilon.dim() == 3:  # [examples, draws, latent]
-            x, mu, logvar = x[:, None], mu[:, None], logvar[:, None]
-        posterior = Normal(mu, torch.exp(0.5 * logvar))
-        z = mu + posterior.scale * epsilon
+            x, mu, factor = x[:, None], mu[:, None], factor[:, None]
+            posterior = MultivariateNormal(mu, scale_tril=factor)
+        z = mu + (factor @ epsilon[..., None])[..., 0]
         values["z"] = z
         if self.objective["gradient"] == "score":
             z = z.detach()
         if self.objective["gradient"] == "dreg":
             # The path derivative alone, each draw's by its weight once more (Tucker et al. 2019).
-            posterior = Normal(mu.detach(), posterior.scale.detach())
+            posterior = MultivariateNormal(mu.detach(), scale_tril=factor.detach())
             z.register_hook(lambda d_z: d_z * self.dreg_weights[..., None])
         recon = self.recon(z, x, values)
-        log_q, log_p = posterior.log_prob(z).sum(-1), self.log_prior(z)
+        log_q, log_p = posterior.log_prob(z), self.log_prior(z)
         if epsilon.dim() == 2:
             recon, log_q, log_p = recon[:, None], log_q[:, None], log_p[:, None]
         return values, self.losses(recon, log_q, log_p, closed_kl, beta)
@@ -184,7 +207,7 @@ class Network(torch.nn.Module):
 
     def losses(self, recon, log_q, log_p, closed_kl, beta):
         """recon.draws, log_ratio, recon, kl, loss, and the surrogate whose gradient is wanted, from
-        [examples, draws]; closed_kl is [examples, latent]."""
+        [examples, draws]; closed_kl is [examples, latent], or [examples, 1] of a full covariance."""
         is_sampled = is_kl_sampled(self.model, self.objective)
         ratio = log_q - log_p
         kl = ratio.mean(1) if is_sampled else closed_kl.sum(1)

@@ -182,6 +182,33 @@ CASES = {
         **BARS, **HIDDEN, "model.logvar_min": -0.05, "model.logvar_max": 0.05,
         "model.initialization": "glorot", "model.prior": "vamp",
     },
+    # A full covariance.
+    **{
+        f"full covariance, {name}": {**settings, "model.posterior": "full",
+                                     "model.activation": "tanh", "train.beta": 0.7}
+        for name, settings in {
+            "bars": {**BARS, **HIDDEN},
+            "of 1": {**BARS, **HIDDEN, "model.latent": 1},
+            "of 2, deep": {**BARS, **DEEP, "model.latent": 2},
+            "of 33": {**LINEAR, **HIDDEN, "model.latent": 33},
+            "no hidden layers": {**LINEAR, "model.encoder_hidden": [], "model.decoder_hidden": [],
+                                 "model.latent": 3},
+            "clamped": {**BARS, **HIDDEN, "model.logvar_min": -0.05, "model.logvar_max": 0.05},
+            "3 draws": {**LINEAR, **HIDDEN, "objective.samples": 3},
+            "sampled kl": {**BARS, **HIDDEN, "objective.kl": "sampled"},
+            "sampled kl, 3 draws": {**LINEAR, **HIDDEN, "objective.kl": "sampled",
+                                    "objective.samples": 3},
+            "iwae": {**BARS, **HIDDEN, "objective.bound": "iwae", "objective.samples": 5},
+            "dreg": {**LINEAR, **HIDDEN, "objective.bound": "iwae", "objective.samples": 5,
+                     "objective.gradient": "dreg"},
+            "score": {**BARS, **HIDDEN, "objective.gradient": "score", "objective.samples": 3,
+                      "objective.baseline": "leave-one-out"},
+            "score, sampled kl": {**BARS, **HIDDEN, "objective.gradient": "score",
+                                  "objective.kl": "sampled"},
+            "free bits in total": {**LINEAR, **HIDDEN, "objective.free_bits": 0.1,
+                                   "objective.free_bits_per": "total"},
+        }.items()
+    },
     **{
         f"bars, {name}": {**BARS, **HIDDEN, "model.activation": "tanh", **settings}
         for name, settings in OPTIMIZERS.items()
@@ -296,6 +323,9 @@ def planted_errors(vae, folder):
     adamw = torch_check.read_safetensors(dump(vae, "cpu", CASES["bars, adamw"], folder))
     all_at_once = torch_check.read_safetensors(
         dump(vae, "cpu", CASES["bars, sgd, all at once"], folder))
+    full = torch_check.read_safetensors(
+        dump(vae, "cpu", CASES["full covariance, sampled kl"], folder))
+    floored = torch_check.read_safetensors(dump(vae, "cpu", CASES["free bits, bars"], folder))
 
     def verdict(change_tensors=None, change_metadata=None, cut=0, of=good):
         metadata, tensors, _ = of
@@ -329,7 +359,7 @@ def planted_errors(vae, folder):
         return change
 
     plants = {}
-    goods = [good, adamw, all_at_once]
+    goods = [good, adamw, all_at_once, full, floored]
     tensors = good[1]
     computed = [name for name in tensors if name not in ("x", "epsilon")]
     for name, (outputs, settings) in LIKELIHOOD_PLANTS.items():
@@ -386,6 +416,16 @@ def planted_errors(vae, folder):
             "change_tensors": lambda all: all.update(
                 {"after.ema.encoder.0.bias": all["after.encoder.0.bias"].copy()}),
             "of": all_at_once},
+        **{
+            f"{name} of a full covariance 0.01 % off": {
+                "change_tensors": scale(name, 1.0001), "of": full}
+            for name in ("tril", "z", "kl", "log_ratio", "grad.encoder.tril.weight",
+                         "grad.encoder.tril.bias", "grad.encoder.logvar.bias")
+        },
+        "another floor": {"change_metadata": setting("free_bits", 0.0201), "of": floored},
+        "no floor": {"change_metadata": setting("free_bits", 0), "of": floored},
+        "a floor of another kind": {
+            "change_metadata": setting("free_bits_per", "total"), "of": floored},
         "truncated": {"cut": 100},
         "no header": {"cut": 10**9},
     }

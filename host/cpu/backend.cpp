@@ -358,7 +358,9 @@ template <class T>
 Posterior CpuBackend<T>::encode(std::span<const float> x) {
     const std::size_t count = whole_rows(x.size(), layout_.pixels, "encode");
     const std::size_t latent = layout_.heads.latent;
-    Posterior posterior{std::vector<float>(count * latent), std::vector<float>(count * latent)};
+    const std::size_t below = layout_.heads.tril_size();
+    Posterior posterior{std::vector<float>(count * latent), std::vector<float>(count * latent),
+                        std::vector<float>(count * below)};
     for (std::size_t first = 0; first < count; first += kInferenceRows) {
         const std::size_t rows = std::min(kInferenceRows, count - first);
         network_.reserve(rows, 1);
@@ -369,6 +371,8 @@ Posterior CpuBackend<T>::encode(std::span<const float> x) {
         convert(std::span(network_.mu(), rows * latent), posterior.mu.data() + first * latent);
         convert(std::span(network_.logvar(), rows * latent),
                 posterior.logvar.data() + first * latent);
+        if (below == 0) continue;
+        convert(std::span(network_.tril(), rows * below), posterior.tril.data() + first * below);
     }
     return posterior;
 }
@@ -470,6 +474,9 @@ Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
     }
     add("mu", {batch, latent}, network_.mu());
     add("logvar", {batch, latent}, network_.logvar());
+    if (layout_.heads.is_full()) {
+        add("tril", {batch, layout_.heads.tril_size()}, network_.tril());
+    }
     add_draws("z", latent, network_.z());
     for (std::size_t i = 0; i < layout_.decoder.size(); ++i) {
         add_draws(fmt::format("decoder.{}.h", i), layout_.decoder[i].out,

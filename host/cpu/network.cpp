@@ -33,7 +33,7 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     const Heads& heads = layout_.heads;
     const std::size_t encoded = examples + prior_.encoder_rows();
     std::size_t widest_input = heads.latent;
-    std::size_t widest_product = std::max(2 * heads.stride, layout_.output.out);
+    std::size_t widest_product = std::max(heads.product_width(), layout_.output.out);
     const auto reserve_hidden = [&](const std::vector<DenseLayer>& layers,
                                     std::vector<Hidden>& hidden, std::size_t count) {
         for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -47,8 +47,12 @@ void Network<T>::reserve(std::size_t examples, std::size_t samples) {
     reserve_hidden(layout_.decoder, decoder_, rows);
     x_.reserve(encoded * layout_.pixels);
     if (encodes_log_counts(model_.likelihood)) log_counts_.reserve(encoded * layout_.pixels);
-    heads_product_.reserve(encoded * 2 * heads.stride);
-    d_heads_.reserve(encoded * 2 * heads.stride);
+    heads_product_.reserve(encoded * heads.product_width());
+    d_heads_.reserve(encoded * heads.product_width());
+    if (heads.is_full()) {
+        tril_.reserve(examples * heads.tril_size());
+        draw_gradient_.reserve(chunk_count(examples) * 2 * heads.latent);
+    }
     for (Buffer<T>* buffer : {&mu_, &logvar_}) buffer->reserve(examples * heads.latent);
     for (Buffer<T>* buffer : {&closed_kl_, &loss_kl_, &recon_, &kl_, &loss_}) {
         buffer->reserve(examples);
@@ -92,6 +96,13 @@ HeadsView<T> Network<T>::heads(const T* parameters, std::size_t examples,
             static_cast<T>(model_.logvar_max)};
 }
 
+template <class T>
+CholeskyHeads<T> Network<T>::cholesky_heads(const T* parameters, std::size_t examples,
+                                            std::size_t samples) const {
+    return {heads(parameters, examples, samples), parameters + layout_.heads.tril_bias.offset,
+            layout_.heads.tril_stride};
+}
+
 // Of a gated layer.
 template <class T>
 GatedView<T> gated_view(const DenseLayer& layer, const T* product, const T* parameters,
@@ -133,15 +144,25 @@ void Network<T>::encode(const T* parameters, std::size_t examples) {
     prior_.copy_pseudo_inputs(parameters, x_.data() + examples * layout_.pixels);
     const T* h = forward(layout_.encoder, encoder_, encoder_input(), parameters, rows);
     const Heads& heads = layout_.heads;
-    matmul_nt(h, parameters + heads.mu_weight.offset, rows, 2 * heads.stride, heads.in,
+    matmul_nt(h, parameters + heads.mu_weight.offset, rows, heads.product_width(), heads.in,
               heads_product_.data());
-    prior_.set_components(parameters, heads_product_.data() + examples * 2 * heads.stride);
+    prior_.set_components(parameters, heads_product_.data() + examples * heads.product_width());
 }
 
 template <class T>
 void Network<T>::sample(const T* parameters, std::size_t examples, std::size_t samples) {
-    reparameterize_forward(heads(parameters, examples, samples), epsilon_.data(), mu_.data(),
-                           logvar_.data(), z_.data(), closed_kl_.data(), log_ratio_.data());
+    if (layout_.heads.is_full()) {
+        cholesky_forward(cholesky_heads(parameters, examples, samples), epsilon_.data(),
+                         CholeskyDraws<T>{.mu = mu_.data(),
+                                          .logvar = logvar_.data(),
+                                          .tril = tril_.data(),
+                                          .z = z_.data(),
+                                          .kl = closed_kl_.data(),
+                                          .log_ratio = log_ratio_.data()});
+    } else {
+        reparameterize_forward(heads(parameters, examples, samples), epsilon_.data(), mu_.data(),
+                               logvar_.data(), z_.data(), closed_kl_.data(), log_ratio_.data());
+    }
     prior_.apply(z_.data(), examples * samples, log_ratio_.data());
 }
 
@@ -270,16 +291,33 @@ const T* Network<T>::decoder_backward(const T* parameters, std::size_t rows, T* 
 
 // The prior's gradient passes through the encoder where its components do.
 template <class T>
+void Network<T>::posterior_backward(const T* parameters, std::size_t examples,
+                                    const LatentGradient<T>& gradient, T* gradients) {
+    const Heads& of = layout_.heads;
+    T* d_mu_bias = gradients + of.mu_bias.offset;
+    T* d_logvar_bias = gradients + of.logvar_bias.offset;
+    if (of.is_full()) {
+        cholesky_backward(
+            cholesky_heads(parameters, examples, objective_.samples),
+            CholeskySaved<T>{epsilon_.data(), mu_.data(), logvar_.data(), tril_.data(), z_.data()},
+            gradient,
+            CholeskyGradients<T>{d_heads_.data(), d_mu_bias, d_logvar_bias,
+                                 gradients + of.tril_bias.offset, partials_.data(),
+                                 draw_gradient_.data()});
+        return;
+    }
+    reparameterize_backward(heads(parameters, examples, objective_.samples), epsilon_.data(),
+                            gradient, d_heads_.data(), d_mu_bias, d_logvar_bias, partials_.data());
+}
+
+template <class T>
 void Network<T>::encoder_backward(const T* parameters, std::size_t examples,
                                   const LatentGradient<T>& gradient, double beta, T* gradients) {
-    const Heads& heads_layout = layout_.heads;
-    reparameterize_backward(heads(parameters, examples, objective_.samples), epsilon_.data(),
-                            gradient, d_heads_.data(), gradients + heads_layout.mu_bias.offset,
-                            gradients + heads_layout.logvar_bias.offset, partials_.data());
-    DenseLayer joint;  // both heads as the one layer that they are
-    joint.in = heads_layout.in;
-    joint.out = 2 * heads_layout.stride;
-    joint.weight.offset = heads_layout.mu_weight.offset;
+    posterior_backward(parameters, examples, gradient, gradients);
+    DenseLayer joint;  // all heads as the one layer that they are
+    joint.in = layout_.heads.in;
+    joint.out = layout_.heads.product_width();
+    joint.weight.offset = layout_.heads.mu_weight.offset;
     prior_.backward(z_.data(), weights_[0].data(), examples * objective_.samples,
                     gradient.scale * beta, d_heads_.data() + examples * joint.out, gradients);
     const std::size_t pseudo_inputs = prior_.encoder_rows();

@@ -8,6 +8,7 @@
 
 #include "host/config.h"
 #include "host/cpu/buffer.h"
+#include "host/cpu/cholesky_posterior.h"
 #include "host/cpu/likelihood.h"
 #include "host/cpu/objective.h"
 #include "host/cpu/prior.h"
@@ -62,6 +63,7 @@ class Network {
     }
     const T* mu() const { return mu_.data(); }                  // [examples, latent]
     const T* logvar() const { return logvar_.data(); }          // [examples, latent]
+    const T* tril() const { return tril_.data(); }              // [examples, heads.tril_size()]
     const T* draw_recon() const { return draw_recon_.data(); }  // [rows]
     const T* log_ratio() const { return log_ratio_.data(); }    // [rows]
     // [examples], as host/cpu/objective.h defines them.
@@ -87,6 +89,11 @@ class Network {
     const T* hidden_backward(const DenseLayer& layer, Hidden& hidden, const T* parameters,
                              std::size_t rows, T* d_h, T* gradients);
     HeadsView<T> heads(const T* parameters, std::size_t examples, std::size_t samples) const;
+    CholeskyHeads<T> cholesky_heads(const T* parameters, std::size_t examples,
+                                    std::size_t samples) const;
+    // From d_z to d_heads_ and the gradients of the heads' biases.
+    void posterior_backward(const T* parameters, std::size_t examples,
+                            const LatentGradient<T>& gradient, T* gradients);
     DecoderOutput<T> output(std::size_t examples, std::size_t samples) const;
     // kl_mask_ and loss_kl_.
     void apply_free_bits(std::size_t examples);
@@ -114,6 +121,8 @@ class Network {
     Buffer<T> heads_product_;
     Buffer<T> mu_;
     Buffer<T> logvar_;
+    Buffer<T> tril_;
+    Buffer<T> draw_gradient_;  // of cholesky_backward
     Buffer<T> epsilon_;
     Buffer<T> z_;
     Buffer<T> d_heads_;

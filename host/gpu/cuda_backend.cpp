@@ -303,8 +303,11 @@ Posterior CudaBackend::encode(std::span<const float> x) {
     const std::size_t capacity = std::min(rows, static_cast<std::size_t>(network_.capacity()));
     DeviceArray<float> mu(capacity * latent, "posterior means");
     DeviceArray<float> logvar(capacity * latent, "posterior log-variances");
+    const std::size_t below = layout_.heads.tril_size();
+    DeviceArray<float> tril(capacity * below, "posterior Cholesky factors");
     const AveragedParameters averaged(*this);
     Posterior result;
+    result.tril.resize(rows * below);
     result.mu.resize(rows * latent);
     result.logvar.resize(rows * latent);
     for (std::size_t start = 0; start < rows; start += capacity) {
@@ -316,12 +319,13 @@ Posterior CudaBackend::encode(std::span<const float> x) {
                            {.stream = noise(Purpose::evaluation_epsilon, 0),
                             .index = identity_.data(),
                             .first_index = 0},
-                           mu.data(), logvar.data());
-        const auto part = [&](std::vector<float>& v) {
-            return std::span(v).subspan(start * latent, count * latent);
+                           {.mu = mu.data(), .logvar = logvar.data(), .tril = tril.data()});
+        const auto part = [&](std::vector<float>& v, std::size_t cols) {
+            return std::span(v).subspan(start * cols, count * cols);
         };
-        mu.download(part(result.mu), stream_);
-        logvar.download(part(result.logvar), stream_);
+        mu.download(part(result.mu, latent), stream_);
+        logvar.download(part(result.logvar, latent), stream_);
+        tril.download(part(result.tril, below), stream_);
     }
     return result;
 }

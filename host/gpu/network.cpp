@@ -9,7 +9,6 @@
 #include "host/backend.h"
 #include "host/output_layer.h"
 #include "kernels/bias_activation.h"
-#include "kernels/free_bits.h"
 #include "kernels/gated.h"
 #include "kernels/poisson.h"
 
@@ -48,7 +47,7 @@ std::size_t widest_hidden(const ParameterLayout& layout) {
 
 // The widest array that a kernel sums over, of hidden layers and heads.
 std::size_t widest(const ParameterLayout& layout) {
-    std::size_t result = std::max(2 * layout.heads.stride, widest_hidden(layout));
+    std::size_t result = std::max(layout.heads.product_width(), widest_hidden(layout));
     for (const DenseLayer& layer : layout.encoder) result = std::max(result, layer.product_width());
     for (const DenseLayer& layer : layout.decoder) result = std::max(result, layer.product_width());
     return result;
@@ -99,7 +98,12 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
         log_counts_ = {encoded * layout.pixels, "the batch's logarithms"};
     }
     for (DeviceArray<float>* heads : {&heads_product_, &d_heads_}) {
-        *heads = {encoded * 2 * layout.heads.stride, "the encoder's heads"};
+        *heads = {encoded * layout.heads.product_width(), "the encoder's heads"};
+    }
+    if (layout.heads.is_full()) {
+        for (DeviceArray<float>* of_draws : {&epsilon_, &draw_gradient_}) {
+            *of_draws = {rows * layout.heads.latent, "the draws of the posterior"};
+        }
     }
     closed_kl_ = {examples, "the KL terms"};
     z_ = {rows * layout.heads.latent, "the latents"};
@@ -225,38 +229,27 @@ void Network::encode(int examples) {
     const Heads& heads = layout_.heads;
     prior_.copy_pseudo_inputs(in_use_, x_.data() + first * layout_.pixels);
     const float* h = forward(layout_.encoder, encoder_, encoder_input(), rows);
-    matmul_.forward(h, weight(heads.mu_weight), rows, width(heads.in), width(2 * heads.stride),
+    matmul_.forward(h, weight(heads.mu_weight), rows, width(heads.in), width(heads.product_width()),
                     heads_product_.data());
-    prior_.set_components(in_use_, heads_product_.data() + first * 2 * heads.stride);
+    prior_.set_components(in_use_, heads_product_.data() + first * heads.product_width());
 }
 
 void Network::sample(int examples, const kernels::EpsilonSource& noise,
                      const PosteriorOutputs& outputs) {
-    kernels::reparameterize_forward(heads_view(examples, samples_), noise,
-                                    {.mu = outputs.mu,
-                                     .logvar = outputs.logvar,
-                                     .kl = closed_kl_.data(),
-                                     .epsilon = outputs.epsilon,
-                                     .z = z_.data(),
-                                     .log_ratio = is_plain_ ? nullptr : log_ratio_.data()},
-                                    stream_.get());
-    prior_.apply(z_.data(), examples * samples_, log_ratio_.data());
+    sample_posterior(examples, samples_, noise, outputs,
+                     {closed_kl_.data(), is_plain_ ? nullptr : log_ratio_.data()});
 }
 
 void Network::draw(int examples, int samples, const kernels::EpsilonSource& noise) {
     const int rows = examples * samples;
-    kernels::reparameterize_forward(heads_view(examples, samples), noise,
-                                    {.z = z_.data(), .log_ratio = log_ratio_.data()},
-                                    stream_.get());
-    prior_.apply(z_.data(), rows, log_ratio_.data());
+    sample_posterior(examples, samples, noise, {}, {nullptr, log_ratio_.data()});
     decode(rows);
     likelihood_.recon(decoder_output(rows, samples), in_use_, scratch_, draw_recon_.data());
 }
 
-void Network::posterior(int examples, const kernels::EpsilonSource& noise, float* mu,
-                        float* logvar) {
-    kernels::reparameterize_forward(heads_view(examples, 1), noise,
-                                    {.mu = mu, .logvar = logvar, .z = z_.data()}, stream_.get());
+void Network::posterior(int examples, const kernels::EpsilonSource& noise,
+                        const PosteriorOutputs& outputs) {
+    sample_posterior(examples, 1, noise, outputs, {});
 }
 
 void Network::decode(int rows) {
@@ -293,17 +286,6 @@ kernels::Objective Network::objective() const {
             return Objective::score_running_mean;
     }
     throw std::logic_error("a baseline without a kernel");
-}
-
-void Network::apply_free_bits(int examples) {
-    const auto nats = static_cast<float>(objective_.free_bits);
-    if (objective_.free_bits_per == FreeBitsPer::total) {
-        kernels::free_bits_in_total(closed_kl_.data(), examples, width(layout_.heads.latent), nats,
-                                    kl_mask_.data(), loss_kl_.data(), stream_.get());
-    } else {
-        kernels::free_bits_per_dimension(heads_view(examples, samples_), nats, kl_mask_.data(),
-                                         loss_kl_.data(), scratch_, stream_.get());
-    }
 }
 
 // The losses of each example, and what its draws weigh.
@@ -411,7 +393,7 @@ const float* Network::decoder_backward(int rows) {
 void Network::encoder_backward(int rows) {
     DenseLayer joint;  // both heads as the one layer that they are
     joint.in = layout_.heads.in;
-    joint.out = 2 * layout_.heads.stride;
+    joint.out = layout_.heads.product_width();
     joint.weight.offset = layout_.heads.mu_weight.offset;
     const float* d_product = d_heads_.data();
     weight_backward(joint, heads_input(), d_product, rows);
@@ -433,8 +415,8 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, double
     likelihood_backward(examples, beta);
     const float* d_z = decoder_backward(rows);
     const Heads& heads = layout_.heads;
-    kernels::reparameterize_backward(
-        heads_view(examples, samples_), noise,
+    posterior_backward(
+        examples, noise,
         {.d_z = d_z,
          .path = path_weight_.data(),
          .ratio = ratio_weight_.data(),
@@ -442,14 +424,12 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, double
          .prior_score = prior_.score(),
          .scale = static_cast<float>(scale),
          .kl_scale = objective_.uses_log_ratio() ? 0.0f : static_cast<float>(scale * beta),
-         .kl_mask = kl_mask_.data()},
-        d_heads_.data(), gradient(heads.mu_bias), gradient(heads.logvar_bias), scratch_,
-        stream_.get());
+         .kl_mask = kl_mask_.data()});
     prior_.backward({.z = z_.data(),
                      .weight = decoder_weight_.data(),
                      .rows = rows,
                      .scale = static_cast<float>(scale * beta)},
-                    d_heads_.data() + static_cast<std::size_t>(examples) * 2 * heads.stride,
+                    d_heads_.data() + static_cast<std::size_t>(examples) * heads.product_width(),
                     gradients_.data(), scratch_);
     encoder_backward(examples + prior_.encoder_rows());
 }

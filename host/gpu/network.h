@@ -11,6 +11,7 @@
 #include "host/gpu/matmul.h"
 #include "host/gpu/prior.h"
 #include "host/parameters.h"
+#include "kernels/cholesky_posterior.h"
 #include "kernels/gated.h"
 #include "kernels/objective.h"
 #include "kernels/reparameterize.h"
@@ -22,6 +23,7 @@ namespace vae::gpu {
 struct PosteriorOutputs {
     float* mu = nullptr;       // [examples, latent]
     float* logvar = nullptr;   // [examples, latent]
+    float* tril = nullptr;     // [examples, heads.tril_size()]; of a full covariance alone
     float* epsilon = nullptr;  // [rows, latent]
 };
 
@@ -46,7 +48,8 @@ class Network {
     // draw_recon() and log_ratio() are theirs.
     void draw(int examples, int samples, const kernels::EpsilonSource& noise);
     // After encode: the posteriors alone.
-    void posterior(int examples, const kernels::EpsilonSource& noise, float* mu, float* logvar);
+    void posterior(int examples, const kernels::EpsilonSource& noise,
+                   const PosteriorOutputs& outputs);
     // z() through the decoder to output_product(), without the output's bias.
     void decode(int rows);
     // After encode and decode: recon(), kl() and loss() of each example.
@@ -113,7 +116,19 @@ class Network {
     const float* hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h, int rows);
     kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
     DecoderOutput decoder_output(int rows, int samples) const;
+    // Where the draws' sums go, on the device; null: not written.
+    struct DrawSums {
+        float* kl = nullptr;         // in closed form, [examples]
+        float* log_ratio = nullptr;  // [rows]
+    };
     kernels::HeadsView heads_view(int examples, int samples) const;
+    kernels::CholeskyHeads cholesky_heads(int examples, int samples) const;
+    // From heads_product_ to z() and what else is asked for.
+    void sample_posterior(int examples, int samples, const kernels::EpsilonSource& noise,
+                          const PosteriorOutputs& outputs, const DrawSums& sums);
+    // From d_z to d_heads_ and the gradients of the heads' biases.
+    void posterior_backward(int examples, const kernels::EpsilonSource& noise,
+                            const kernels::LatentGradient& of_draws);
     kernels::Objective objective() const;
     // kl_mask_ and loss_kl_.
     void apply_free_bits(int examples);
@@ -150,14 +165,17 @@ class Network {
     // Of the encoder: the examples, then the prior's pseudo-inputs, as the next two.
     DeviceArray<float> x_;               // [examples, pixels], or a decoder's means
     DeviceArray<float> log_counts_;      // [examples, pixels] of x, where the encoder sees them
-    DeviceArray<float> heads_product_;   // [examples, 2·stride]
-    DeviceArray<float> d_heads_;         // [examples, 2·stride]
+    DeviceArray<float> heads_product_;   // [examples, heads.product_width()]
+    DeviceArray<float> d_heads_;         // [examples, heads.product_width()]
     DeviceArray<float> closed_kl_;       // [examples]
     DeviceArray<float> z_;               // [rows, latent]
     DeviceArray<float> output_product_;  // [rows, layout.output.out]
     DeviceArray<float> draw_recon_;      // [rows]
     DeviceArray<float> log_ratio_;       // [rows]; a plain objective's training leaves it alone
     DeviceArray<float> d_h_[2];          // [rows, widest hidden layer or latent]
+    // Of a full covariance, else empty: its draws, and their gradient.
+    DeviceArray<float> epsilon_;        // [rows, latent]
+    DeviceArray<float> draw_gradient_;  // [rows, latent]
     // Empty where nothing needs them: what the objective makes of the draws.
     DeviceArray<float> recon_;  // [examples], as the next
     DeviceArray<float> kl_;

@@ -80,10 +80,14 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     const std::size_t latent = layout_.heads.latent;
     DeviceArray<float> mu(examples * latent, "posterior means");
     DeviceArray<float> logvar(examples * latent, "posterior log-variances");
+    const Heads& heads = layout_.heads;
+    DeviceArray<float> tril(examples * heads.tril_size(), "posterior Cholesky factors");
     DeviceArray<float> epsilon(examples * samples * latent, "epsilon");
     upload_index(one_step.rows);
     const TrainingBatch batch = {index_.data(), count, one_step.first_step};
-    forward(batch, {.mu = mu.data(), .logvar = logvar.data(), .epsilon = epsilon.data()});
+    forward(
+        batch,
+        {.mu = mu.data(), .logvar = logvar.data(), .tril = tril.data(), .epsilon = epsilon.data()});
 
     Recorder recorder(examples, samples, stream_);
     recorder.add("x", network_.x(), layout_.pixels);
@@ -93,6 +97,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     }
     recorder.add("mu", mu, latent);
     recorder.add("logvar", logvar, latent);
+    if (heads.is_full()) recorder.add("tril", tril, heads.tril_size());
     recorder.add_draws("z", network_.z(), latent);
     for (std::size_t i = 0; i < layout_.decoder.size(); ++i) {
         recorder.add_draws(fmt::format("decoder.{}.h", i), network_.decoder_h(i),
