@@ -7,7 +7,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -15,7 +14,6 @@
 #include <vector>
 
 #include "host/checkpoint.h"
-#include "host/config_file.h"
 #include "host/files.h"
 #include "host/npy.h"
 #include "host/run_folder.h"
@@ -297,156 +295,6 @@ TEST_F(CliTest, ARunThatIsStillTrainingIsNotResumed) {
     train_small_run();
     const RunLock lock(work() / "run");
     expect_refused({{"train --resume --out run --steps 9", 2, "run: the folder is in use"}});
-}
-
-TEST_F(CliTest, ARunHasItsFilesAndEveryCommandReadsIt) {
-    train_small_run();
-    for (const char* name : {"config.toml", "metrics.jsonl", "checkpoint.safetensors",
-                             "samples.png", "reconstructions.png"}) {
-        EXPECT_TRUE(std::filesystem::is_regular_file(work() / "run" / name)) << name;
-    }
-    const ProgramResult evaluated = vae("evaluate run --json");
-    ASSERT_EQ(evaluated.status, 0) << evaluated.err;
-    const auto row = nlohmann::json::parse(evaluated.out);
-    std::istringstream metrics(testing::text_of(work() / "run" / "metrics.jsonl"));
-    std::string line;
-    while (std::getline(metrics, line) && metrics.peek() != EOF) {
-    }
-    const auto last = nlohmann::json::parse(line);
-    for (const char* key :
-         {"split", "examples", "step", "recon", "kl", "elbo", "loss", "beta", "kl_is"}) {
-        EXPECT_EQ(row[key], last[key]) << key;
-    }
-    EXPECT_EQ(vae("evaluate run/checkpoint.safetensors --split train").status, 0);
-    EXPECT_EQ(row["latent"]["kl"].size(), 2U);
-    EXPECT_FALSE(row.contains("log_px"));
-    EXPECT_TRUE(contains(vae("info run").out, "encoder.mu.weight"));
-
-    EXPECT_EQ(vae("sample run --count 5 --out s.npy --seed 3").status, 0);
-    EXPECT_EQ(read_npy(work() / "s.npy").shape, (std::vector<std::size_t>{5, 8, 8}));
-    EXPECT_EQ(vae("reconstruct run --count 7 --out r.png").status, 0);
-    EXPECT_EQ(vae("encode run --data synthetic:bars --out z.npy --logvar v.npy").status, 0);
-    EXPECT_EQ(read_npy(work() / "v.npy").shape, read_npy(work() / "z.npy").shape);
-    EXPECT_EQ(read_npy(work() / "z.npy").shape, (std::vector<std::size_t>{1000, 2}));
-    EXPECT_EQ(vae("decode run --latents z.npy --out d.npy").status, 0);
-    EXPECT_EQ(vae("reconstruct run --count 1000 --out r.npy").status, 0);
-    EXPECT_EQ(read_npy(work() / "r.npy").values, read_npy(work() / "d.npy").values);
-}
-
-TEST_F(CliTest, EvaluateEstimatesLogPx) {
-    train_small_run();
-    const std::string request = "evaluate run --importance-samples 60 --importance-examples 90";
-    const ProgramResult shown = vae(request + " --log-px l.npy");
-    ASSERT_EQ(shown.status, 0) << shown.err;
-    for (const char* part : {"log p(x)", "over 90 examples", "60 draws each", "bound, k = 50",
-                             "active units", "I(x;z)", "KL(q(z) || p(z))"}) {
-        EXPECT_TRUE(contains(shown.out, part)) << part << "\n" << shown.out;
-    }
-    const auto log_px = nlohmann::json::parse(vae(request + " --json").out)["log_px"];
-    EXPECT_EQ(log_px["draws"], 60);
-    EXPECT_EQ(log_px["examples"], 90);
-    ASSERT_EQ(log_px["bounds"].size(), 4U);
-    EXPECT_GT(log_px["bounds"][3]["value"], log_px["bounds"][0]["value"]);
-    const NpyArray file = read_npy(work() / "l.npy");
-    ASSERT_EQ(file.shape, (std::vector<std::size_t>{90}));
-    double sum = 0;
-    for (const float value : std::get<std::vector<float>>(file.values)) sum += value;
-    EXPECT_NEAR(sum / 90, log_px["value"].get<double>(), 1e-4);  // written as float
-    const auto value_of = [&](const std::string& more) {
-        return nlohmann::json::parse(vae(request + more + " --json").out)["log_px"]["value"];
-    };
-    EXPECT_EQ(value_of(""), log_px["value"]);
-    EXPECT_EQ(value_of(" --seed 9"), value_of(" --seed 9"));
-    EXPECT_NE(value_of(" --seed 9"), log_px["value"]);
-}
-
-TEST_F(CliTest, VarianceComparesTheEstimators) {
-    train_small_run();
-    const std::string request = "variance run --examples 20 --samples 3 --repeats 5";
-    const ProgramResult shown = vae(request + " --out v.svg");
-    ASSERT_EQ(shown.status, 0) << shown.err;
-    EXPECT_TRUE(contains(shown.out, "score function, leave one out")) << shown.out;
-    EXPECT_TRUE(contains(testing::text_of(work() / "v.svg"), "</svg>"));
-    const auto object = nlohmann::json::parse(vae(request + " --json").out);
-    EXPECT_EQ(object["examples"], 20);
-    ASSERT_EQ(object["estimators"].size(), 9U);
-    EXPECT_EQ(object["estimators"][5]["gradient"], "dreg");
-    EXPECT_GT(object["estimators"][0]["encoder"]["variance"], 0);
-}
-
-TEST_F(CliTest, ConfigWrittenByARunMakesTheSameRun) {
-    train_small_run();
-    ASSERT_EQ(vae("train --config run/config.toml --out again").status, 0);
-    const Checkpoint run = load_checkpoint(work() / "run" / "checkpoint.safetensors");
-    const Checkpoint again = load_checkpoint(work() / "again" / "checkpoint.safetensors");
-    EXPECT_EQ(to_toml(run.config), to_toml(again.config));
-    EXPECT_EQ(run.state.step, again.state.step);
-    EXPECT_EQ(run.state.parameters, again.state.parameters);
-    EXPECT_EQ(run.state.moments, again.state.moments);
-}
-
-TEST_F(CliTest, WithAnAverageTheCommandsUseItAndSaySo) {
-    const std::string train =
-        "train --data synthetic:bars --hidden 8 --latent 2 --steps 30 --optimizer sgd "
-        "--learning-rate 0.003 ";
-    const std::string note = "the moving average of the parameters (train.ema = 0.9)";
-    const auto trained = vae(train + "--set train.ema=0.9 --out run");
-    ASSERT_EQ(trained.status, 0) << trained.err;
-    EXPECT_TRUE(contains(trained.out, "held-out examples and pictures are of " + note));
-    const auto plain = vae(train + "--out plain");
-    ASSERT_EQ(plain.status, 0);
-    EXPECT_FALSE(contains(plain.out, "average"));
-    const auto run = load_checkpoint(work() / "run" / "checkpoint.safetensors").state;
-    EXPECT_EQ(run.parameters,
-              load_checkpoint(work() / "plain" / "checkpoint.safetensors").state.parameters);
-    EXPECT_NE(run.ema, run.parameters);
-    for (const char* command : {"evaluate run", "sample run --out s.npy",
-                                "decode run --latents "
-                                "z.npy --out d.npy",
-                                "reconstruct run --out r.npy"}) {
-        if (std::string(command).starts_with("decode")) {
-            EXPECT_TRUE(contains(vae("encode run --data synthetic:bars --out z.npy").out, note));
-        }
-        const auto result = vae(command);
-        EXPECT_EQ(result.status, 0) << command;
-        EXPECT_TRUE(contains(result.out, "parameters: " + note)) << command << result.out;
-    }
-    // A run whose parameters are the average says the same without a word of it.
-    Checkpoint averaged = load_checkpoint(work() / "plain" / "checkpoint.safetensors");
-    averaged.state.parameters = run.ema;
-    save_checkpoint(work() / "averaged", averaged);
-    const auto json = [this](const std::string& name) {
-        return nlohmann::json::parse(vae("evaluate " + name + " --json").out);
-    };
-    EXPECT_EQ(json("run")["elbo"], json("averaged")["elbo"]);
-    EXPECT_NE(json("run")["elbo"], json("plain")["elbo"]);
-    EXPECT_EQ(json("run")["parameters"], "ema");
-    EXPECT_EQ(json("averaged")["parameters"], "raw");
-}
-
-TEST_F(CliTest, RunsWithoutAFolderAreNumbered) {
-    const std::string train = "train --data synthetic:bars --hidden 8 --latent 2 --steps 1";
-    ASSERT_EQ(vae(train).status, 0);
-    ASSERT_EQ(vae(train + " --binarize").status, 0);
-    EXPECT_TRUE(std::filesystem::exists(work() / "runs" / "synthetic-bars-1"));
-    EXPECT_TRUE(contains(testing::text_of(work() / "runs" / "synthetic-bars-2" / "config.toml"),
-                         "binarize = \"dynamic\""));
-}
-
-TEST_F(CliTest, CompareSaysOkAndADumpIsWritten) {
-    const ProgramResult result = vae(
-        "compare --data synthetic:bars --hidden 8 --latent 2 --backend auto --dump dump --json");
-    EXPECT_EQ(result.status, 0) << result.err;
-    const auto report = nlohmann::json::parse(result.out);
-    EXPECT_TRUE(report["ok"]);
-    EXPECT_FALSE(report["too_sensitive"]);
-    EXPECT_GT(report["tensors"].size(), 20U);
-    EXPECT_TRUE(std::filesystem::exists(work() / "dump"));
-    const ProgramResult same =
-        vae("compare --data synthetic:linear-gaussian --likelihood gaussian --hidden none "
-            "--backend cpu --against cpu");
-    EXPECT_EQ(same.status, 0) << same.err << same.out;
-    EXPECT_TRUE(contains(same.out, " 0 outside their gates")) << same.out;
 }
 
 TEST_F(CliTest, ASignalSavesTheRunAndItGoesOn) {
