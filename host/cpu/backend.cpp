@@ -1,5 +1,5 @@
 // make_cpu_backend and make_cpu_double_backend of host/backend.h.
-#include "host/backend.h"
+#include "host/cpu/cpu_backend.h"
 
 #include <fmt/format.h>
 #include <omp.h>
@@ -10,18 +10,11 @@
 #include <fstream>
 #include <numeric>
 #include <stdexcept>
-#include <type_traits>
 #include <utility>
 
-#include "host/cpu/buffer.h"
 #include "host/cpu/gather.h"
-#include "host/cpu/gradient_statistics.h"
-#include "host/cpu/network.h"
 #include "host/cpu/optimizer.h"
 #include "host/cpu/sums.h"
-#include "host/noise.h"
-#include "host/output_layer.h"
-#include "host/request_checks.h"
 
 namespace vae {
 namespace cpu {
@@ -46,98 +39,14 @@ void convert(std::span<const From> from, To* to) {
     std::transform(from.begin(), from.end(), to, [](From v) { return static_cast<To>(v); });
 }
 
+}  // namespace
+
 template <class T>
-class CpuBackend final : public Backend {
-  public:
-    CpuBackend(const Config& config, const ParameterLayout& layout)
-        : config_(config),
-          layout_(layout),
-          network_(config, layout),
-          statistics_(layout),
-          moments_(moment_names(config.train).size()) {
-        for (Buffer<T>* arena : {&parameters_, &gradients_}) arena->reserve(layout.arena_size);
-        for (Buffer<T>& moment : moments_) moment.reserve(layout.arena_size);
-        if (config.train.ema > 0) ema_.reserve(layout.arena_size);
-    }
-
-    std::string name() const override { return is_double() ? "cpu-double" : "cpu"; }
-
-    std::string device() const override {
-        const int threads = omp_get_max_threads();
-        return fmt::format("{} {} of {}", threads, threads == 1 ? "thread" : "threads",
-                           processor_name());
-    }
-
-    bool is_double() const override { return std::is_same_v<T, double>; }
-
-    void set_data(const Splits& splits) override {
-        check_data(splits, layout_);
-        splits_ = &splits;
-    }
-
-    void set_state(const TrainingState& state) override;
-    TrainingState state() override;
-
-    std::vector<double> exact_parameters() override {
-        const auto values = parameters_.first(layout_.arena_size);
-        return {values.begin(), values.end()};
-    }
-
-    std::vector<double> exact_ema() override {
-        if (config_.train.ema == 0) return {};
-        const auto values = ema_.first(layout_.arena_size);
-        return {values.begin(), values.end()};
-    }
-
-    void train(const TrainRequest& request) override;
-    TrainTotals take_totals() override { return std::exchange(totals_, {}); }
-    LossTotals evaluate(Split split, double beta) override;
-    void draw(const DrawRequest& request,
-              const std::function<void(const DrawBlock&)>& visit) override;
-    Posterior encode(std::span<const float> x) override;
-    std::vector<float> decode(std::span<const float> z) override;
-    std::vector<float> outputs(std::span<const float> z) override;
-    std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
-    Trace trace(const TrainRequest& one_step) override;
-
-  private:
-    using Rows = std::span<const std::uint32_t>;
-
-    const Dataset& data_of(Split split) const;
-    void load(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step);
-    void load_for_training(const Dataset& data, Rows rows, std::uint64_t step);
-    void load_for_evaluation(const Dataset& data, Rows rows, std::size_t samples);
-    void draw_epsilon(const Dataset& data, Rows rows, const NoiseAddress& first_sample,
-                      std::size_t samples);
-    NoiseAddress noise(Purpose purpose, std::uint64_t step) const {
-        return {config_.train.seed, purpose, static_cast<std::uint32_t>(step), 0, 0};
-    }
-    template <class Visit>
-    void decode_batches(std::span<const float> z, const char* caller, Visit visit);
-    void forward(const T* parameters, std::size_t examples);
-    double backward(std::size_t examples, double beta);
-    void draw_block(DrawBlock& block, bool wants_z);
-    void move_running_mean(double signal);
-    bool update(const LossTotals& losses, double learning_rate);
-    // The parameters that evaluation and generation use.
-    const T* averaged() const { return config_.train.ema > 0 ? ema_.data() : parameters_.data(); }
-    LossTotals totals(std::size_t examples, double beta) const;
-    std::vector<NamedOutputs> named_outputs(std::size_t examples) const;
-
-    Config config_;
-    ParameterLayout layout_;
-    Network<T> network_;
-    GradientStatistics statistics_;
-    const Splits* splits_ = nullptr;
-    Buffer<T> parameters_;
-    Buffer<T> gradients_;
-    std::vector<Buffer<T>> moments_;
-    Buffer<T> ema_;
-    Buffer<float> uniforms_;
-    std::uint64_t step_ = 0;
-    double running_mean_ = 0;  // of the score function's signal
-    TrainTotals totals_;
-};
+std::string CpuBackend<T>::device() const {
+    const int threads = omp_get_max_threads();
+    return fmt::format("{} {} of {}", threads, threads == 1 ? "thread" : "threads",
+                       processor_name());
+}
 
 template <class T>
 void CpuBackend<T>::set_state(const TrainingState& state) {
@@ -416,20 +325,6 @@ std::vector<float> CpuBackend<T>::outputs(std::span<const float> z) {
 }
 
 template <class T>
-std::vector<NamedOutputs> CpuBackend<T>::named_outputs(std::size_t examples) const {
-    const std::size_t samples = config_.objective.samples;
-    const std::size_t rows = examples * samples;
-    std::vector<T> outputs(rows * layout_.output.out);
-    network_.outputs(parameters_.data(), rows, outputs.data());
-    const std::vector<double> exact(outputs.begin(), outputs.end());
-    const auto x = network_.x_values(examples);
-    const T parameter =
-        layout_.output_logvar.size == 0 ? T(0) : parameters_.data()[layout_.output_logvar.offset];
-    return vae::named_outputs(config_.model, exact, std::vector<double>(x.begin(), x.end()),
-                              {examples, samples}, static_cast<double>(parameter));
-}
-
-template <class T>
 std::vector<float> CpuBackend<T>::examples(Split split, Rows rows) {
     const Dataset& data = data_of(split);
     check_rows(rows, split, data.size);
@@ -443,65 +338,9 @@ std::vector<float> CpuBackend<T>::examples(Split split, Rows rows) {
     return values;
 }
 
-template <class T>
-Trace CpuBackend<T>::trace(const TrainRequest& one_step) {
-    const Rows rows = one_step.rows;
-    const Dataset& data = data_of(Split::train);
-    check_trace(one_step, data.size);
-    const std::size_t batch = rows.size();
-    const double beta = one_step.step_schedule(0).beta;
-    const std::size_t latent = layout_.heads.latent;
-    const std::size_t samples = config_.objective.samples;
-    Trace trace;
-    const auto add = [&](std::string name, std::vector<std::size_t> shape, const T* values) {
-        std::size_t size = 1;
-        for (const std::size_t extent : shape) size *= extent;
-        trace.push_back({std::move(name), std::move(shape), {values, values + size}});
-    };
-    const auto add_draws = [&](std::string name, std::size_t cols, const T* values) {
-        std::vector<std::size_t> shape = {batch, cols};
-        if (samples > 1) shape = {batch, samples, cols};
-        add(std::move(name), std::move(shape), values);
-    };
-    load_for_training(data, rows, one_step.first_step);
-    draw_epsilon(data, rows, noise(Purpose::epsilon, one_step.first_step), samples);
-    forward(parameters_.data(), batch);
-    add("x", {batch, layout_.pixels}, network_.x());
-    add_draws("epsilon", latent, network_.epsilon());
-    for (std::size_t i = 0; i < layout_.encoder.size(); ++i) {
-        add(fmt::format("encoder.{}.h", i), {batch, layout_.encoder[i].out},
-            network_.encoder_hidden(i));
-    }
-    add("mu", {batch, latent}, network_.mu());
-    add("logvar", {batch, latent}, network_.logvar());
-    if (layout_.heads.is_full()) {
-        add("tril", {batch, layout_.heads.tril_size()}, network_.tril());
-    }
-    add_draws("z", latent, network_.z());
-    for (std::size_t i = 0; i < layout_.decoder.size(); ++i) {
-        add_draws(fmt::format("decoder.{}.h", i), layout_.decoder[i].out,
-                  network_.decoder_hidden(i));
-    }
-    for (NamedOutputs& outputs : named_outputs(batch)) {
-        trace.push_back(
-            {std::move(outputs.name), std::move(outputs.shape), std::move(outputs.values)});
-    }
-    backward(batch, beta);
-    if (samples > 1 || effective_objective(config_).uses_log_ratio()) {
-        add("recon.draws", {batch, samples}, network_.draw_recon());
-        add("log_ratio", {batch, samples}, network_.log_ratio());
-    }
-    add("recon", {batch}, network_.recon());
-    add("kl", {batch}, network_.kl());
-    const double loss = totals(batch, beta).loss / static_cast<double>(batch);
-    trace.push_back({"loss", {1}, {loss}});
-    for (const Tensor& tensor : layout_.tensors()) {
-        add("grad." + tensor.name, tensor.shape, gradients_.data() + tensor.offset);
-    }
-    return trace;
-}
+template class CpuBackend<float>;
+template class CpuBackend<double>;
 
-}  // namespace
 }  // namespace cpu
 
 std::unique_ptr<Backend> make_cpu_backend(const Config& config, const ParameterLayout& layout) {

@@ -1,0 +1,100 @@
+// What of the network on the device is the objective's: the losses of each example, and what each
+// draw weighs in their gradient.
+#include <stdexcept>
+
+#include "host/backend.h"
+#include "host/gpu/network.h"
+
+namespace vae::gpu {
+
+void Network::allocate_objective(std::size_t examples, std::size_t rows) {
+    for (DeviceArray<float>* losses : {&recon_, &kl_, &signal_}) {
+        *losses = {examples, "the losses"};
+    }
+    if (objective_.uses_free_bits()) {
+        loss_kl_ = {examples, "the losses"};
+        kl_mask_ = {layout_.heads.latent, "the free bits' mask"};
+    }
+    // The ELBO's is the sum of the other two.
+    if (objective_.bound == Bound::iwae || objective_.uses_free_bits()) {
+        loss_ = {examples, "the losses"};
+    }
+    for (DeviceArray<float>* of_draws :
+         {&decoder_weight_, &path_weight_, &ratio_weight_, &score_weight_}) {
+        *of_draws = {rows, "the weights of the draws"};
+    }
+    running_mean_ = {1, "the running mean"};
+    running_mean_.zero(stream_);
+}
+
+kernels::Objective Network::objective() const {
+    using kernels::Objective;
+    if (objective_.bound == Bound::iwae) {
+        return objective_.gradient == EncoderGradient::dreg ? Objective::dreg : Objective::iwae;
+    }
+    if (objective_.gradient != EncoderGradient::score) return Objective::elbo;
+    switch (objective_.baseline) {
+        case Baseline::none:
+            return Objective::score;
+        case Baseline::leave_one_out:
+            return Objective::score_leave_one_out;
+        case Baseline::running_mean:
+            return Objective::score_running_mean;
+    }
+    throw std::logic_error("a baseline without a kernel");
+}
+
+// The losses of each example, and what its draws weigh.
+void Network::apply_objective(int examples, double beta) {
+    if (is_plain_) return;
+    if (objective_.uses_free_bits()) apply_free_bits(examples);
+    const bool is_score = objective_.gradient == EncoderGradient::score;
+    kernels::objective(objective(),
+                       {.recon = draw_recon_.data(),
+                        .log_ratio = log_ratio_.data(),
+                        .kl = objective_.kl == KlTerm::analytic ? closed_kl_.data() : nullptr,
+                        .examples = examples,
+                        .samples = samples_,
+                        .beta = static_cast<float>(beta),
+                        .loss_kl = loss_kl_.data()},
+                       running_mean_.data(),
+                       {.recon = recon_.data(),
+                        .kl = kl_.data(),
+                        .loss = loss_.data(),
+                        .decoder = decoder_weight_.data(),
+                        .path = path_weight_.data(),
+                        .ratio = ratio_weight_.data(),
+                        .score = score_weight_.data(),
+                        .signal = is_score ? signal_.data() : nullptr},
+                       stream_.get());
+}
+
+void Network::losses(int examples, double beta) {
+    likelihood_.recon(decoder_output(examples * samples_, samples_), in_use_, scratch_,
+                      draw_recon_.data());
+    apply_objective(examples, beta);
+}
+
+// losses(), and the gradient of the output's product in its place. Every draw weighs the same here
+// unless the bound is importance weighted: then all of an example's losses must be there first, and
+// the likelihood is gone through twice.
+void Network::likelihood_backward(int examples, double beta) {
+    const bool is_weighted = objective_.bound == Bound::iwae;
+    if (is_weighted) losses(examples, beta);
+    const int weights = is_weighted ? 1 : samples_;
+    likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_), in_use_,
+                                    {.scale = 1.0 / (static_cast<double>(examples) * weights),
+                                     .row_weight = is_weighted ? decoder_weight_.data() : nullptr,
+                                     .d_product = output_product_.data(),
+                                     .gradients = gradients_.data()},
+                                    scratch_, draw_recon_.data());
+    if (!is_weighted) apply_objective(examples, beta);
+}
+
+void Network::move_running_mean(int examples, bool first) {
+    if (objective_.baseline != Baseline::running_mean) return;
+    kernels::update_running_mean(signal_.data(), examples, 1 - kRunningMeanRate, first,
+                                 running_mean_.data(), stream_.get());
+}
+
+}  // namespace vae::gpu
