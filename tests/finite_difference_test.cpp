@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/error.h"
 #include "host/output_layer.h"
+#include "host/settings.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
@@ -57,23 +59,37 @@ void PrintTo(const Case& shown, std::ostream* out) {
     *out << shown.name;
 }
 
+Config config_of(const Case& c) {
+    Config config;
+    config.model.encoder_hidden = c.hidden;
+    config.model.decoder_hidden.assign(c.hidden.rbegin(), c.hidden.rend());
+    config.model.latent = 3;
+    config.model.activation = c.activation;
+    config.model.likelihood = c.likelihood;
+    config.model.logvar_min = -kBound;
+    config.model.logvar_max = kBound;
+    config.model.variance = c.variance;
+    config.model.levels = c.levels;
+    config.model.prior = c.prior;
+    config.model.prior_components = kComponents;
+    config.model.posterior = c.posterior;
+    config.model.sigma_min = 0.05;
+    config.objective = c.objective;
+    return config;
+}
+
+bool is_allowed(const Case& c) {
+    try {
+        check_config(config_of(c));
+    } catch (const InputError&) {
+        return false;
+    }
+    return true;
+}
+
 class FiniteDifference : public testing::TestWithParam<Case> {
   protected:
-    FiniteDifference() {
-        config_.model.encoder_hidden = GetParam().hidden;
-        config_.model.decoder_hidden.assign(GetParam().hidden.rbegin(), GetParam().hidden.rend());
-        config_.model.latent = 3;
-        config_.model.activation = GetParam().activation;
-        config_.model.likelihood = GetParam().likelihood;
-        config_.objective = GetParam().objective;
-        config_.model.logvar_min = -kBound;
-        config_.model.logvar_max = kBound;
-        config_.model.variance = GetParam().variance;
-        config_.model.levels = GetParam().levels;
-        config_.model.prior = GetParam().prior;
-        config_.model.prior_components = kComponents;
-        config_.model.posterior = GetParam().posterior;
-        config_.model.sigma_min = 0.05;
+    FiniteDifference() : config_(config_of(GetParam())) {
         splits_.train = test::in_support(test::random_floats(kBatch, kPixels), config_.model);
     }
 
@@ -185,10 +201,10 @@ std::vector<std::pair<ObjectiveConfig, std::string>> every_objective() {
             {{Bound::elbo, sampled, 3, score, Baseline::leave_one_out}, "score_3"}};
 }
 
-// Every objective, each with every likelihood.
-void add_objectives(std::vector<Case>& all) {
-    using enum EncoderGradient;
+// Every objective with every likelihood, posterior and prior that it goes with.
+void add_combinations(std::vector<Case>& all) {
     using enum Likelihood;
+    using enum PosteriorCovariance;
     const std::vector<Output> outputs = {{bernoulli, "_bernoulli"},
                                          {gaussian, "_gaussian"},
                                          {gaussian, "_gaussian_shared", Variance::shared},
@@ -198,22 +214,27 @@ void add_objectives(std::vector<Case>& all) {
                                          {categorical, "_categorical", {}, 5},
                                          {onehot, "_onehot"},
                                          {poisson, "_poisson"}};
+    const std::vector<std::pair<Prior, std::string>> priors = {
+        {Prior::normal, ""}, {Prior::mixture, "_mixture"}, {Prior::vamp, "_vamp"}};
     for (const auto& [objective, name] : every_objective()) {
         for (const Output& output : outputs) {
-            // Refused by check_config: the variance is the best for the ELBO of these draws.
-            if (output.variance == Variance::optimal &&
-                (objective.bound != Bound::elbo || objective.gradient != pathwise)) {
-                continue;
+            for (const auto& [prior, of_prior] : priors) {
+                for (const auto& [posterior, covariance] :
+                     {std::pair(diagonal, ""), std::pair(full, "full_")}) {
+                    const Case added = {Activation::tanh,
+                                        output.likelihood,
+                                        .7,
+                                        true,
+                                        {5, 3},
+                                        covariance + name + output.name + of_prior,
+                                        objective,
+                                        output.variance,
+                                        output.levels,
+                                        prior,
+                                        posterior};
+                    if (is_allowed(added)) all.push_back(added);
+                }
             }
-            all.push_back({Activation::tanh,
-                           output.likelihood,
-                           .7,
-                           true,
-                           {5, 3},
-                           name + output.name,
-                           objective,
-                           output.variance,
-                           output.levels});
         }
     }
 }
@@ -244,20 +265,11 @@ void add_free_bits(std::vector<Case>& all) {
     }
 }
 
-// Learned priors with every objective, next to the components that are clamped and those that are
-// not, and with encoders of every kind behind the pseudo-inputs.
+// Learned priors with encoders of every kind behind the pseudo-inputs, and where they weigh
+// nothing.
 void add_priors(std::vector<Case>& all) {
-    using enum KlTerm;
-    using enum EncoderGradient;
     using enum Likelihood;
     using enum Activation;
-    const std::vector<std::pair<ObjectiveConfig, std::string>> objectives = {
-        {{Bound::elbo, analytic, 1}, "elbo_1"},
-        {{Bound::elbo, sampled, 3}, "elbo_sampled_3"},
-        {{Bound::iwae, analytic, 5}, "iwae_5"},
-        {{Bound::iwae, sampled, 3, dreg}, "dreg_3"},
-        {{Bound::elbo, analytic, 1, score}, "score_1"},
-        {{Bound::elbo, sampled, 3, score, Baseline::leave_one_out}, "score_3"}};
     for (const auto& [prior, of] :
          {std::pair(Prior::mixture, "_mixture"), std::pair(Prior::vamp, "_vamp")}) {
         const auto add = [&](Case added) {
@@ -265,14 +277,6 @@ void add_priors(std::vector<Case>& all) {
             added.name += of;
             all.push_back(std::move(added));
         };
-        for (const auto& [objective, name] : objectives) {
-            for (const Likelihood likelihood : {bernoulli, gaussian, categorical}) {
-                const std::string output = likelihood == bernoulli  ? "_bernoulli"
-                                           : likelihood == gaussian ? "_gaussian"
-                                                                    : "_categorical";
-                add({tanh, likelihood, .7, true, {5, 3}, name + output, objective});
-            }
-        }
         add({gated, bernoulli, 1, false, {5, 4}, "gated_bernoulli"});
         add({gelu, gaussian, 2, true, {5}, "gelu_gaussian_pixel", {}, Variance::pixel});
         add({tanh, bernoulli, 1, false, {}, "linear_bernoulli"});
@@ -280,34 +284,23 @@ void add_priors(std::vector<Case>& all) {
     }
 }
 
-// A full covariance with every objective.
+// Free bits of a full covariance, below and above its KL.
 void add_full_covariance(std::vector<Case>& all) {
-    auto objectives = every_objective();
-    ObjectiveConfig floored;
-    floored.free_bits = 0.5;
-    floored.free_bits_per = FreeBitsPer::total;
-    objectives.emplace_back(floored, "free_bits_below");
-    floored.free_bits = 50;
-    objectives.emplace_back(floored, "free_bits_above");
-    for (const auto& [objective, name] : objectives) {
-        for (const auto& [likelihood, of] : {std::pair(Likelihood::bernoulli, "_bernoulli"),
-                                             std::pair(Likelihood::gaussian, "_gaussian")}) {
-            all.push_back({Activation::tanh,
-                           likelihood,
-                           .7,
-                           true,
-                           {5, 3},
-                           "full_" + name + of,
-                           objective,
-                           Variance::fixed,
-                           3,
-                           Prior::normal,
-                           PosteriorCovariance::full});
-            if (objective.uses_free_bits()) continue;
-            all.push_back(all.back());
-            all.back().prior = Prior::mixture;
-            all.back().name += "_mixture";
-        }
+    for (const double nats : {.5, 50.}) {
+        ObjectiveConfig floored;
+        floored.free_bits = nats;
+        floored.free_bits_per = FreeBitsPer::total;
+        all.push_back({Activation::tanh,
+                       Likelihood::bernoulli,
+                       .7,
+                       true,
+                       {5, 3},
+                       nats < 1 ? "full_free_bits_below" : "full_free_bits_above",
+                       floored,
+                       Variance::fixed,
+                       3,
+                       Prior::normal,
+                       PosteriorCovariance::full});
     }
 }
 
@@ -338,7 +331,7 @@ std::vector<Case> cases() {
     all.push_back({silu, onehot, 2, true, {5}, "silu_onehot_of_one_group", {}, {}, 6});
     all.push_back({relu, bernoulli, 1, false, {}, "linear_bernoulli", {}});
     all.push_back({relu, gaussian, .5, false, {}, "linear_gaussian", {}});
-    add_objectives(all);
+    add_combinations(all);
     add_free_bits(all);
     add_priors(all);
     add_full_covariance(all);
