@@ -1,6 +1,6 @@
 #include "host/cpu/poisson.h"
 
-#include <math.h>  // lgamma_r
+#include <math.h>  // NOLINT(modernize-deprecated-headers): lgamma_r
 
 #include <cmath>
 #include <numbers>

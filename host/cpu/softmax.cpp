@@ -71,12 +71,12 @@ Target<T> target_of(const T* x, std::size_t group, const SoftmaxSettings& settin
         const T* values = x + group * settings.classes;
         for (std::size_t k = 0; k < settings.classes; ++k) {
             if (values[k] == 1) target.index = k;
-            target.flaw += values[k] - values[k];  // NaN passes
+            target.flaw += 0 * values[k];  // NaN passes
         }
         return target;
     }
     const T level = x[group] * static_cast<T>(settings.classes - 1);
-    target.flaw = x[group] - x[group];
+    target.flaw = 0 * x[group];
     if (level >= 0 && level <= static_cast<T>(settings.classes - 1)) {
         target.index = static_cast<std::size_t>(std::lround(level));
     }
