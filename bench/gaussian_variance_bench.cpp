@@ -55,7 +55,7 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_average_variance)(benchmark::State& state)
     const Variance v(1);
     measure(state, sizeof(kernels::GaussianVariance), 1, [&](cudaStream_t stream) {
         kernels::gaussian_average_variance(v.variance.data(), 0.99, v.is_taken.data(),
-                                           v.parameter.data(), stream);
+                                           v.parameter.data(), 0, nullptr, stream);
     });
 }
 BENCHMARK_REGISTER_F(GpuBench, gaussian_average_variance)

@@ -76,10 +76,10 @@ struct TrainingState {
     std::vector<std::vector<float>> moments;  // the optimiser's, as many as moment_names
     std::vector<float> ema;                   // average of the parameters; empty if train.ema is 0
     std::uint64_t step = 0;                   // optimiser steps done, those skipped included
-    double running_mean = 0;                  // of the score function's signal: objective.baseline
+    double running_mean = 0;  // of the score function's signal: objective.baseline; 0: of none yet
 };
 
-// The running mean moves this far towards each step's mean signal: 1 − its decay. The first step
+// The running mean moves this far towards each step's mean signal: 1 − its decay. The first signal
 // sets it.
 inline constexpr double kRunningMeanRate = 0.01;
 

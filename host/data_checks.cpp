@@ -102,10 +102,10 @@ class Support {
     bool is_onehot() const { return kind_ == Likelihood::onehot; }
 
   private:
-    // A float next to k/steps is k.
+    // A float that is k/steps but for two roundings is k; a byte that is no level is far from one.
     bool is_level(double value) const {
         const double level = value * steps_;
-        return value >= 0 && value <= 1 && std::abs(level - std::round(level)) <= 0.01;
+        return value >= 0 && value <= 1 && std::abs(level - std::round(level)) <= 2.5e-7 * steps_;
     }
 
     Likelihood kind_;

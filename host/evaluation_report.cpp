@@ -40,17 +40,17 @@ std::string importance_text(const ImportanceEstimate& estimate) {
     return text;
 }
 
-std::string latent_text(const LatentStatistics& latent, std::size_t examples) {
+std::string latent_text(const LatentStatistics& latent) {
     std::string text = fmt::format(
         "{:<17}{:>11}  of {} dimensions: variance of the posterior mean "
         "above {}\n",
         "active units", latent.active_units, latent.kl.size(), kActiveVariance);
     const std::string method =
         fmt::format("± {:.4f}; aggregate posterior of {} at {}", latent.information.error,
-                    counted(examples, "example"), counted(latent.draws, "draw"));
-    text +=
-        row_text("I(x;z)", latent.information.value,
-                 method + fmt::format(", at most {:.4f}", std::log(static_cast<double>(examples))));
+                    counted(latent.examples, "example"), counted(latent.draws, "draw"));
+    text += row_text(
+        "I(x;z)", latent.information.value,
+        method + fmt::format(", at most {:.4f}", std::log(static_cast<double>(latent.examples))));
     text += row_text("KL(q(z) || p(z))", latent.aggregate_kl.value,
                      fmt::format("± {:.4f}; likewise", latent.aggregate_kl.error));
     std::vector<double> kl = latent.kl;
@@ -86,6 +86,7 @@ nlohmann::ordered_json importance_json(const ImportanceEstimate& estimate) {
 
 nlohmann::ordered_json latent_json(const LatentStatistics& latent) {
     nlohmann::ordered_json json;
+    json["examples"] = latent.examples;
     json["active_units"] = latent.active_units;
     json["kl"] = latent.kl;
     json["mean_variance"] = latent.mean_variance;
@@ -112,7 +113,7 @@ std::string evaluation_text(const Evaluation& evaluation, const LoadedRun& run,
                         run.checkpoint.state.step, kl_note(run.checkpoint.config));
     text += losses_text(evaluation, train.beta);
     if (evaluation.importance) text += importance_text(*evaluation.importance);
-    return text + latent_text(evaluation.latent, evaluation.totals.examples);
+    return text + latent_text(evaluation.latent);
 }
 
 nlohmann::ordered_json evaluation_json(const Evaluation& evaluation, const LoadedRun& run,

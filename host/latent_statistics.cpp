@@ -12,7 +12,9 @@ namespace vae {
 namespace {
 
 constexpr std::size_t kBlock = 256;  // posteriors whose densities are taken at once
-// Bounds the time that I(x;z) takes, where it costs few draws: some seconds.
+// Entries of mu, and of L below its diagonal, that are held: half a GiB.
+constexpr std::size_t kMostEntries = std::size_t{1} << 27;
+// Bounds the time that I(x;z) takes to some seconds where kLeastDraws do not take more.
 constexpr double kMostProducts = 4e9;
 constexpr double kLeastDraws = 100;
 
@@ -84,57 +86,45 @@ class AggregatePosterior {
   private:
     std::size_t first_column(std::size_t i) const { return posterior_.tril.empty() ? i : 0; }
 
-    // Transposed, so that the loop over posteriors runs over neighbours: inverse_ holds the entries
-    // of L⁻¹ that are not zero, row by row.
+    // Transposed, so that the loop over posteriors runs over neighbours: factor_ holds the entries
+    // of L below its diagonal, row by row.
     void load(std::size_t first, std::size_t count) {
-        const std::size_t entries = posterior_.tril.empty() ? latent_ : latent_ * (latent_ + 1) / 2;
         mu_.resize(latent_ * kBlock);
         offset_.resize(latent_ * kBlock);
-        inverse_.resize(entries * kBlock);
+        inverse_.resize(latent_ * kBlock);
+        factor_.resize(posterior_.tril.empty() ? 0 : latent_ * (latent_ - 1) / 2 * kBlock);
         constant_.assign(kBlock,
                          -static_cast<double>(latent_) * std::log(2 * std::numbers::pi) / 2);
         for (std::size_t n = 0; n < count; ++n) {
             const Factor factor(posterior_, latent_, first + n);
+            std::size_t entry = n;
             for (std::size_t i = 0; i < latent_; ++i) {
                 mu_[i * kBlock + n] = factor.mu(i);
+                inverse_[i * kBlock + n] = std::exp(-factor.logvar(i) / 2);
                 constant_[n] -= factor.logvar(i) / 2;
+                for (std::size_t j = factor.first(i); j < i; ++j, entry += kBlock) {
+                    factor_[entry] = factor.below(i, j);
+                }
             }
-            invert(factor, n);
         }
     }
 
-    void invert(const Factor& factor, std::size_t n) {
-        // The entry (i, j), which is there.
-        const auto at = [&](std::size_t i, std::size_t j) -> double& {
-            return inverse_[(posterior_.tril.empty() ? i : i * (i + 1) / 2 + j) * kBlock + n];
-        };
-        for (std::size_t i = 0; i < latent_; ++i) {
-            const double diagonal = std::exp(-factor.logvar(i) / 2);
-            for (std::size_t j = first_column(i); j < i; ++j) {
-                double sum = 0;
-                for (std::size_t k = j; k < i; ++k) sum -= factor.below(i, k) * at(k, j);
-                at(i, j) = diagonal * sum;
-            }
-            at(i, i) = diagonal;
-        }
-    }
-
+    // Solves L y = z − mu for the block's posteriors at once; y takes the place of z − mu.
     void densities(const float* z, std::size_t count) {
         density_ = constant_;
-        for (std::size_t j = 0; j < latent_; ++j) {
-            const auto value = static_cast<double>(z[j]);
-            for (std::size_t n = 0; n < count; ++n) {
-                offset_[j * kBlock + n] = value - mu_[j * kBlock + n];
-            }
-        }
-        const double* inverse = inverse_.data();
+        const double* factor = factor_.data();
         for (std::size_t i = 0; i < latent_; ++i) {
-            double y[kBlock] = {};
-            for (std::size_t j = first_column(i); j <= i; ++j, inverse += kBlock) {
-                const double* offset = offset_.data() + j * kBlock;
-                for (std::size_t n = 0; n < count; ++n) y[n] += inverse[n] * offset[n];
+            const auto value = static_cast<double>(z[i]);
+            double* y = offset_.data() + i * kBlock;
+            for (std::size_t n = 0; n < count; ++n) y[n] = value - mu_[i * kBlock + n];
+            for (std::size_t j = first_column(i); j < i; ++j, factor += kBlock) {
+                const double* solved = offset_.data() + j * kBlock;
+                for (std::size_t n = 0; n < count; ++n) y[n] -= factor[n] * solved[n];
             }
-            for (std::size_t n = 0; n < count; ++n) density_[n] -= y[n] * y[n] / 2;
+            for (std::size_t n = 0; n < count; ++n) {
+                y[n] *= inverse_[i * kBlock + n];
+                density_[n] -= y[n] * y[n] / 2;
+            }
         }
     }
 
@@ -142,8 +132,9 @@ class AggregatePosterior {
     std::size_t latent_;
     std::size_t size_;
     std::vector<double> mu_;
-    std::vector<double> inverse_;
-    std::vector<double> offset_;  // z − mu
+    std::vector<double> inverse_;  // of L's diagonal
+    std::vector<double> factor_;
+    std::vector<double> offset_;
     std::vector<double> constant_;
     std::vector<double> density_;
 };
@@ -173,6 +164,10 @@ void add_dimensions(const Posterior& posterior, std::size_t examples, std::size_
 LatentStatistics latent_statistics(Backend& backend, Split split, std::size_t examples,
                                    std::size_t latent, std::uint64_t seed, std::size_t most_draws) {
     LatentStatistics statistics;
+    // The first example's posterior tells how large one is.
+    const Posterior one = encode_examples(backend, split, 1);
+    examples = std::min(examples, kMostEntries / (one.mu.size() + one.tril.size()));
+    statistics.examples = examples;
     const Posterior posterior = encode_examples(backend, split, examples);
     add_dimensions(posterior, examples, latent, statistics);
 

@@ -19,7 +19,8 @@ struct Estimated {
     double error = 0;
 };
 
-// In nats. With q(z) = (1/N) Σ_n q(z|x_n) the aggregate posterior of the split's N examples,
+// In nats, over `examples` of the split. With q(z) = (1/N) Σ_n q(z|x_n) the aggregate posterior of
+// N examples,
 //   information   I(x;z) = E[log q(z|x) − log q(z)], at most log N
 //   aggregate_kl  KL(q(z) ‖ p(z)) = E[log q(z) − log p(z)]
 // add up to the mean of KL(q(z|x) ‖ p(z)) (Hoffman & Johnson 2016). Both expectations are means
@@ -28,6 +29,7 @@ struct LatentStatistics {
     std::vector<double> mean_variance;  // of the posterior mean, [latent]
     std::vector<double> kl;             // mean KL(q(z_j|x) ‖ N(0, 1)) of the marginals, [latent]
     std::size_t active_units = 0;
+    std::size_t examples = 0;  // all of the split, or as many first ones as fit into memory
     std::size_t draws = 0;
     Estimated information;
     Estimated aggregate_kl;

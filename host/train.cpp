@@ -27,6 +27,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::uint64_t kMostSkippedInARow = 32;  // then nothing else will come of the run
+
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -185,11 +187,14 @@ void Trainer::train_chunk(std::uint64_t end) {
                     .schedule = schedule_.steps(step_, steps)});
     const TrainTotals totals = backend_.take_totals();
     epoch_seconds_ += seconds_since(start);
-    if (totals.skipped.count == steps) {
-        refuse_values(fmt::format("no step could be taken: {} is not finite in steps {} to {}",
-                                  totals.skipped.cause(), step_ + 1, step_ + steps));
-    }
     epoch_totals_.losses += totals.losses;
+    skipped_in_a_row_ = totals.skipped.count == steps ? skipped_in_a_row_ + steps : 0;
+    const bool is_lost_epoch = step_ + steps == end && epoch_totals_.losses.examples == 0;
+    if (skipped_in_a_row_ >= kMostSkippedInARow || is_lost_epoch) {
+        refuse_values(fmt::format("no step could be taken: {} is not finite in steps {} to {}",
+                                  totals.skipped.cause(), step_ + steps - skipped_in_a_row_ + 1,
+                                  step_ + steps));
+    }
     epoch_totals_.skipped += totals.skipped;
     step_ += steps;
     steps_here_ += steps;

@@ -60,7 +60,8 @@ class Trainer {
     // none for too long. Epochs count as stale once beta's first rise is over.
     // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
     // the run ends there. The parameters depend on neither stops nor chunks. An epoch with skipped
-    // steps says so in one line. Throws RunError when no step of a chunk could be taken, and when a
+    // steps says so in one line. Throws RunError when no step of an
+    // epoch or of 32 in a row could be taken, and when a
     // loss of an evaluation, a parameter, a moment or an average is not finite; the checkpoint is
     // then the last good one.
     // The state of `start` is taken from it, so that it takes no memory during the run.
@@ -97,6 +98,7 @@ class Trainer {
 
     std::uint64_t step_ = 0;
     TrainTotals epoch_totals_;
+    std::uint64_t skipped_in_a_row_ = 0;  // chunks of which no step could be taken
     double epoch_seconds_ = 0;
     EarlyStopping early_stopping_;
     std::uint64_t steps_here_ = 0;  // in this process, for the time left

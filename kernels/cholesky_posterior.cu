@@ -181,7 +181,9 @@ __global__ void __launch_bounds__(kThreads)
     const float path = gradient.path != nullptr ? gradient.path[row] : 1.0f;
     const float ratio = gradient.ratio != nullptr ? gradient.scale * gradient.ratio[row] : 0.0f;
     const float score = gradient.score != nullptr ? gradient.scale * gradient.score[row] : 0.0f;
-    const bool needs_u = gradient.ratio != nullptr || gradient.score != nullptr;
+    // Where they are equal, as in all but DReG's and the score function's gradients, u cancels. It
+    // takes a step for each dimension, and grows with them until it overflows.
+    const bool needs_u = ratio != score;
     if (needs_u) {
         for (unsigned i = lane; i < latent; i += kWarpSize) {
             r[i] = saved.epsilon[start + i];
@@ -192,13 +194,11 @@ __global__ void __launch_bounds__(kThreads)
     }
     for (unsigned i = lane; i < latent; i += kWarpSize) {
         float sum = path * gradient.d_z[start + i];
-        if (needs_u) {
-            const float u = r[i] * inverse[i];
-            const float minus_prior_score = gradient.prior_score != nullptr
-                                                ? -gradient.prior_score[start + i]
-                                                : saved.z[start + i];
-            sum += ratio * (minus_prior_score - u) + score * u;
+        if (ratio != 0) {
+            sum += ratio * (gradient.prior_score != nullptr ? -gradient.prior_score[start + i]
+                                                            : saved.z[start + i]);
         }
+        if (needs_u) sum += (score - ratio) * (r[i] * inverse[i]);
         g[start + i] = sum;
     }
 }

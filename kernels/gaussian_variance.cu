@@ -58,12 +58,19 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void average_kernel(const GaussianVariance* variance, double decay,
-                               const unsigned* is_taken, float* parameter) {
+                               const unsigned* is_taken, float* parameter, double ema_decay,
+                               float* ema) {
     if (*is_taken == 0) return;
-    const double average =
-        log(decay * exp(variance->average) + (1 - decay) * exp(variance->logvar));
-    const bool is_finite = average - average == 0;  // not for NaN or infinity
-    *parameter = static_cast<float>(is_finite ? average : variance->average);
+    const double before = variance->average;
+    const double mixed = before == 0
+                             ? variance->logvar
+                             : log(decay * exp(before) + (1 - decay) * exp(variance->logvar));
+    const bool is_finite = mixed - mixed == 0;  // not for NaN or infinity
+    const double next = is_finite ? mixed : before;
+    if (ema != nullptr) {
+        *ema = static_cast<float>(*ema + (1 - ema_decay) * (next - *parameter));
+    }
+    *parameter = static_cast<float>(next);
 }
 
 const LaunchShape kOneThread = {dim3(1), dim3(1), 0};
@@ -103,10 +110,12 @@ void gaussian_variance_gradient(const float* squares, const float* row_weight, i
 }
 
 void gaussian_average_variance(const GaussianVariance* variance, double decay,
-                               const unsigned* is_taken, float* parameter, cudaStream_t stream) {
+                               const unsigned* is_taken, float* parameter, double ema_decay,
+                               float* ema, cudaStream_t stream) {
     constexpr const char* kLauncher = "gaussian_average_variance";
     require(decay >= 0 && decay < 1, kLauncher, "decay must lie in [0, 1)");
-    launch(kLauncher, average_kernel, kOneThread, stream, variance, decay, is_taken, parameter);
+    launch(kLauncher, average_kernel, kOneThread, stream, variance, decay, is_taken, parameter,
+           ema_decay, ema);
 }
 
 }  // namespace vae::kernels

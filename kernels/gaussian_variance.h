@@ -46,14 +46,16 @@ void gaussian_variance_gradient(const float* squares, const float* row_weight, i
                                 float scale, const GaussianVariance* variance, float* d_parameter,
                                 cudaStream_t stream);
 
-// Computes  nothing if *is_taken is 0; else parameter = log(decay·exp(average) + (1 − decay)·
-//           exp(logvar)) of what gaussian_optimal_variance left; average itself where that is not
-//           finite
-// Shapes    variance, is_taken, parameter: one each
-// Writes    overwrites parameter
+// Computes  nothing if *is_taken is 0; else new = log(decay·exp(average) + (1 − decay)·exp(logvar))
+//           of what gaussian_optimal_variance left, or logvar where average is 0, that of no step;
+//           average itself where that is not finite. ema += (1 − ema_decay)·(new − parameter): what
+//           the optimiser averaged in was the parameter. parameter = new
+// Shapes    variance, is_taken, parameter, ema (may be null): one each
+// Writes    overwrites parameter and ema
 // Cost      one thread
 // Launch    one thread
 void gaussian_average_variance(const GaussianVariance* variance, double decay,
-                               const unsigned* is_taken, float* parameter, cudaStream_t stream);
+                               const unsigned* is_taken, float* parameter, double ema_decay,
+                               float* ema, cudaStream_t stream);
 
 }  // namespace vae::kernels

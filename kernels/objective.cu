@@ -55,10 +55,11 @@ __device__ inline double weighted_loss(const ExampleDraws& draws, bool is_dreg, 
     const double total = draws.sum([&](unsigned s) { return exp(draws.log_weight(s) - top); });
     for (unsigned s = draws.lane; s < draws.samples; s += kWarpSize) {
         const double v = exp(draws.log_weight(s) - top) / total;
-        const double ratio = draws.beta * (is_dreg ? v * v : v);
+        const double path = is_dreg ? 1 - draws.beta * (1 - v) : 1;
+        const double ratio = draws.beta * v * path;
         const std::size_t r = first + s;
         if (out.decoder != nullptr) out.decoder[r] = static_cast<float>(v);
-        if (out.path != nullptr) out.path[r] = is_dreg ? static_cast<float>(v) : 1.0f;
+        if (out.path != nullptr) out.path[r] = static_cast<float>(path);
         if (out.ratio != nullptr) out.ratio[r] = static_cast<float>(ratio);
         if (out.score != nullptr) out.score[r] = is_dreg ? 0.0f : static_cast<float>(ratio);
     }
@@ -135,14 +136,15 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    update_running_mean_kernel(const float* signal, unsigned examples, double decay, bool first,
+    update_running_mean_kernel(const float* signal, unsigned examples, double decay,
                                double* running_mean) {
     double sum = 0;
     for (unsigned b = threadIdx.x; b < examples; b += kThreads) sum += signal[b];
     sum = block_sum(sum, dynamic_shared<double>());
     if (threadIdx.x != 0) return;
     const double mean = sum / examples;
-    const double next = first ? mean : *running_mean + (1 - decay) * (mean - *running_mean);
+    const double before = *running_mean;
+    const double next = before == 0 ? mean : before + (1 - decay) * (mean - before);
     if (fabs(next) <= DBL_MAX) *running_mean = next;
 }
 
@@ -192,13 +194,13 @@ void objective(Objective kind, const ObjectiveInputs& inputs, const double* runn
     require(false, kLauncher, "unknown objective");
 }
 
-void update_running_mean(const float* signal, int examples, double decay, bool first,
-                         double* running_mean, cudaStream_t stream) {
+void update_running_mean(const float* signal, int examples, double decay, double* running_mean,
+                         cudaStream_t stream) {
     require(examples >= 0, "update_running_mean", "examples must not be negative");
     if (examples == 0) return;
     const LaunchShape shape{dim3(1), dim3(kThreads), kWarps * sizeof(double)};
     launch("update_running_mean", update_running_mean_kernel, shape, stream, signal,
-           static_cast<unsigned>(examples), decay, first, running_mean);
+           static_cast<unsigned>(examples), decay, running_mean);
 }
 
 }  // namespace vae::kernels

@@ -48,7 +48,7 @@ struct ObjectiveOutputs {
 //                       decoder  path  ratio       score
 //             elbo        1/S     1    r           r              r = beta/S if kl is null, else 0
 //             iwae        v       1    beta·v      beta·v
-//             dreg        v       v    beta·v²     0
+//             dreg        v       f    beta·v·f    0           f = 1 − beta·(1 − v)
 //             score*      1/S     0    0           (signal − baseline)/S
 //           signal = recon, plus beta·log_ratio if kl is null
 // Shapes    any examples >= 0, samples >= 1. running_mean: one double on the device, or null
@@ -63,13 +63,13 @@ void objective(Objective kind, const ObjectiveInputs& inputs, const double* runn
                const ObjectiveOutputs& outputs, cudaStream_t stream);
 
 // Computes  running_mean ← m + (1 − decay)·(mean of signal − m), m its old value; the mean of
-//           signal itself if `first`
+//           signal itself where m is 0, that of no step
 // Shapes    signal[examples]; running_mean: one double on the device; nothing if examples is 0
 // Writes    running_mean
 // Numerics  double, in a fixed order. A mean that is not finite leaves it as it is.
 // Cost      4 bytes an example; bound by latency
 // Launch    one block of 256 threads, 64 bytes of shared memory
-void update_running_mean(const float* signal, int examples, double decay, bool first,
-                         double* running_mean, cudaStream_t stream);
+void update_running_mean(const float* signal, int examples, double decay, double* running_mean,
+                         cudaStream_t stream);
 
 }  // namespace vae::kernels

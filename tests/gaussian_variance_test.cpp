@@ -44,9 +44,13 @@ class GaussianVarianceTest : public KernelTest {
         auto variance = upload(std::vector<GaussianVariance>{state});
         auto taken = upload(std::vector<unsigned>{is_taken});
         auto parameter = upload(std::vector<float>{-7});
+        auto ema = upload(std::vector<float>{-5});
         kernels::gaussian_average_variance(variance.data(), decay, taken.data(), parameter.data(),
-                                           stream().get());
-        return parameter.download()[0];
+                                           0.75, ema.data(), stream().get());
+        const float next = parameter.download()[0];
+        // −5 has 0.25 of the parameter, −7, where it is to have that much of what replaces it.
+        EXPECT_NEAR(ema.download()[0], -5 + 0.25 * (next + 7), 4 * kEpsilon * 5);
+        return next;
     }
 
     static constexpr double kNanDouble = std::numeric_limits<double>::quiet_NaN();
@@ -136,7 +140,8 @@ TEST_F(GaussianVarianceTest, AverageOfVariances) {
     const GaussianVariance state = {std::log(2.0), 0.5, 0, std::log(3.0)};
     const double want = std::log(0.99 * 3 + 0.01 * 2);
     EXPECT_NEAR(averaged(state, 0.99), want, kEpsilon * want);
-    EXPECT_NEAR(averaged(state, 0), std::log(2.0), kEpsilon);  // the first batch's
+    // Zero is the average of no batch.
+    EXPECT_NEAR(averaged({std::log(2.0), 0.5, 0, 0}, 0.99), std::log(2.0), kEpsilon);
     EXPECT_EQ(averaged({kNanDouble, 1, 0, 1.5}, 0.99), 1.5f);  // a step that went wrong
     EXPECT_EQ(averaged(state, 0.99, 0), -7);                   // one that was not taken
 }
@@ -153,8 +158,8 @@ TEST_F(GaussianVarianceTest, BadRequestsThrow) {
     EXPECT_THROW(
         kernels::gaussian_bounded_variance(array.data(), 1, 1, variance.data(), stream().get()),
         std::invalid_argument);
-    EXPECT_THROW(kernels::gaussian_average_variance(variance.data(), 1, nullptr, array.data(),
-                                                    stream().get()),
+    EXPECT_THROW(kernels::gaussian_average_variance(variance.data(), 1, nullptr, array.data(), 0,
+                                                    nullptr, stream().get()),
                  std::invalid_argument);
     EXPECT_THROW(kernels::gaussian_variance_gradient(array.data(), nullptr, -1, 1, 1,
                                                      variance.data(), array.data(), stream().get()),

@@ -100,8 +100,9 @@ struct Reference {
             }
             const bool is_dreg = kind == Objective::dreg;
             decoder.push_back(rounded(is_weighted ? v : 1 / count));
-            path.push_back(rounded(is_dreg ? v : is_score(kind) ? 0 : 1));
-            ratio.push_back(rounded(is_dreg          ? beta * v * v
+            const double factor = 1 - beta * (1 - v);
+            path.push_back(rounded(is_dreg ? factor : is_score(kind) ? 0 : 1));
+            ratio.push_back(rounded(is_dreg          ? beta * v * factor
                                     : is_weighted    ? beta * v
                                     : is_score(kind) ? 0
                                                      : plain));
@@ -242,19 +243,19 @@ TEST_F(ObjectiveKernel, RunningMeanFollowsTheSignal) {
         double mean = 0;
         for (const float value : signal) mean += value / static_cast<double>(examples);
         auto device_signal = upload(signal);
-        auto running = upload(std::vector<double>{1e300});
-        kernels::update_running_mean(device_signal.data(), examples, 0.9, true, running.data(),
+        auto running = upload(std::vector<double>{0});
+        kernels::update_running_mean(device_signal.data(), examples, 0.9, running.data(),
                                      stream().get());
         EXPECT_NEAR(running.download()[0], mean, 1e-12);
         auto later = upload(std::vector<double>{4});
-        kernels::update_running_mean(device_signal.data(), examples, 0.9, false, later.data(),
+        kernels::update_running_mean(device_signal.data(), examples, 0.9, later.data(),
                                      stream().get());
         EXPECT_NEAR(later.download()[0], 4 + 0.1 * (mean - 4), 1e-12);
     }
     auto kept = upload(std::vector<double>{4});
     auto broken = upload(std::vector<float>{1, kNan});
-    kernels::update_running_mean(broken.data(), 2, 0.9, false, kept.data(), stream().get());
-    kernels::update_running_mean(broken.data(), 0, 0.9, true, kept.data(), stream().get());
+    kernels::update_running_mean(broken.data(), 2, 0.9, kept.data(), stream().get());
+    kernels::update_running_mean(broken.data(), 0, 0.9, kept.data(), stream().get());
     EXPECT_EQ(kept.download()[0], 4);
 }
 
@@ -271,7 +272,7 @@ TEST_F(ObjectiveKernel, BadRequestsThrow) {
     EXPECT_THROW(request(Objective::score_leave_one_out, {a, a, a, 2, 1, 1}),
                  std::invalid_argument);
     EXPECT_THROW(request(Objective::score_running_mean, {a, a, a, 2, 1, 1}), std::invalid_argument);
-    EXPECT_THROW(kernels::update_running_mean(array.data(), -1, 0.9, true, nullptr, stream().get()),
+    EXPECT_THROW(kernels::update_running_mean(array.data(), -1, 0.9, nullptr, stream().get()),
                  std::invalid_argument);
 }
 

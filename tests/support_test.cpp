@@ -1,6 +1,8 @@
 // What of the data each likelihood refuses, to the word: the value, where it is, and what to do.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include <limits>
 #include <string>
 #include <utility>
@@ -120,9 +122,14 @@ TEST(Support, WhatFitsIsTaken) {
     EXPECT_EQ(refusal(data_with(1e9F), model_of(poisson)), "");
     // Every 51st byte is a level of six, and a float is one if it is next to it.
     EXPECT_EQ(refusal(data_with<std::uint8_t>(102), model_of(categorical, 6)), "");
+    // Near a level is not on it: bytes of 0 and 1 would all be level 0.
+    for (const std::uint32_t levels : {2U, 3U, 255U}) {
+        EXPECT_NE(refusal(data_with<std::uint8_t>(1), model_of(categorical, levels)), "");
+        EXPECT_EQ(refusal(data_with<std::uint8_t>(255), model_of(categorical, levels)), "");
+    }
     EXPECT_NE(refusal(data_with<std::uint8_t>(103), model_of(categorical, 6)), "");
     EXPECT_EQ(refusal(data_with(0.4F), model_of(logistic, 6)), "");
-    EXPECT_EQ(refusal(data_with(0.4001F), model_of(logistic, 6)), "");
+    EXPECT_EQ(refusal(data_with(std::nextafter(0.4F, 1.0F)), model_of(logistic, 6)), "");
     EXPECT_NE(refusal(data_with(0.41F), model_of(logistic, 6)), "");
 }
 

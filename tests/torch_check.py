@@ -188,7 +188,8 @@ class Network(torch.nn.Module):
         if self.objective["gradient"] == "score":
             z = z.detach()
         if self.objective["gradient"] == "dreg":
-            # The path derivative alone, each draw's by its weight once more (Tucker et al. 2019).
+            # The path derivative alone. At beta = 1 each draw's is weighted once more (Tucker et al.
+            # 2019); else log w has beta times the score that becomes a part of it.
             posterior = MultivariateNormal(mu.detach(), scale_tril=factor.detach())
             z.register_hook(lambda d_z: d_z * self.dreg_weights[..., None])
         recon = self.recon(z, x, values)
@@ -217,7 +218,7 @@ class Network(torch.nn.Module):
         log_w = -recon - beta * ratio
         if self.objective["bound"] == "iwae":
             loss = (math.log(log_w.shape[1]) - torch.logsumexp(log_w, 1)).mean()
-            self.dreg_weights = torch.softmax(log_w, 1).detach()
+            self.dreg_weights = 1 - beta * (1 - torch.softmax(log_w, 1).detach())
             return values | {"loss": loss, "surrogate": loss}
         kl_term = kl.mean()
         if self.objective["free_bits"] > 0:

@@ -145,7 +145,7 @@ template <class T>
 void CpuBackend<T>::move_running_mean(double signal) {
     if (config_.objective.baseline != Baseline::running_mean || !std::isfinite(signal)) return;
     running_mean_ =
-        step_ == 0 ? signal : running_mean_ + kRunningMeanRate * (signal - running_mean_);
+        running_mean_ == 0 ? signal : running_mean_ + kRunningMeanRate * (signal - running_mean_);
 }
 
 template <class T>
@@ -200,7 +200,8 @@ void CpuBackend<T>::train(const TrainRequest& request) {
         forward(parameters_.data(), rows.size());
         move_running_mean(backward(rows.size(), now.beta));
         if (update(totals(rows.size(), now.beta), now.learning_rate)) {
-            network_.keep_variance(step_ == 1, parameters_.data());
+            network_.keep_variance(parameters_.data(), config_.train.ema,
+                                   config_.train.ema > 0 ? ema_.data() : nullptr);
         }
     }
 }

@@ -119,14 +119,17 @@ VAE_CPU_INLINE void draw_gradient(std::size_t latent, std::size_t s, const Backw
     T* u = row.u;
     T* g = row.g;
     for (std::size_t i = 0; i < latent; ++i) g[i] = path * d_z[i];
-    if (ratio == 0 && score == 0) return;
-    solve_transposed(latent, row.saved.logvar, row.saved.tril, row.saved.epsilon + s * latent, u);
     const T* z = row.saved.z + s * latent;
     const T* prior = gradient.prior_score == nullptr ? nullptr : gradient.prior_score + s * latent;
-    for (std::size_t i = 0; i < latent; ++i) {
-        const T minus_prior_score = prior == nullptr ? z[i] : -prior[i];
-        g[i] += ratio * (minus_prior_score - u[i]) + score * u[i];
+    if (ratio != 0) {
+        for (std::size_t i = 0; i < latent; ++i) {
+            g[i] += ratio * (prior == nullptr ? z[i] : -prior[i]);
+        }
     }
+    // Where they are equal, as in all but DReG's and the score function's gradients, u cancels.
+    if (ratio == score) return;
+    solve_transposed(latent, row.saved.logvar, row.saved.tril, row.saved.epsilon + s * latent, u);
+    for (std::size_t i = 0; i < latent; ++i) g[i] += (score - ratio) * u[i];
 }
 
 // Adds draw s to the gradients: of log-variance that of 2·logvar, without its clamp.

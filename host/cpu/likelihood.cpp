@@ -68,14 +68,21 @@ double OutputLikelihood<T>::optimal_variance(const LikelihoodInput<T>& in, const
 }
 
 template <class T>
-void OutputLikelihood<T>::keep_variance(bool is_first, T* parameters) const {
+void OutputLikelihood<T>::keep_variance(T* parameters, double ema_decay, T* ema) const {
     if (logvar_.size == 0 || model_.variance != Variance::optimal) return;
-    const double average = is_first ? batch_variance_
-                                    : kVarianceDecay * std::exp(average_before_) +
-                                          (1 - kVarianceDecay) * batch_variance_;
+    // Zero is the average of no step.
+    const double average = average_before_ == 0 ? batch_variance_
+                                                : kVarianceDecay * std::exp(average_before_) +
+                                                      (1 - kVarianceDecay) * batch_variance_;
     // A step that went wrong leaves it as it was: its loss says so.
-    parameters[logvar_.offset] =
-        static_cast<T>(std::isfinite(average) ? std::log(average) : average_before_);
+    const double next = std::isfinite(average) ? std::log(average) : average_before_;
+    T& parameter = parameters[logvar_.offset];
+    if (ema != nullptr) {
+        T& mended = ema[logvar_.offset];
+        mended = static_cast<T>(static_cast<double>(mended) +
+                                (1 - ema_decay) * (next - static_cast<double>(parameter)));
+    }
+    parameter = static_cast<T>(next);
 }
 
 template <class T>

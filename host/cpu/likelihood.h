@@ -46,9 +46,10 @@ class OutputLikelihood {
     void recon_and_gradients(const DecoderOutput<T>& output, const T* parameters,
                              const OutputGradient<T>& gradient, T* recon);
     // After a training step and its update: decoder.logvar of the optimal variance becomes the log
-    // of the moving average of the batches' variances, whatever the update did to it. is_first: of
-    // the run. Does nothing for other likelihoods.
-    void keep_variance(bool is_first, T* parameters) const;
+    // of the moving average of the batches' variances, whatever the update did to it. ema, null
+    // if there is none, has averaged in what the update made of it, and is mended. Does nothing for
+    // other likelihoods.
+    void keep_variance(T* parameters, double ema_decay, T* ema) const;
     // The mean of p(x|z), [rows, pixels]. x is not used.
     void mean(const DecoderOutput<T>& output, const T* parameters, T* mean) const;
     // The product with its bias, [rows, layout.output.out]. x is not used.

@@ -51,8 +51,8 @@ class Network {
                     T* gradients);
 
     // See OutputLikelihood.
-    void keep_variance(bool is_first, T* parameters) const {
-        likelihood_.keep_variance(is_first, parameters);
+    void keep_variance(T* parameters, double ema_decay, T* ema) const {
+        likelihood_.keep_variance(parameters, ema_decay, ema);
     }
 
     T* x() { return x_.data(); }              // [examples, pixels]

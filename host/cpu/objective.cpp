@@ -39,9 +39,10 @@ class Example {
         const double sum = sum_of_weights();
         for (std::size_t s = 0; s < samples_; ++s) {
             const double v = std::exp(log_weight(s) - top) / sum;
+            const double path = is_dreg ? 1 - beta_ * (1 - v) : 1;
             weights.decoder[s] = static_cast<T>(v);
-            weights.path[s] = static_cast<T>(is_dreg ? v : 1);
-            weights.ratio[s] = static_cast<T>(beta_ * (is_dreg ? v * v : v));
+            weights.path[s] = static_cast<T>(path);
+            weights.ratio[s] = static_cast<T>(beta_ * v * path);
             weights.score[s] = static_cast<T>(is_dreg ? 0 : beta_ * v);
         }
     }

@@ -40,8 +40,10 @@ struct ExampleLosses {
 //   ELBO, kl analytic  1/S      1     0            0
 //   ELBO, kl sampled   1/S      1     beta/S       beta/S
 //   IWAE               v        1     beta·v       beta·v
-//   IWAE, DReG         v        v     beta·v²      0           (Tucker et al. 2019, eq. 8)
+//   IWAE, DReG         v        f     beta·v·f     0           f = 1 − beta·(1 − v)
 //   ELBO, score        1/S      0     0            (signal − baseline)/S
+// DReG is that of Tucker et al. 2019, eq. 8, where f = v, at beta = 1. At any beta log w has the
+// score of q beta times, and so has the path derivative that it becomes: v·(1 − beta·(1 − v)).
 // The signal of the score function is recon, with beta·log_ratio if kl is sampled (Ranganath et al.
 // 2014); the baseline leave_one_out is the mean signal of the example's other draws.
 template <class T>

@@ -12,9 +12,9 @@
 namespace vae::gpu {
 namespace {
 
-// Evaluation takes as many draws of z at a time as have this many outputs of the decoder, but at
-// most kMostEvaluationDraws, however small the batch: 16 MiB of outputs.
-constexpr std::size_t kEvaluationOutputs = std::size_t{1} << 22;
+// Evaluation takes as many draws of z at a time as have this many values in the widest layer, but
+// at most kMostEvaluationDraws, however small the batch: 16 MiB.
+constexpr std::size_t kEvaluationValues = std::size_t{1} << 22;
 constexpr std::size_t kMostEvaluationDraws = 4096;
 // Of an example whose draws are many.
 constexpr std::size_t kDrawsAtOnce = 64;
@@ -22,8 +22,12 @@ constexpr std::size_t kDrawsAtOnce = 64;
 constexpr std::size_t kIndexChunk = std::size_t{1} << 16;
 
 int capacity_of(const Config& config, const ParameterLayout& layout) {
+    std::size_t widest = std::max(layout.output.out, layout.heads.product_width());
+    for (const auto* layers : {&layout.encoder, &layout.decoder}) {
+        for (const DenseLayer& layer : *layers) widest = std::max(widest, layer.product_width());
+    }
     const std::size_t draws =
-        std::clamp<std::size_t>(kEvaluationOutputs / layout.output.out, 1, kMostEvaluationDraws);
+        std::clamp<std::size_t>(kEvaluationValues / widest, 1, kMostEvaluationDraws);
     const auto enough = static_cast<std::uint32_t>((draws - 1) / config.objective.samples + 1);
     const std::uint32_t rows = std::max(config.train.batch, enough);
     if (rows > static_cast<std::uint32_t>(std::numeric_limits<int>::max())) {
@@ -213,13 +217,14 @@ void CudaBackend::train(const TrainRequest& request) {
             const TrainingBatch step = {index_.data() + first, count, steps_done_};
             forward(step, {});
             backward(step, now.beta);
-            network_.move_running_mean(count, steps_done_ == 0);
+            network_.move_running_mean(count);
             kernels::add_losses(network_.recon().data(), network_.kl().data(), network_.loss(),
                                 count, now.beta, optimizer_.batch_losses(), stream_.get());
             optimizer_.step(steps_done_, now.learning_rate, network_.gradients().data(),
                             network_.parameters().data());
             ++steps_done_;
-            network_.keep_variance(steps_done_ == 1, optimizer_.is_taken());
+            network_.keep_variance(optimizer_.is_taken(), config_.train.ema,
+                                   optimizer_.ema_arena());
         }
     }
 }

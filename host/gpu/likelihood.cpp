@@ -144,10 +144,12 @@ void OutputLikelihood::gaussian_gradients(const kernels::LikelihoodInput& in,
                                         stream);
 }
 
-void OutputLikelihood::keep_variance(bool is_first, const unsigned* is_taken, float* parameters) {
+void OutputLikelihood::keep_variance(const unsigned* is_taken, float* parameters, double ema_decay,
+                                     float* ema) {
     if (logvar_.size == 0 || model_.variance != Variance::optimal) return;
-    kernels::gaussian_average_variance(variance_.data(), is_first ? 0 : kVarianceDecay, is_taken,
-                                       parameters + logvar_.offset, stream_.get());
+    kernels::gaussian_average_variance(
+        variance_.data(), kVarianceDecay, is_taken, parameters + logvar_.offset, ema_decay,
+        ema == nullptr ? nullptr : ema + logvar_.offset, stream_.get());
 }
 
 void OutputLikelihood::mean(const DecoderOutput& output, const float* parameters, float* mean) {

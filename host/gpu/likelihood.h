@@ -47,10 +47,10 @@ class OutputLikelihood {
                              const OutputGradient& gradient, const kernels::Scratch& scratch,
                              float* recon);
     // After a training step and its update: decoder.logvar of the optimal variance becomes the log
-    // of the moving average of the batches' variances, whatever the update did to it. is_first: of
-    // the run; is_taken: on the device, 0 if there was no update. Does nothing for other
-    // likelihoods.
-    void keep_variance(bool is_first, const unsigned* is_taken, float* parameters);
+    // of the moving average of the batches' variances, whatever the update did to it. is_taken:
+    // on the device, 0 if there was no update. ema, null if there is none, is mended likewise. Does
+    // nothing for other likelihoods.
+    void keep_variance(const unsigned* is_taken, float* parameters, double ema_decay, float* ema);
     // The mean of p(x|z), [rows, pixels]; it does not overlap the product. x is not used.
     void mean(const DecoderOutput& output, const float* parameters, float* mean);
     // The product with its bias, [rows, layout.output.out], which may be the product. x is not

@@ -57,17 +57,17 @@ class Network {
     // x() becomes the likelihood's mean of output_product(), for at most decode_capacity() rows.
     void output_mean(int rows);
     // See OutputLikelihood.
-    void keep_variance(bool is_first, const unsigned* is_taken) {
-        likelihood_.keep_variance(is_first, is_taken, parameters_.data());
+    void keep_variance(const unsigned* is_taken, double ema_decay, float* ema) {
+        likelihood_.keep_variance(is_taken, parameters_.data(), ema_decay, ema);
     }
     // output_product() gets its bias.
     void add_output_bias(int rows);
     // losses(), and the gradients of their mean. Destroys output_product() and the products of
     // gated layers.
     void backward(int examples, const kernels::EpsilonSource& noise, double beta);
-    // After backward: moves the running mean of the score function's signal towards this step's, or
-    // to it if the step is the run's first. Nothing for other baselines.
-    void move_running_mean(int examples, bool first);
+    // After backward: moves the running mean of the score function's signal towards this step's.
+    // Nothing for other baselines.
+    void move_running_mean(int examples);
 
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }

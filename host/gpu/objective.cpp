@@ -91,9 +91,9 @@ void Network::likelihood_backward(int examples, double beta) {
     if (!is_weighted) apply_objective(examples, beta);
 }
 
-void Network::move_running_mean(int examples, bool first) {
+void Network::move_running_mean(int examples) {
     if (objective_.baseline != Baseline::running_mean) return;
-    kernels::update_running_mean(signal_.data(), examples, 1 - kRunningMeanRate, first,
+    kernels::update_running_mean(signal_.data(), examples, 1 - kRunningMeanRate,
                                  running_mean_.data(), stream_.get());
 }
 

@@ -36,6 +36,7 @@ class DeviceOptimizer {
     // Waits, returns what steps left, and starts from zero again.
     TrainTotals take_totals();
 
+    float* ema_arena() { return ema_.data(); }  // null if there is none
     bool has_ema() const { return ema_.size() > 0; }
     const DeviceArray<float>& ema() const { return ema_; }
 
