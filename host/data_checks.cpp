@@ -91,10 +91,12 @@ class Support {
                     "how many there are",
                     steps_ + 1, steps_);
             case Likelihood::onehot:
-                return "neither 0 nor 1, as a one-hot value is: encode the classes, or use the "
-                       "categorical likelihood";
+                return "neither 0 nor 1, as a one-hot value is (bytes are taken as they are): "
+                       "encode "
+                       "the classes, or use the categorical likelihood";
             case Likelihood::poisson:
-                return "no count: the Poisson likelihood needs the integers 0, 1, 2, …";
+                return "no count: the Poisson likelihood needs the integers 0, 1, 2, …: round the "
+                       "values, or use the Gaussian one";
         }
         return "";
     }
@@ -158,7 +160,8 @@ void check_groups(const std::vector<Value>& values, const Dataset& data, std::si
         if (ones == 1) continue;
         throw InputError(
             fmt::format("{}: example {}, {}: the one-hot group of {} values that starts here has "
-                        "{} ones, not one",
+                        "{} ones, not one: set model.levels to the number of classes, or mend the "
+                        "data",
                         source, i / pixels, position(data.shape, i % pixels), classes, ones));
     }
 }

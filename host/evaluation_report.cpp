@@ -14,7 +14,12 @@ namespace vae {
 namespace {
 
 std::string row_text(const std::string& name, double value, const std::string& note = "") {
-    return fmt::format("{:<17}{:>11.4f}{}{}\n", name, value, note.empty() ? "" : "  ", note);
+    return fmt::format("{:<20}{:>12.4f}{}{}\n", name, value, note.empty() ? "" : "  ", note);
+}
+
+// A standard error, where there is one: a single value has none.
+std::string error_text(double error) {
+    return std::isnan(error) ? "± –" : fmt::format("± {:.4f}", error);
 }
 
 std::string losses_text(const Evaluation& evaluation, double beta) {
@@ -25,11 +30,12 @@ std::string losses_text(const Evaluation& evaluation, double beta) {
 
 std::string importance_text(const ImportanceEstimate& estimate) {
     const std::string draws = counted(estimate.draws, "draw");
-    std::string text = row_text(
-        "log p(x)", estimate.mean(),
-        fmt::format("± {:.4f} over {}, ± {:.4f} by the draws; importance sampling, {} each",
-                    estimate.error_over_examples(), counted(estimate.log_px.size(), "example"),
-                    estimate.monte_carlo_error(), draws));
+    std::string text =
+        row_text("log p(x)", estimate.mean(),
+                 fmt::format("{} over {}, {} by the draws; importance sampling, {} each",
+                             error_text(estimate.error_over_examples()),
+                             counted(estimate.log_px.size(), "example"),
+                             error_text(estimate.monte_carlo_error()), draws));
     const auto& effective = estimate.effective_draws;
     text += row_text("effective draws", mean_of(effective),
                      fmt::format("mean over examples; least {:.1f}",
@@ -42,17 +48,17 @@ std::string importance_text(const ImportanceEstimate& estimate) {
 
 std::string latent_text(const LatentStatistics& latent) {
     std::string text = fmt::format(
-        "{:<17}{:>11}  of {} dimensions: variance of the posterior mean "
+        "{:<20}{:>12}  of {} dimensions: variance of the posterior mean "
         "above {}\n",
         "active units", latent.active_units, latent.kl.size(), kActiveVariance);
     const std::string method =
-        fmt::format("± {:.4f}; aggregate posterior of {} at {}", latent.information.error,
+        fmt::format("{}; aggregate posterior of {} at {}", error_text(latent.information.error),
                     counted(latent.examples, "example"), counted(latent.draws, "draw"));
     text += row_text(
         "I(x;z)", latent.information.value,
         method + fmt::format(", at most {:.4f}", std::log(static_cast<double>(latent.examples))));
     text += row_text("KL(q(z) || p(z))", latent.aggregate_kl.value,
-                     fmt::format("± {:.4f}; likewise", latent.aggregate_kl.error));
+                     error_text(latent.aggregate_kl.error) + "; likewise");
     std::vector<double> kl = latent.kl;
     std::sort(kl.begin(), kl.end(), std::greater<>());
     text += "KL(q(z_j|x) || N(0, 1)) by dimension, largest first:";

@@ -20,7 +20,8 @@ Dataset make_dataset(std::span<const std::size_t> shape,
                         "(N,H,W) or (N,H,W,C)",
                         name, to_text(shape)));
     }
-    if (shape[0] == 0) throw InputError(fmt::format("{}: it holds no examples", name));
+    if (shape[0] == 0)
+        throw InputError(fmt::format("{}: it holds no examples; name another source", name));
     if (element_count(shape) == 0) {
         throw InputError(
             fmt::format("{}: its examples have no pixels: its shape is {}", name, to_text(shape)));

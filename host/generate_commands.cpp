@@ -38,6 +38,7 @@ struct GenerateOptions {
     std::string data;
     std::string latents;
     std::string logvar;
+    std::string tril;
     std::string out;
 };
 
@@ -166,28 +167,51 @@ int run_reconstruct(const GenerateOptions& options) {
     return 0;
 }
 
+// The files of encode by their options; --out comes first.
+std::vector<std::pair<std::string, std::string>> encode_outputs(const GenerateOptions& options) {
+    std::vector<std::pair<std::string, std::string>> outputs = {{"--out", options.out}};
+    if (!options.logvar.empty()) outputs.emplace_back("--logvar", options.logvar);
+    if (!options.tril.empty()) outputs.emplace_back("--tril", options.tril);
+    return outputs;
+}
+
 void check_encode_outputs(const GenerateOptions& options) {
-    check_npy("--out", options.out);
-    if (options.logvar.empty()) return;
-    check_npy("--logvar", options.logvar);
-    if (same_file(options.out, options.logvar)) {
-        throw InputError(fmt::format("--logvar {}: it is the same file as --out {}; choose another",
-                                     options.logvar, options.out));
+    const auto outputs = encode_outputs(options);
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        check_npy(outputs[i].first, outputs[i].second);
+        for (std::size_t j = 0; j < i; ++j) {
+            if (!same_file(outputs[j].second, outputs[i].second)) continue;
+            throw InputError(fmt::format("{} {}: it is the same file as {} {}; choose another",
+                                         outputs[i].first, outputs[i].second, outputs[j].first,
+                                         outputs[j].second));
+        }
+    }
+}
+
+// What of a covariance can be written.
+void check_covariance_outputs(const GenerateOptions& options, const LoadedRun& run) {
+    const bool is_full = run.checkpoint.layout().heads.is_full();
+    if (!is_full && !options.tril.empty()) {
+        throw InputError(
+            fmt::format("--tril {}: the posterior of {} has a diagonal covariance; use --logvar, "
+                        "or leave it out",
+                        options.tril, options.run.run));
+    }
+    if (is_full && !options.logvar.empty() && options.tril.empty()) {
+        throw InputError(
+            fmt::format("--logvar {}: the posterior of {} has a full covariance, which "
+                        "log-variances alone do not give; add --tril FILE.npy",
+                        options.logvar, options.run.run));
     }
 }
 
 int run_encode(const GenerateOptions& options) {
     check_encode_outputs(options);
     const LoadedRun run = load_and_announce(options.run);
-    if (!options.logvar.empty() &&
-        run.checkpoint.config.model.posterior == PosteriorCovariance::full) {
-        throw InputError(
-            fmt::format("--logvar {}: the posterior of {} has a full covariance, which "
-                        "log-variances alone do not give; leave --logvar out",
-                        options.logvar, options.run.run));
+    check_covariance_outputs(options, run);
+    for (const auto& [option, file] : encode_outputs(options)) {
+        check_output_of(options, option, file, options.data);
     }
-    check_output_of(options, "--out", options.out, options.data);
-    if (!options.logvar.empty()) check_output_of(options, "--logvar", options.logvar, options.data);
     const RunData data = load_run_examples(run.checkpoint, options.data);
     run.backend->set_data(data.splits);
     const std::size_t count = data.examples().size;
@@ -197,6 +221,10 @@ int run_encode(const GenerateOptions& options) {
     const std::size_t shape[] = {count, run.checkpoint.config.model.latent};
     write_npy(options.out, posterior.mu, shape);
     if (!options.logvar.empty()) write_npy(options.logvar, posterior.logvar, shape);
+    if (!options.tril.empty()) {
+        const std::size_t below[] = {count, posterior.tril.size() / count};
+        write_npy(options.tril, posterior.tril, below);
+    }
     say_written(counted(count, "posterior mean"), options.out);
     return 0;
 }
@@ -233,6 +261,15 @@ int run_decode(const GenerateOptions& options) {
     auto examples = shown("decoding", count, [&](const RowsDone& on_rows) {
         return decode_codes(*run.backend, z, latent, pointer_to(sampler), on_rows);
     });
+    const auto bad = std::find_if_not(examples.begin(), examples.end(),
+                                      [](float value) { return std::isfinite(value); });
+    if (bad != examples.end()) {
+        const std::size_t row =
+            static_cast<std::size_t>(bad - examples.begin()) / run.checkpoint.shape.pixels();
+        throw RunError(fmt::format(
+            "--latents {}: what row {} decodes to is not finite: its values are too large",
+            options.latents, row));
+    }
     write_examples(options, run, std::move(examples));
     say_written(counted(count, "decoded example"), options.out);
     return 0;
@@ -264,6 +301,11 @@ Command add_encode_command(CLI::App& program) {
     const auto options = add_common(*command, "an array (.npy)");
     command->add_option("--data", options->data, "the examples")->required()->type_name("SPEC");
     command->add_option("--logvar", options->logvar, "also the posterior log-variances (.npy)")
+        ->type_name("FILE");
+    command
+        ->add_option("--tril", options->tril,
+                     "of a full covariance, also what its Cholesky factor has below its diagonal, "
+                     "row by row (.npy)")
         ->type_name("FILE");
     return {command, [options] { return run_encode(*options); }};
 }

@@ -136,7 +136,8 @@ void train_to_the_end(Plan& plan, Backend& backend, const RunFolder& folder, con
     }
     progress.line(fmt::format("done: the run is in {}", run));
     progress.line(fmt::format("next: vae evaluate {}", model));
-    progress.line(fmt::format("      vae sample {} --count 64 --out samples.png", model));
+    progress.line(fmt::format("      vae sample {} --count 64 --out samples.{}", model,
+                              is_drawable(plan.splits.train.shape) ? "png" : "npy"));
 }
 
 void start_run(const TrainOptions& options, Progress& progress) {

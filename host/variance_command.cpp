@@ -89,7 +89,11 @@ int run_variance(const VarianceOptions& options) {
         fmt::format("{} of {}, {} repeats, after step {}", counted(rows.size(), "training example"),
                     config.data.source, options.repeats, checkpoint.state.step);
     if (!options.out.empty()) {
-        write_file_atomically(options.out, scatter_svg(all, "variance of the gradient: " + what));
+        write_file_atomically(
+            options.out,
+            scatter_svg(all, fmt::format("variance of the gradient: {}, {} repeats, after step {}",
+                                         counted(rows.size(), "training example"), options.repeats,
+                                         checkpoint.state.step)));
     }
     if (options.json) {
         nlohmann::ordered_json out;
@@ -100,6 +104,7 @@ int run_variance(const VarianceOptions& options) {
         out["repeats"] = options.repeats;
         out["beta"] = config.train.beta;
         out["backend"] = run.backend->name();
+        out["parameters"] = "raw";
         out["estimators"] = scatter_json(all);
         fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
         return 0;

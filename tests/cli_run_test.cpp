@@ -82,6 +82,67 @@ TEST_F(CliTest, EvaluateEstimatesLogPx) {
     EXPECT_NE(value_of(" --seed 9"), log_px["value"]);
 }
 
+// One draw of one example has no standard error, and says so.
+TEST_F(CliTest, EvaluateHasADashWhereThereIsNoError) {
+    train_small_run();
+    const std::string request = "evaluate run --importance-samples 1 --importance-examples 1";
+    const std::string text = vae(request).out;
+    EXPECT_TRUE(contains(text, "± – over 1 example, ± – by the draws")) << text;
+    EXPECT_FALSE(contains(text, "nan")) << text;
+    EXPECT_TRUE(nlohmann::json::parse(vae(request + " --json").out)["log_px"]["monte_carlo_error"]
+                    .is_null());
+}
+
+TEST_F(CliTest, EvaluateRefusesALossThatIsNotFinite) {
+    std::vector<float> values(600 * 8);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 7);
+    values[100 * 8 + 3] = 3e38F;
+    const std::size_t shape[] = {600, 8};
+    write_npy(work() / "usual.npy", std::vector<float>(600 * 8, .5F), shape);
+    write_npy(work() / "huge.npy", values, shape);
+    ASSERT_EQ(vae("train --data usual.npy --likelihood gaussian --hidden 4 --latent 2 --steps 2 "
+                  "--out run")
+                  .status,
+              0);
+    for (const std::string more : {"", " --json", " --importance-samples 3 --log-px l.npy"}) {
+        const ProgramResult result = vae("evaluate run --data huge.npy" + more);
+        EXPECT_EQ(result.status, 1) << result.out;
+        EXPECT_TRUE(contains(result.err, "recon is not finite")) << result.err;
+        EXPECT_EQ(result.out, "");
+    }
+    EXPECT_FALSE(std::filesystem::exists(work() / "l.npy"));
+}
+
+TEST_F(CliTest, EncodeWritesAFullCovariance) {
+    ASSERT_EQ(vae("train --data synthetic:bars --hidden 4 --latent 3 --steps 2 --posterior full "
+                  "--out full")
+                  .status,
+              0);
+    EXPECT_EQ(
+        vae("encode full --data synthetic:bars --out z.npy --tril t.npy --logvar v.npy").status, 0);
+    EXPECT_EQ(read_npy(work() / "t.npy").shape, (std::vector<std::size_t>{1000, 3}));
+    EXPECT_TRUE(contains(vae("encode full --data synthetic:bars --out z.npy --logvar w.npy").err,
+                         "add --tril FILE.npy"));
+    train_small_run();
+    EXPECT_TRUE(contains(vae("encode run --data synthetic:bars --out z.npy --tril w.npy").err,
+                         "has a diagonal covariance"));
+    EXPECT_FALSE(std::filesystem::exists(work() / "w.npy"));
+}
+
+TEST_F(CliTest, DecodingToValuesThatAreNotFiniteIsRefused) {
+    ASSERT_EQ(
+        vae("train --data synthetic:bars --likelihood poisson --hidden 4 --latent 2 --steps 2 "
+            "--out counts")
+            .status,
+        0);
+    const std::size_t shape[] = {2, 2};
+    write_npy(work() / "z.npy", std::vector<float>{0, 0, 1e30F, 1e30F}, shape);
+    const ProgramResult result = vae("decode counts --latents z.npy --out d.npy");
+    EXPECT_EQ(result.status, 1);
+    EXPECT_TRUE(contains(result.err, "what row 1 decodes to is not finite")) << result.err;
+    EXPECT_FALSE(std::filesystem::exists(work() / "d.npy"));
+}
+
 TEST_F(CliTest, VarianceComparesTheEstimators) {
     train_small_run();
     const std::string request = "variance run --examples 20 --samples 3 --repeats 5";

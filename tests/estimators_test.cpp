@@ -15,7 +15,8 @@ namespace {
 constexpr std::size_t kPixels = 6;
 constexpr std::uint32_t kBatch = 2;
 
-Config small_config(const ObjectiveConfig& objective, Prior prior = Prior::normal) {
+Config small_config(const ObjectiveConfig& objective, Prior prior = Prior::normal,
+                    PosteriorCovariance posterior = {}) {
     Config config;
     config.model.encoder_hidden = {4};
     config.model.decoder_hidden = {5};
@@ -25,6 +26,7 @@ Config small_config(const ObjectiveConfig& objective, Prior prior = Prior::norma
     config.objective = objective;
     config.model.prior = prior;
     config.model.prior_components = 3;
+    config.model.posterior = posterior;
     return config;
 }
 
@@ -60,14 +62,17 @@ double projected(const TracedTensor& gradient) {
 // Of the gradient of each tensor whose name starts so, and of the loss (named "loss").
 std::vector<std::pair<std::string, Moments>> gradient_moments(
     const ObjectiveConfig& objective, const std::string& prefix, std::size_t steps,
-    std::uint64_t first_step = 0, Prior prior = Prior::normal, double beta = 1) {
-    const Config config = small_config(objective, prior);
+    std::uint64_t first_step = 0, Prior prior = Prior::normal, double beta = 1,
+    PosteriorCovariance posterior = {}) {
+    const Config config = small_config(objective, prior, posterior);
     const ParameterLayout layout(config.model, kPixels);
     const auto backend = make_cpu_double_backend(config, layout);
     Splits splits;
     splits.train = test::random_floats(kBatch, kPixels);
     backend->set_data(splits);
-    backend->set_state(test::initial_state(layout, config));
+    TrainingState state = test::initial_state(layout, config);
+    state.running_mean = 6;  // of the order of the signal; read by the baseline of that name alone
+    backend->set_state(state);
     const auto rows = test::first_rows(kBatch);
     std::vector<std::pair<std::string, std::vector<double>>> drawn = {{"loss", {}}};
     for (const Tensor& tensor : layout.tensors()) {
@@ -89,9 +94,9 @@ std::vector<std::pair<std::string, Moments>> gradient_moments(
 // Means of independent draws, within three standard errors.
 void expect_same_means(const ObjectiveConfig& a, const ObjectiveConfig& b,
                        const std::string& prefix, std::size_t steps, Prior prior = Prior::normal,
-                       double beta = 1) {
-    const auto of_a = gradient_moments(a, prefix, steps, 0, prior, beta);
-    const auto of_b = gradient_moments(b, prefix, steps, steps, prior, beta);
+                       double beta = 1, PosteriorCovariance posterior = {}) {
+    const auto of_a = gradient_moments(a, prefix, steps, 0, prior, beta, posterior);
+    const auto of_b = gradient_moments(b, prefix, steps, steps, prior, beta, posterior);
     ASSERT_EQ(of_a.size(), of_b.size());
     ASSERT_GT(of_a.size(), 2U);
     for (std::size_t i = 0; i < of_a.size(); ++i) {
@@ -136,6 +141,25 @@ TEST(Estimators, AgreeInExpectationWithALearnedPrior) {
             {.samples = 3, .gradient = EncoderGradient::score, .baseline = Baseline::leave_one_out},
             "", kSteps, prior);
     }
+}
+
+// Of a full covariance too, and with a running mean that is far from zero.
+TEST(Estimators, AgreeInExpectationWithAFullCovariance) {
+    const auto full = PosteriorCovariance::full;
+    expect_same_means({.bound = Bound::iwae, .samples = 3},
+                      {.bound = Bound::iwae, .samples = 3, .gradient = EncoderGradient::dreg},
+                      "encoder", kSteps, Prior::normal, .7, full);
+    expect_same_means(
+        {.samples = 3},
+        {.samples = 3, .gradient = EncoderGradient::score, .baseline = Baseline::leave_one_out},
+        "encoder", kSteps, Prior::normal, 1, full);
+    expect_same_means({}, {.gradient = EncoderGradient::score, .baseline = Baseline::running_mean},
+                      "encoder", kSteps, Prior::normal, 1, full);
+}
+
+TEST(Estimators, ARunningMeanChangesNoExpectation) {
+    expect_same_means({}, {.gradient = EncoderGradient::score, .baseline = Baseline::running_mean},
+                      "encoder", kSteps);
 }
 
 // With one draw the importance-weighted bound is the sampled ELBO, to rounding.

@@ -64,19 +64,23 @@ TEST(Support, FloatsThatAreRefused) {
         {model_of(Likelihood::categorical, 7), -1, "-1 is none of the 7" + levels},
         {model_of(Likelihood::categorical, 7), 2, "2 is none of the 7" + levels},
         {model_of(Likelihood::poisson), 2.5F,
-         "2.5 is no count: the Poisson likelihood needs the integers 0, 1, 2, …"},
+         "2.5 is no count: the Poisson likelihood needs the integers 0, 1, 2, …: round the values, "
+         "or use the Gaussian one"},
         {model_of(Likelihood::poisson), -1,
-         "-1 is no count: the Poisson likelihood needs the integers 0, 1, 2, …"},
+         "-1 is no count: the Poisson likelihood needs the integers 0, 1, 2, …: round the values, "
+         "or use the Gaussian one"},
     };
     for (const Case& one : cases) {
         EXPECT_EQ(refusal(data_with(one.value), one.model), kPlace + one.said);
     }
     Dataset onehot = data_with(0.5F);
     onehot.values = Floats{0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1, 0.5F};
-    EXPECT_EQ(refusal(onehot, model_of(Likelihood::onehot, 2)),
-              kPlace +
-                  "0.5 is neither 0 nor 1, as a one-hot value is: encode the classes, or use "
-                  "the categorical likelihood");
+    EXPECT_EQ(
+        refusal(onehot, model_of(Likelihood::onehot, 2)),
+        kPlace +
+            "0.5 is neither 0 nor 1, as a one-hot value is (bytes are taken as they are): encode "
+            "the classes, or use "
+            "the categorical likelihood");
     for (const auto binarize : {Binarize::dynamic, Binarize::fixed}) {
         EXPECT_EQ(refusal(data_with(1.5F), model_of(Likelihood::gaussian), binarize),
                   kPlace +
@@ -106,10 +110,12 @@ TEST(Support, BytesThatAreRefused) {
                       "0.3019608 (byte 77) is none of the 7 levels k/6 of [0,1]: round the "
                       "values, or set model.levels to how many there are");
     }
-    EXPECT_EQ(refusal(data, model_of(Likelihood::onehot, 2)),
-              kPlace +
-                  "77 is neither 0 nor 1, as a one-hot value is: encode the classes, or use "
-                  "the categorical likelihood");
+    EXPECT_EQ(
+        refusal(data, model_of(Likelihood::onehot, 2)),
+        kPlace +
+            "77 is neither 0 nor 1, as a one-hot value is (bytes are taken as they are): encode "
+            "the classes, or use "
+            "the categorical likelihood");
 }
 
 TEST(Support, WhatFitsIsTaken) {
@@ -156,10 +162,12 @@ TEST(Support, GroupsHaveASingleOne) {
     EXPECT_EQ(message({1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0}), "");
     EXPECT_EQ(message({1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0}),
               "here: example 1, row 1, column 0: the one-hot group of 3 values that starts here "
-              "has 0 ones, not one");
+              "has 0 ones, not one: set model.levels to the number of classes, or mend the "
+              "data");
     EXPECT_EQ(message({1, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0}),
               "here: example 0, row 0, column 0: the one-hot group of 3 values that starts here "
-              "has 3 ones, not one");
+              "has 3 ones, not one: set model.levels to the number of classes, or mend the "
+              "data");
 }
 
 // Whatever the values are: under a wrong width they make no sense.

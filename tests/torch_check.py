@@ -330,7 +330,7 @@ def recompute(metadata, tensors):
             expected[f"after.{name}"] = after
             expected[f"step.{name}"] = after - before[name]
             if train["ema"] > 0:
-                average = torch.lerp(before[name], parameter, 1 - train["ema"])
+                average = torch.lerp(before[name], after, 1 - train["ema"])
                 expected[f"after.ema.{name}"] = average
                 expected[f"step.ema.{name}"] = average - before[name]
     return {name: value.detach().numpy() for name, value in expected.items()}, list(parameters)

@@ -29,7 +29,7 @@ class Buffer {
         if (memory == nullptr) {
             throw RunError(
                 fmt::format("not enough memory: the CPU backend needs {} more bytes; use a smaller "
-                            "batch or network",
+                            "batch, fewer draws of z or a smaller network",
                             size * sizeof(T)));
         }
         data_.reset(static_cast<T*>(memory));

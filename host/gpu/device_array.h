@@ -114,7 +114,8 @@ class DeviceArray {
         (void)cudaMemGetInfo(&free_bytes, &total_bytes);
         throw RunError(fmt::format(
             "the CUDA device is out of memory: {} needs {:.1f} MiB and {:.1f} of {:.1f} MiB are "
-            "free; use a smaller train.batch or a smaller model, or free the device",
+            "free; use a smaller train.batch, fewer draws of z or a smaller model, or free the "
+            "device",
             what, static_cast<double>(bytes()) / 1048576.0,
             static_cast<double>(free_bytes) / 1048576.0,
             static_cast<double>(total_bytes) / 1048576.0));
