@@ -78,6 +78,7 @@ class AggregatePosterior {
             }
         }
         std::vector<double> result;
+        result.reserve(sums.size());
         const double log_size = std::log(static_cast<double>(size_));
         for (const LogSum& sum : sums) result.push_back(sum.log() - log_size);
         return result;

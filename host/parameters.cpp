@@ -123,6 +123,7 @@ class Arena {
                const Third& third) {
         const std::size_t step = std::lcm(kAlignment / std::gcd(in, kAlignment), kPairRows);
         Pair pair;
+        // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): step is a multiple of positive numbers
         pair.stride = (out + step - 1) / step * step;
         pair.first_weight = place(first + ".weight", {out, in}, pair.stride * in);
         pair.second_weight = place(second + ".weight", {out, in}, pair.stride * in);

@@ -1,4 +1,5 @@
 // The real program with a learned prior.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,10 +35,10 @@ std::vector<float> samples_of_the_average(const std::filesystem::path& path) {
 // Every command of a run whose prior is learned.
 TEST_F(CliTest, ALearnedPriorIsTrainedResumedAndDrawnFrom) {
     for (const std::string prior : {"mixture", "vamp"}) {
-        const std::string train =
-            "train --backend cpu --data synthetic:bars --hidden 9 --latent 2 "
-            "--set train.ema=0.5 --set model.prior_components=6 --prior " +
-            prior + " --out " + prior + " --steps ";
+        const std::string train = fmt::format(
+            "train --backend cpu --data synthetic:bars --hidden 9 --latent 2 --set train.ema=0.5 "
+            "--set model.prior_components=6 --prior {0} --out {0} --steps ",
+            prior);
         const ProgramResult trained = vae(train + "20");
         ASSERT_EQ(trained.status, 0) << trained.err;
         EXPECT_TRUE(contains(trained.out, "kl is estimated from draws")) << trained.out;
@@ -57,7 +58,8 @@ TEST_F(CliTest, ALearnedPriorIsTrainedResumedAndDrawnFrom) {
         // A run that stopped goes on with the same bits.
         ASSERT_EQ(vae(train + "30 --resume").status, 0);
         const std::string whole = "whole_" + prior;
-        ASSERT_EQ(vae("train --config " + prior + "/config.toml --out " + whole).status, 0);
+        ASSERT_EQ(vae(fmt::format("train --config {}/config.toml --out {}", prior, whole)).status,
+                  0);
         const Checkpoint resumed = load_checkpoint(work() / prior / "checkpoint.safetensors");
         const Checkpoint at_once = load_checkpoint(work() / whole / "checkpoint.safetensors");
         EXPECT_EQ(resumed.state.step, 30U);

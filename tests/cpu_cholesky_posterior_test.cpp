@@ -27,6 +27,7 @@ std::vector<T> normals(std::size_t size, std::uint32_t which, double scale = 1) 
     fill_normal({3, Purpose::synthetic_data, 0, which, 0}, values);
     // Through float, so that both precisions start from the same numbers.
     std::vector<T> result;
+    result.reserve(size);
     for (const double value : values) {
         result.push_back(static_cast<T>(static_cast<float>(scale * value)));
     }

@@ -301,7 +301,8 @@ TEST(PriorSampler, DrawsTheMixture) {
     const auto logvar = model.values_of(model.layout.prior_logvar);
     const auto logits = model.values_of(model.layout.prior_logits);
     for (std::size_t i = 0; i < mean.size(); ++i) {
-        mean[i] = 40.0F * static_cast<float>(i / 3);
+        const std::size_t component = i / 3;
+        mean[i] = 40.0F * static_cast<float>(component);
         logvar[i] = 0.5F * static_cast<float>(i % 5) - 1;
     }
     logits[0] = 1;
