@@ -81,7 +81,8 @@ std::size_t above_floor(const Trace& trace, std::size_t latent, double floor) {
     for (std::size_t i = 0; i < mu.size(); ++i) {
         sums[i % latent] += (mu[i] * mu[i] + std::expm1(logvar[i]) - logvar[i]) / 2;
     }
-    const auto rows = static_cast<double>(mu.size() / latent);
+    const std::size_t count = mu.size() / latent;
+    const auto rows = static_cast<double>(count);
     return static_cast<std::size_t>(
         std::count_if(sums.begin(), sums.end(), [&](double sum) { return sum / rows > floor; }));
 }

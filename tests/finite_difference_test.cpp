@@ -221,12 +221,15 @@ void add_combinations(std::vector<Case>& all) {
             for (const auto& [prior, of_prior] : priors) {
                 for (const auto& [posterior, covariance] :
                      {std::pair(diagonal, ""), std::pair(full, "full_")}) {
+                    std::string label = covariance + name;
+                    label += output.name;
+                    label += of_prior;
                     const Case added = {Activation::tanh,
                                         output.likelihood,
                                         .7,
                                         true,
                                         {5, 3},
-                                        covariance + name + output.name + of_prior,
+                                        label,
                                         objective,
                                         output.variance,
                                         output.levels,
@@ -272,7 +275,7 @@ void add_priors(std::vector<Case>& all) {
     using enum Activation;
     for (const auto& [prior, of] :
          {std::pair(Prior::mixture, "_mixture"), std::pair(Prior::vamp, "_vamp")}) {
-        const auto add = [&](Case added) {
+        const auto add = [&all, prior = prior, of = std::string(of)](Case added) {
             added.prior = prior;
             added.name += of;
             all.push_back(std::move(added));

@@ -86,6 +86,7 @@ class FreeBits : public KernelTest {
         const Outputs out = per_dimension(in, nats, shift);
         if (in.latent.size() == 0) return;
         std::vector<Bound> mask;
+        mask.reserve(mean.size());
         for (const double each : mean) mask.push_back({each > nats ? 1.0 : 0.0, 0});
         expect_close(out.kl_mask, mask, "kl_mask");
         std::vector<Bound> loss;
