@@ -77,6 +77,11 @@ struct TrainingState {
     std::vector<float> ema;                   // average of the parameters; empty if train.ema is 0
     std::uint64_t step = 0;                   // optimiser steps done, those skipped included
     double running_mean = 0;  // of the score function's signal: objective.baseline; 0: of none yet
+
+    // What evaluation takes: the average, if there is one.
+    const std::vector<float>& evaluated_parameters() const {
+        return ema.empty() ? parameters : ema;
+    }
 };
 
 // The running mean moves this far towards each step's mean signal: 1 − its decay. The first signal

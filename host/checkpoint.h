@@ -33,10 +33,6 @@ struct Checkpoint {
     std::string program_version;
 
     ParameterLayout layout() const { return {config.model, shape.pixels()}; }
-    // What evaluation takes: the average, if there is one.
-    const std::vector<float>& evaluated_parameters() const {
-        return config.train.ema > 0 ? state.ema : state.parameters;
-    }
 };
 
 // Atomic: the file at `path` is the old one or the new one, whole. Throws RunError.

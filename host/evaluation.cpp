@@ -34,8 +34,8 @@ Evaluation evaluate_run(const LoadedRun& run, const RunData& data,
     require_finite(evaluation.totals.recon, where + ": recon");
     require_finite(evaluation.totals.kl, where + ": kl");
     require_finite(evaluation.totals.loss, where + ": the loss");
-    evaluation.latent =
-        latent_statistics(*run.backend, data.split, examples, config.model.latent, request.seed);
+    evaluation.latent = latent_statistics(*run.backend, data.split, examples,
+                                          run.checkpoint.layout().heads, request.seed);
     if (request.importance_draws == 0) return evaluation;
     std::vector<std::uint32_t> rows(request.importance_examples == 0
                                         ? examples

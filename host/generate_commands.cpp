@@ -102,7 +102,7 @@ std::optional<LikelihoodSampler> sampler_of(const GenerateOptions& options, cons
     if (options.draw == "mean") return std::nullopt;
     const Checkpoint& checkpoint = run.checkpoint;
     return LikelihoodSampler(checkpoint.config.model, checkpoint.layout(),
-                             checkpoint.evaluated_parameters(),
+                             checkpoint.state.evaluated_parameters(),
                              options.seed.value_or(checkpoint.config.train.seed));
 }
 
@@ -129,7 +129,7 @@ int run_sample(const GenerateOptions& options) {
         const std::uint64_t seed = options.seed.value_or(config.train.seed);
         const auto sampler = sampler_of(options, run);
         const PriorSampler prior(config.model, run.checkpoint.layout(),
-                                 run.checkpoint.evaluated_parameters(), *run.backend);
+                                 run.checkpoint.state.evaluated_parameters(), *run.backend);
         auto samples = shown("sampling", options.count, [&](const RowsDone& on_rows) {
             return prior_samples(*run.backend, prior, config.model.latent, seed, options.count,
                                  pointer_to(sampler), on_rows);

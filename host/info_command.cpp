@@ -56,7 +56,7 @@ void print_early_stopping(const Checkpoint& checkpoint) {
 void print_sigma(const Checkpoint& checkpoint, const ParameterLayout& layout) {
     const ModelConfig& model = checkpoint.config.model;
     if (!has_logvar(model)) return;
-    const float parameter = checkpoint.evaluated_parameters()[layout.output_logvar.offset];
+    const float parameter = checkpoint.state.evaluated_parameters()[layout.output_logvar.offset];
     fmt::print("sigma of the Gaussian likelihood: {:.6g}\n\n",
                sigma_of(model, static_cast<double>(parameter)));
 }

@@ -163,16 +163,16 @@ void add_dimensions(const Posterior& posterior, std::size_t examples, std::size_
 }  // namespace
 
 LatentStatistics latent_statistics(Backend& backend, Split split, std::size_t examples,
-                                   std::size_t latent, std::uint64_t seed, std::size_t most_draws) {
+                                   const Heads& heads, std::uint64_t seed, std::size_t most_draws) {
     LatentStatistics statistics;
-    // The first example's posterior tells how large one is.
-    const Posterior one = encode_examples(backend, split, 1);
-    examples = std::min(examples, kMostEntries / (one.mu.size() + one.tril.size()));
+    const std::size_t latent = heads.latent;
+    const std::size_t entries = latent + heads.tril_size();
+    examples = std::min(examples, kMostEntries / entries);
     statistics.examples = examples;
     const Posterior posterior = encode_examples(backend, split, examples);
     add_dimensions(posterior, examples, latent, statistics);
 
-    const auto of_draw = static_cast<double>(posterior.mu.size() + posterior.tril.size());
+    const double of_draw = static_cast<double>(examples) * static_cast<double>(entries);
     const auto affordable =
         static_cast<std::size_t>(std::max(kMostProducts / of_draw, kLeastDraws));
     statistics.draws = std::min({examples, most_draws, affordable});

@@ -39,7 +39,7 @@ struct LatentStatistics {
 // spaced, give the draws, fewer where the code is very wide: the cost is draws · examples · latent,
 // or latent²/2 of a full covariance.
 LatentStatistics latent_statistics(Backend& backend, Split split, std::size_t examples,
-                                   std::size_t latent, std::uint64_t seed,
+                                   const Heads& heads, std::uint64_t seed,
                                    std::size_t most_draws = 2000);
 
 }  // namespace vae

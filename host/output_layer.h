@@ -27,6 +27,9 @@ std::size_t output_count(const ModelConfig& model, std::size_t pixels);
 // Whether there is a parameter decoder.logvar.
 bool has_logvar(const ModelConfig& model);
 
+// Of the moving average of the optimal variance, over steps.
+inline constexpr double kVarianceDecay = 0.99;
+
 // Whether a pixel has a second output, its log-variance or log-scale.
 bool has_scale_outputs(const ModelConfig& model);
 

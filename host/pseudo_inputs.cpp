@@ -1,13 +1,13 @@
 #include "host/pseudo_inputs.h"
 
-#include <algorithm>
-#include <iterator>
-#include <utility>
+#include <cstdint>
+#include <limits>
 #include <variant>
 #include <vector>
 
 #include "host/data_bias.h"
 #include "host/noise.h"
+#include "host/shuffle.h"
 
 namespace vae {
 
@@ -15,22 +15,8 @@ namespace {
 
 constexpr float kNoise = 0.01F;
 
-// The first `count` examples in an order that the noise makes.
-std::vector<std::uint32_t> picked(std::uint64_t seed, std::size_t size, std::size_t count) {
-    std::vector<std::pair<std::uint64_t, std::uint32_t>> keyed(size);
-    NoiseAddress address{.seed = seed, .purpose = Purpose::initialization, .step = 1};
-    for (std::size_t row = 0; row < size; ++row) {
-        address.example = static_cast<std::uint32_t>(row);
-        const PhiloxBlock words = noise_block(address, 0);
-        keyed[row] = {words[0] | std::uint64_t{words[1]} << 32, address.example};
-    }
-    const auto last = keyed.begin() + static_cast<std::ptrdiff_t>(std::min(count, size));
-    std::partial_sort(keyed.begin(), last, keyed.end());
-    std::vector<std::uint32_t> rows;
-    std::transform(keyed.begin(), last, std::back_inserter(rows),
-                   [](const auto& pair) { return pair.second; });
-    return rows;
-}
+// An order of the examples that no epoch has.
+constexpr std::uint32_t kNoEpoch = std::numeric_limits<std::uint32_t>::max();
 
 }  // namespace
 
@@ -40,9 +26,10 @@ void set_pseudo_inputs(const ParameterLayout& layout, const Dataset& data, std::
     if (inputs.size == 0) return;
     const std::size_t pixels = layout.pixels;
     const std::size_t components = inputs.size / pixels;
-    const std::vector<std::uint32_t> rows = picked(seed, data.size, components);
+    const std::vector<std::uint32_t> rows =
+        shuffled_rows(seed, kNoEpoch, static_cast<std::uint32_t>(data.size));
     const auto unit = static_cast<float>(unit_of(data));
-    NoiseAddress address{.seed = seed, .purpose = Purpose::initialization, .step = 2};
+    NoiseAddress address{.seed = seed, .purpose = Purpose::initialization, .step = 1};
     for (std::size_t k = 0; k < components; ++k) {
         const std::span<float> input = parameters.subspan(inputs.offset + k * pixels, pixels);
         address.example = static_cast<std::uint32_t>(k);

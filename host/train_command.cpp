@@ -42,7 +42,7 @@ void write_samples(const RunFolder& folder, Backend& backend, const Config& conf
                    const ImageShape& shape) {
     const TrainingState state = backend.state();
     const PriorSampler prior(config.model, {config.model, shape.pixels()},
-                             state.ema.empty() ? state.parameters : state.ema, backend);
+                             state.evaluated_parameters(), backend);
     std::vector<float> samples =
         prior_samples(backend, prior, config.model.latent, config.train.seed, kSamples);
     scale_for_picture(config.model.likelihood, {&samples});

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "host/backend.h"
+#include "host/sample_statistics.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
@@ -33,20 +34,11 @@ Config small_config(const ObjectiveConfig& objective, Prior prior = Prior::norma
 struct Moments {
     double mean = 0;
     double variance = 0;  // of one draw
-    std::size_t count = 0;
-
-    double standard_error() const { return std::sqrt(variance / static_cast<double>(count)); }
+    double standard_error = 0;
 };
 
 Moments moments_of(const std::vector<double>& values) {
-    Moments moments;
-    moments.count = values.size();
-    for (const double value : values) moments.mean += value / static_cast<double>(values.size());
-    for (const double value : values) {
-        moments.variance += (value - moments.mean) * (value - moments.mean) /
-                            static_cast<double>(values.size() - 1);
-    }
-    return moments;
+    return {mean_of(values), variance_of(values), error_of_mean(values)};
 }
 
 // A direction of its own for each tensor, in which its gradient is looked at.
@@ -101,7 +93,7 @@ void expect_same_means(const ObjectiveConfig& a, const ObjectiveConfig& b,
     ASSERT_GT(of_a.size(), 2U);
     for (std::size_t i = 0; i < of_a.size(); ++i) {
         const double error =
-            std::hypot(of_a[i].second.standard_error(), of_b[i].second.standard_error());
+            std::hypot(of_a[i].second.standard_error, of_b[i].second.standard_error);
         EXPECT_GT(error, 0) << of_a[i].first;
         EXPECT_NEAR(of_a[i].second.mean, of_b[i].second.mean, 3 * error) << of_a[i].first;
     }

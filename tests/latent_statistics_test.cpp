@@ -49,7 +49,7 @@ class LatentStatisticsTest : public testing::Test {
     }
 
     LatentStatistics statistics(std::size_t most_draws = kExamples) {
-        return latent_statistics(*backend_, Split::test, kExamples, kLatent, 3, most_draws);
+        return latent_statistics(*backend_, Split::test, kExamples, layout_->heads, 3, most_draws);
     }
 
     Config config_;

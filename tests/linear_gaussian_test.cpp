@@ -217,6 +217,17 @@ class LinearGaussian : public testing::Test {
         return coefficients[0] + (coefficients[3] + coefficients[5]) / 2;
     }
 
+    // The ELBO is the evidence.
+    void expect_tight() {
+        std::vector<Trace> traces;
+        for (std::uint64_t step = 0; step < kDraws; ++step) traces.push_back(trace(step));
+        for (std::size_t r = 0; r < kBatch; ++r) {
+            const auto x = row(traces[0], "x", r);
+            const double elbo = -(expected_recon(traces, r) + row(traces[0], "kl", r)[0]);
+            EXPECT_NEAR(elbo, model_.evidence(x), kFit);
+        }
+    }
+
     // The normal equations square the condition number of the draws, here below 1e3.
     static constexpr double kFit = 1e-10;
 
@@ -265,13 +276,7 @@ TEST_F(LinearGaussian, ElboAndItsGapAddUpToTheEvidence) {
 // encoder is off by 1e-7, which the ELBO feels only in second order.
 TEST_F(LinearGaussian, ElboOfTheExactPosteriorIsTheEvidence) {
     use(tight_parameters());
-    std::vector<Trace> traces;
-    for (std::uint64_t step = 0; step < kDraws; ++step) traces.push_back(trace(step));
-    for (std::size_t r = 0; r < kBatch; ++r) {
-        const auto x = row(traces[0], "x", r);
-        const double elbo = -(expected_recon(traces, r) + row(traces[0], "kl", r)[0]);
-        EXPECT_NEAR(elbo, model_.evidence(x), kFit);
-    }
+    expect_tight();
 }
 
 // log p(x) by importance sampling: the evidence, within its own standard error, and bounds that
@@ -367,13 +372,7 @@ class FullLinearGaussian : public LinearGaussian {
 
 TEST_F(FullLinearGaussian, ElboOfTheExactPosteriorIsTheEvidence) {
     use(tight_parameters());
-    std::vector<Trace> traces;
-    for (std::uint64_t step = 0; step < kDraws; ++step) traces.push_back(trace(step));
-    for (std::size_t r = 0; r < kBatch; ++r) {
-        const auto x = row(traces[0], "x", r);
-        const double elbo = -(expected_recon(traces, r) + row(traces[0], "kl", r)[0]);
-        EXPECT_NEAR(elbo, model_.evidence(x), kFit);
-    }
+    expect_tight();
 }
 
 class FullLinearIwae : public FullLinearGaussian {

@@ -199,6 +199,18 @@ TEST_F(TrainTest, AStepThatIsNotFiniteIsSkippedAndTold) {
     expect_same_state(whole_, other_);
 }
 
+// A network so large that the trainer looks after each step: a step that is lost is one of six.
+TEST_F(TrainTest, ALostStepThatIsLookedAtAloneDoesNotEndTheRun) {
+    Config config = small_config();
+    config.model.encoder_hidden = {13000};
+    config.train.epochs = 1;
+    const ParameterLayout layout(config.model, splits_.train.shape.pixels());
+    ASSERT_EQ(steps_in_chunk(*make_cpu_backend(config, layout), layout, config.train.batch), 1U);
+    splits_.train = test::with_nan(splits_.train, 4321);
+    train_in(other_, config, splits_);
+    EXPECT_EQ(metrics_of(other_).at(0)["skipped"], 1);
+}
+
 TEST_F(TrainTest, WhenNoStepCanBeTakenTheRunStopsAndKeepsTheCheckpoint) {
     Config config = small_config();
     train_in(other_, config, splits_);

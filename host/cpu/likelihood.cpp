@@ -13,8 +13,6 @@
 namespace vae::cpu {
 namespace {
 
-constexpr double kVarianceDecay = 0.99;  // of the moving average of the optimal variance
-
 LogisticSettings logistic_settings(const ModelConfig& model, const LogBounds& bounds) {
     return {model.levels, bounds.least, bounds.most};
 }

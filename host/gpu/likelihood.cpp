@@ -11,8 +11,6 @@
 namespace vae::gpu {
 namespace {
 
-constexpr double kVarianceDecay = 0.99;  // of the moving average of the optimal variance
-
 kernels::SoftmaxSettings softmax_settings(const ModelConfig& model) {
     return {.classes = static_cast<int>(model.levels),
             .is_onehot = model.likelihood == Likelihood::onehot};

@@ -15,10 +15,6 @@
 namespace vae::gpu {
 namespace {
 
-int width(std::size_t size) {
-    return static_cast<int>(size);
-}
-
 kernels::Activation kernel_activation(Activation activation) {
     switch (activation) {
         case Activation::relu:

@@ -19,6 +19,11 @@
 
 namespace vae::gpu {
 
+// A layer's size as kernels take it. ParameterLayout refuses those that do not fit.
+inline int width(std::size_t size) {
+    return static_cast<int>(size);
+}
+
 // Optional outputs of the encoder on the device; null: not written.
 struct PosteriorOutputs {
     float* mu = nullptr;       // [examples, latent]

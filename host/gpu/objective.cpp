@@ -19,10 +19,17 @@ void Network::allocate_objective(std::size_t examples, std::size_t rows) {
     if (objective_.bound == Bound::iwae || objective_.uses_free_bits()) {
         loss_ = {examples, "the losses"};
     }
-    for (DeviceArray<float>* of_draws :
-         {&decoder_weight_, &path_weight_, &ratio_weight_, &score_weight_}) {
-        *of_draws = {rows, "the weights of the draws"};
-    }
+    const bool is_score = objective_.gradient == EncoderGradient::score;
+    const bool is_dreg = objective_.gradient == EncoderGradient::dreg;
+    const bool uses_ratio = objective_.uses_log_ratio() && !is_score;
+    // What stays null has the value that LatentGradient gives it: no noise is drawn for it.
+    const auto allocate_if = [rows](bool is_needed, DeviceArray<float>& weights) {
+        if (is_needed) weights = {rows, "the weights of the draws"};
+    };
+    allocate_if(true, decoder_weight_);
+    allocate_if(is_score || is_dreg, path_weight_);
+    allocate_if(uses_ratio, ratio_weight_);
+    allocate_if(is_score || (uses_ratio && !is_dreg), score_weight_);
     running_mean_ = {1, "the running mean"};
     running_mean_.zero(stream_);
 }

@@ -8,10 +8,6 @@ namespace {
 
 static_assert(kernels::kMostCholeskyLatent == kMostFullLatent);
 
-int width(std::size_t size) {
-    return static_cast<int>(size);
-}
-
 }  // namespace
 
 kernels::CholeskyHeads Network::cholesky_heads(int examples, int samples) const {
