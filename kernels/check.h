@@ -22,4 +22,10 @@ bool aligned_to_16(const T*... pointers) {
     return ((reinterpret_cast<std::uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
+// Whether four elements of every array can be read or written at a time.
+template <class... T>
+bool aligned_to_four(const T*... pointers) {
+    return ((reinterpret_cast<std::uintptr_t>(pointers) % (4 * sizeof(T)) == 0) && ...);
+}
+
 }  // namespace vae::kernels
