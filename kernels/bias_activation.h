@@ -43,7 +43,7 @@ void bias_activation_forward(Activation f, ConstReals product, const float* bias
 //           is rounded to bf16. NaN comes through.
 // Cost      12 bytes an element (bf16 6) and, about, 5 (relu), 30 (tanh, softplus, silu) or 95
 //           (gelu) instructions of PTX; bound as above
-// Launch    tiles, with 12 KiB of shared memory (3 if an array is not aligned to four elements or
+// Launch    tiles, with 12 KiB of shared memory (3 if an array is not aligned to 4 elements or
 //           cols % 4 is not 0). Throws std::invalid_argument if scratch is too small.
 void bias_activation_backward(Activation f, ConstReals product, const float* bias, ConstReals d_h,
                               int rows, int cols, Reals d_pre, float* d_bias,

@@ -51,7 +51,7 @@ TEST_F(Poisson, LargeSizes) {
 }
 
 TEST_F(Poisson, UnalignedArrays) {
-    check(kLaunchers, kReference, {33, 128}, 3);
+    check_unaligned(kLaunchers, kReference);
 }
 
 TEST_F(Poisson, SamplesAndRowWeights) {
