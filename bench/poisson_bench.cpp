@@ -52,15 +52,25 @@ BENCHMARK_DEFINE_F(GpuBench, poisson_mean)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, poisson_mean)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, log_counts)(benchmark::State& state) {
+template <class T>
+void log_counts(GpuBench& bench, benchmark::State& state) {
     const Extent extent(state);
     const auto x = level_buffer(extent.size(), 255, 255.0f);
-    const DeviceBuffer<float> out(extent.size());
-    measure(state, 2 * x.bytes(), x.size(), [&](cudaStream_t stream) {
+    const DeviceBuffer<T> out(extent.size());
+    bench.measure(state, x.bytes() + out.bytes(), x.size(), [&](cudaStream_t stream) {
         kernels::log_counts(x.data(), extent.rows, extent.cols, out.data(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, log_counts)(benchmark::State& state) {
+    log_counts<float>(*this, state);
+}
 BENCHMARK_REGISTER_F(GpuBench, log_counts)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, log_counts_bf16)(benchmark::State& state) {
+    log_counts<kernels::Bf16>(*this, state);
+}
+BENCHMARK_REGISTER_F(GpuBench, log_counts_bf16)->Apply(batch_sizes);
 
 }  // namespace
 }  // namespace vae::bench

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/likelihood.h"
+#include "kernels/reals.h"
 #include "kernels/scratch.h"
 
 namespace vae::kernels {
@@ -45,10 +46,11 @@ void poisson_mean(const LikelihoodInput& in, float* mean, cudaStream_t stream);
 
 // Computes  out = log2(1 + x)/8, what the encoder sees of counts
 // Shapes    x, out [rows, cols]; any rows, cols >= 0
-// Writes    overwrites out, which may be x
-// Numerics  float; a few roundings, NaN in gives NaN out
-// Cost      8 bytes an element and about 20 instructions; bound by memory bandwidth
+// Writes    overwrites out, which may be x (not if bf16)
+// Numerics  float, a few roundings, and rounded to bf16 where out is; NaN in gives NaN out
+// Cost      8 bytes an element (6 if out is bf16) and about 20 instructions; bound by memory
+//           bandwidth
 // Launch    tiles, no shared memory
-void log_counts(const float* x, int rows, int cols, float* out, cudaStream_t stream);
+void log_counts(const float* x, int rows, int cols, Reals out, cudaStream_t stream);
 
 }  // namespace vae::kernels
