@@ -2,12 +2,13 @@
 // here by its definition, apart from CUDA's.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <ostream>
 #include <vector>
 
 #include "kernels/reals.h"
@@ -53,6 +54,20 @@ inline std::vector<float> from_bf16(const std::vector<Bf16>& values) {
 // Values that are stored exactly.
 inline std::vector<float> stored(const std::vector<float>& values, Storage storage) {
     return storage == Storage::fp32 ? values : from_bf16(to_bf16(values));
+}
+
+// A copy in bf16 is the array, rounded: the same bits, but for NaN, whose kind is left open.
+inline void expect_rounded(const std::vector<Bf16>& copy, const std::vector<float>& of,
+                           const char* name) {
+    ASSERT_EQ(copy.size(), of.size()) << name;
+    for (std::size_t i = 0; i < of.size(); ++i) {
+        const float want = from_bf16(to_bf16(of[i]));
+        const float got = from_bf16(copy[i]);
+        ASSERT_TRUE(std::isnan(want)
+                        ? std::isnan(got)
+                        : std::bit_cast<std::uint32_t>(got) == std::bit_cast<std::uint32_t>(want))
+            << name << "[" << i << "] is " << got << ", not " << want;
+    }
 }
 
 // How far what is stored may be from the value.
