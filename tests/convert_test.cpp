@@ -62,5 +62,17 @@ TEST_F(Convert, KnownValues) {
     EXPECT_TRUE(std::isnan(rounded({std::bit_cast<float>(0xFF800001u)})[0]));
 }
 
+TEST(Reals, AnArrayFromAnElementOn) {
+    std::vector<float> floats(4);
+    std::vector<Bf16> halves(4);
+    const kernels::Reals of_floats = floats.data();
+    const kernels::ConstReals of_halves = kernels::Reals(halves.data());
+    EXPECT_EQ(of_floats.from(3).of<float>(), floats.data() + 3);
+    EXPECT_EQ(of_floats.from(3).storage, Storage::fp32);
+    EXPECT_EQ(of_halves.from(3).of<Bf16>(), halves.data() + 3);
+    EXPECT_EQ(of_halves.from(3).storage, Storage::bf16);
+    EXPECT_EQ(kernels::Reals(nullptr).data, nullptr);
+}
+
 }  // namespace
 }  // namespace vae::test
