@@ -28,7 +28,8 @@ struct GatedView {
 // Numerics  float, and rounded to bf16 where h is; error at most 10 roundings (2^-24 each) of h for
 //           the a and g that float gives. NaN in gives NaN out.
 // Cost      12 bytes an element of h (bf16 6) and about 28 instructions of PTX; bound by memory
-// bandwidth Launch    tiles of 256 threads, see kernels/tile.cuh
+//           bandwidth
+// Launch    tiles of 256 threads, see kernels/tile.cuh
 void gated_forward(const GatedView& layer, Reals h, cudaStream_t stream);
 
 // Computes  d_product: d_a = d_h·s in the linear part, d_g = d_h·a·s·(1 − s) in the gate's, zero in
@@ -43,9 +44,9 @@ void gated_forward(const GatedView& layer, Reals h, cudaStream_t stream);
 //           64), double across tiles, in a fixed order, of d_product before it is rounded to bf16.
 //           NaN comes through.
 // Cost      20 bytes an element of h (bf16 10) and about 33 instructions of PTX; bound by memory
-// bandwidth Launch    tiles of [rows, 2·stride], a thread for two columns of either part, with 12
-// KiB of
-//           shared memory. Accesses are of two elements if all arrays are aligned to four and cols
+//           bandwidth
+// Launch    tiles of [rows, 2·stride], a thread for two columns of either part, with 12 KiB of
+//           shared memory. Accesses are of two elements if all arrays are aligned to 4 and cols
 //           is even, else of one. Throws std::invalid_argument if scratch is smaller than
 //           scratch_size(rows, 2·stride).
 void gated_backward(const GatedView& layer, ConstReals d_h, Reals d_product, float* d_bias,
