@@ -71,6 +71,7 @@ class CudaBackend : public Backend {
     std::vector<float> outputs(std::span<const float> z) override;
     std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
     Trace trace(const TrainRequest& one_step) override;
+    void set_stepping(Stepping stepping) { steps_.set_stepping(stepping); }
 
   private:
     // While it lives the network reads the average of the parameters, if there is one.
