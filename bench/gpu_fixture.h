@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/launch.h"
+#include "kernels/reals.h"
 #include "kernels/scratch.h"
 
 namespace vae::bench {
@@ -49,24 +50,28 @@ class DeviceBuffer {
 };
 
 // The same block of values over and over.
-inline DeviceBuffer<float> repeated_buffer(std::size_t size, const std::vector<float>& block) {
-    DeviceBuffer<float> buffer(size);
+template <class T>
+DeviceBuffer<T> repeated_buffer(std::size_t size, const std::vector<T>& block) {
+    DeviceBuffer<T> buffer(size);
     for (std::size_t first = 0; first < size; first += block.size()) {
         const std::size_t count = std::min(block.size(), size - first);
-        kernels::cuda_check(cudaMemcpy(buffer.data() + first, block.data(), count * sizeof(float),
+        kernels::cuda_check(cudaMemcpy(buffer.data() + first, block.data(), count * sizeof(T),
                                        cudaMemcpyHostToDevice),
                             "cudaMemcpy");
     }
     return buffer;
 }
 
-// Standard normals.
-inline DeviceBuffer<float> random_buffer(std::size_t size) {
+// Standard normals, as float or as Bf16.
+template <class T = float>
+DeviceBuffer<T> random_buffer(std::size_t size) {
     constexpr std::size_t kBlock = 1 << 16;
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
-    std::vector<float> block(std::min(size, kBlock));
-    for (float& value : block) value = normal(generator);
+    std::vector<T> block;
+    for (std::size_t i = 0; i < std::min(size, kBlock); ++i) {
+        block.push_back(static_cast<T>(normal(generator)));
+    }
     return repeated_buffer(size, block);
 }
 
@@ -120,7 +125,6 @@ class GpuBench : public benchmark::Fixture {
         flush_.reset();
     }
 
-  protected:
     // Times run(stream), which reads and writes so many bytes and computes so many elements. The
     // flush keeps the GPU busy while the launch is queued, so that its latency is not timed.
     template <class Run>
