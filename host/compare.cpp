@@ -89,7 +89,7 @@ BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint6
     record.before = named_tensors("", backend.exact_parameters(), layout);
     record.first_step = backend.trace(
         {.first_step = 0,
-         .rows = std::span(rows).first(std::min<std::size_t>(rows.size(), train.batch)),
+         .rows = std::span(rows).first(std::min<std::size_t>(rows.size(), train.part_rows())),
          .batch = train.batch,
          .schedule = {record.schedule}});
     train_steps(backend, start, steps, on_steps);

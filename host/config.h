@@ -108,8 +108,12 @@ struct TrainConfig {
     BetaSchedule beta_schedule = BetaSchedule::constant;
     std::uint32_t beta_epochs = 10;  // of a linear rise from 0, or of one cycle
     double beta_ramp = 0.5;          // of cyclic: the part of a cycle in which beta rises
+    std::uint32_t micro_batches = 1;  // parts that the GPU takes a batch in, to save memory
     std::uint32_t graph_steps = 0;   // of a captured graph on the GPU; 0: as many as are good
     std::uint32_t patience = 0;      // epochs without a better held-out elbo that end it; 0: none
+
+    // Examples of the largest part of a batch.
+    std::uint32_t part_rows() const { return (batch - 1) / micro_batches + 1; }
 };
 
 struct Config {

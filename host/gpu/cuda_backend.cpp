@@ -28,7 +28,7 @@ int capacity_of(const Config& config, const ParameterLayout& layout) {
     const std::size_t draws =
         std::clamp<std::size_t>(kEvaluationValues / widest, 1, kMostEvaluationDraws);
     const auto enough = static_cast<std::uint32_t>((draws - 1) / config.objective.samples + 1);
-    const std::uint32_t rows = std::max(config.train.batch, enough);
+    const std::uint32_t rows = std::max(config.train.part_rows(), enough);
     if (rows > static_cast<std::uint32_t>(std::numeric_limits<int>::max())) {
         throw InputError(fmt::format("train.batch = {} is too large", rows));
     }
@@ -103,6 +103,7 @@ void CudaBackend::set_data(const Splits& splits) {
 void CudaBackend::set_state(const TrainingState& state) {
     check_state(state, layout_, config_.train);
     network_.parameters().upload(state.parameters, stream_);
+    network_.parameters_changed();
     optimizer_.upload(state);
     steps_done_ = state.step;
     network_.running_mean().upload(std::span(&state.running_mean, network_.running_mean().size()),
@@ -151,10 +152,11 @@ kernels::NoiseStream CudaBackend::noise(Purpose purpose, const TrainingBatch& ba
 }
 
 void CudaBackend::check_capacity(const TrainRequest& request) const {
-    if (request.batch > static_cast<std::uint32_t>(network_.capacity())) {
-        throw std::invalid_argument(
-            fmt::format("a batch of {} rows; the backend was made for up to {}", request.batch,
-                        network_.capacity()));
+    const std::uint64_t most =
+        std::uint64_t{config_.train.micro_batches} * static_cast<std::uint64_t>(network_.capacity());
+    if (request.batch > most) {
+        throw std::invalid_argument(fmt::format(
+            "a batch of {} rows; the backend was made for up to {}", request.batch, most));
     }
 }
 
@@ -173,17 +175,18 @@ kernels::Pixels CudaBackend::pixels() const {
                                                            : kernels::Pixels::grey;
 }
 
-void CudaBackend::gather_training(const TrainingBatch& batch, float* x, const Stream& stream) {
+void CudaBackend::gather_training(const TrainingBatch& batch, const GatheredBatch& to,
+                                  const Stream& stream) {
     const bool dynamic = config_.data.binarize == Binarize::dynamic;
     const kernels::NoiseStream pixel_noise = dynamic ? noise(Purpose::dynamic_binarization, batch)
                                                      : noise(Purpose::fixed_binarization, 0);
-    data(Split::train).gather(batch.index, 0, batch.rows, pixels(), pixel_noise, x, stream);
+    data(Split::train).gather(batch.index, 0, batch.rows, pixels(), pixel_noise, to, stream);
 }
 
 void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset,
                                     int rows) {
     data(split).gather(index, offset, rows, pixels(), noise(Purpose::fixed_binarization, 0),
-                       network_.x().data(), stream_);
+                       network_.batch(), stream_);
 }
 
 kernels::EpsilonSource CudaBackend::epsilon_of(const TrainingBatch& batch) const {
@@ -210,17 +213,20 @@ StepParts CudaBackend::step_parts() {
     };
     return {.gather =
                 [this, batch_of](const StepPlace& place, const Stream& stream) {
-                    gather_training(batch_of(place), network_.next_x().data(), stream);
+                    gather_training(batch_of(place), network_.next_batch(), stream);
                 },
             .swap_x = [this] { network_.swap_x(); },
-            .run =
+            .differentiate =
                 [this, batch_of](const StepPlace& place) {
                     const TrainingBatch batch = batch_of(place);
                     forward(batch, {});
-                    network_.backward(batch.rows, epsilon_of(batch), {1, batch.state},
+                    network_.backward(batch.rows, epsilon_of(batch), {1, batch.state}, place.part,
                                       optimizer_.batch_losses());
-                    optimizer_.step(batch.state, network_.gradients().data(),
-                                    network_.parameters().data());
+                },
+            .update =
+                [this](const kernels::StepState* state) {
+                    optimizer_.step(state, network_.gradients().data(),
+                                    network_.parameters().data(), network_.rounded_parameters());
                     network_.keep_variance(optimizer_.is_taken(), config_.train.ema,
                                            optimizer_.ema_arena());
                 },
@@ -322,6 +328,7 @@ Posterior CudaBackend::encode(std::span<const float> x) {
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);
         network_.x().upload(x.subspan(start * pixels, count * pixels), stream_);
+        network_.x_changed(static_cast<int>(count));
         network_.encode(static_cast<int>(count));
         // z is computed too, and not used: any noise will do.
         network_.posterior(static_cast<int>(count),
@@ -348,6 +355,7 @@ void CudaBackend::decode_batches(std::span<const float> z, const char* caller, c
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);
         network_.z().upload(z.subspan(start * latent, count * latent), stream_);
+        network_.z_changed(static_cast<int>(count));
         network_.decode(static_cast<int>(count));
         visit(start, count);
     }

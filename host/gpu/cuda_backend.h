@@ -96,8 +96,8 @@ class CudaBackend : public Backend {
     kernels::NoiseStream noise(Purpose purpose, std::uint64_t step) const;
     kernels::NoiseStream noise(Purpose purpose, const TrainingBatch& batch) const;
     kernels::Pixels pixels() const;
-    // x ← the batch as training sees it.
-    void gather_training(const TrainingBatch& batch, float* x, const Stream& stream);
+    // The batch as training sees it.
+    void gather_training(const TrainingBatch& batch, const GatheredBatch& to, const Stream& stream);
     // What a training step does.
     StepParts step_parts();
     // x from examples offset + index[0 … rows) of a split, as evaluation sees them.
