@@ -39,6 +39,10 @@ enum class Baseline { none, leave_one_out, running_mean };
 // Of what free bits are a floor: the KL of each latent dimension, or all of it.
 enum class FreeBitsPer { dimension, total };
 
+// What the GPU's matrix products compute with. automatic: tf32 where the GPU has it (compute
+// capability 8.0), else fp32. The CPU computes in fp32.
+enum class Precision { automatic, fp32, tf32, bf16 };
+
 // How the learning rate and beta go on from step to step; host/schedule.h.
 enum class LearningRateSchedule { constant, step, cosine, burda };
 enum class BetaSchedule { constant, linear, cyclic };
@@ -88,6 +92,7 @@ struct TrainConfig {
     std::uint32_t epochs = 10;
     std::uint64_t steps = 0;  // 0: as many as the epochs take; else this many and epochs is unused
     std::uint32_t batch = 128;
+    Precision precision = Precision::automatic;
     double learning_rate = 1e-3;
     LearningRateSchedule schedule = LearningRateSchedule::constant;
     double schedule_factor = 0.1;        // of step: multiplies the learning rate …

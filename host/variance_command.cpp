@@ -62,7 +62,7 @@ std::vector<GradientScatter> measure(const VarianceOptions& options, const Check
     Progress progress = Progress::standard_error();
     std::vector<GradientScatter> all;
     for (std::size_t i = 0; i < estimators.size(); ++i) {
-        Config with = config;
+        Config with = config_for(options.run.backend, config);
         with.objective = estimators[i].objective;
         const ChosenBackend chosen = choose_backend(options.run.backend, with, layout);
         chosen.backend->set_data(splits);

@@ -36,12 +36,26 @@ int capacity_of(const Config& config, const ParameterLayout& layout) {
     return static_cast<int>(rows);
 }
 
+Precision choose_precision(Precision wanted, const cudaDeviceProp& device) {
+    constexpr int kFirstWithTf32 = 8;  // compute capability, and with bfloat16
+    if (wanted == Precision::fp32) return wanted;
+    if (wanted == Precision::bf16) {
+        throw InputError("train.precision = \"bf16\": not there yet; use \"tf32\" or \"fp32\"");
+    }
+    if (device.major >= kFirstWithTf32) return Precision::tf32;
+    if (wanted == Precision::automatic) return Precision::fp32;
+    throw InputError(
+        fmt::format("train.precision = \"tf32\": {} (compute capability {}.{}) has no such "
+                    "arithmetic, which starts with 8.0; use \"fp32\" or \"auto\"",
+                    device.name, device.major, device.minor));
+}
+
 // Selects the device before anything is allocated on it.
-std::string select_device() {
+SelectedDevice select_device(Precision wanted) {
     kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
     cudaDeviceProp properties = {};
     kernels::cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-    return properties.name;
+    return {.name = properties.name, .precision = choose_precision(wanted, properties)};
 }
 
 }  // namespace
@@ -75,8 +89,8 @@ CudaBackend::AveragedParameters::~AveragedParameters() {
 CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
     : config_(config),
       layout_(layout),
-      device_(select_device()),
-      network_(config, layout, capacity_of(config, layout), stream_),
+      device_(select_device(config.train.precision)),
+      network_(config, layout, capacity_of(config, layout), device_.precision, stream_),
       optimizer_(config.train, layout, stream_),
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
       index_(std::max<std::size_t>(kIndexChunk, config.train.batch), "row indices"),

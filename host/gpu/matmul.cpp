@@ -1,67 +1,88 @@
 #include "host/gpu/matmul.h"
 
-#include <fmt/format.h>
-
-#include "host/error.h"
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
 
 namespace vae::gpu {
 namespace {
 
-// What NVIDIA recommends for Hopper; older devices use less of it.
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+// No algorithm wants more than what one access of 16 bytes does.
+constexpr std::uintptr_t kMostAlignment = 16;
 
-void cublas_check(cublasStatus_t status, const char* what) {
-    if (status == CUBLAS_STATUS_SUCCESS) return;
-    throw RunError(
-        fmt::format("{}: {} ({})", what, cublasGetStatusString(status), static_cast<int>(status)));
+int alignment_of(const void* a, const void* b, const void* d) {
+    const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(a) |
+                                reinterpret_cast<std::uintptr_t>(b) |
+                                reinterpret_cast<std::uintptr_t>(d) | kMostAlignment;
+    return static_cast<int>(bits & (~bits + 1));
 }
 
 }  // namespace
 
-Matmul::Matmul(const Stream& stream) : workspace_(kWorkspaceBytes, "the cuBLAS workspace") {
-    cublas_check(cublasCreate(&handle_), "cublasCreate");
-    try {
-        cublas_check(cublasSetStream(handle_, stream.get()), "cublasSetStream");
-        // After the stream: setting a stream puts the default workspace back.
-        cublas_check(cublasSetWorkspace(handle_, workspace_.data(), kWorkspaceBytes),
-                     "cublasSetWorkspace");
-    } catch (...) {
-        (void)cublasDestroy(handle_);
-        throw;
+void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan, const void* a,
+              const void* b, void* d, bool accumulate) {
+    const float one = 1;
+    const float beta = accumulate ? 1 : 0;
+    MatmulProblem& problem = plan.problem;
+    cublas_check(cublasLtMatmul(handle, &problem.operation, &one, a, &problem.a, b, &problem.b,
+                                &beta, d, &problem.d, d, &problem.d, &plan.algorithm,
+                                lane.workspace.data(), lane.workspace.bytes(), lane.stream.get()),
+                 "cublasLtMatmul");
+}
+
+template <class In, class Out>
+void Matmul::multiply(const MatmulLane& lane, MatmulProduct product, const In* a, const In* b,
+                      Out* d, bool accumulate) const {
+    if constexpr (std::is_same_v<In, float>) {
+        static_assert(std::is_same_v<Out, float>);
+        product.types = types_of_floats_;
+    } else {
+        product.types = std::is_same_v<Out, float> ? MatmulTypes::bf16_to_fp32 : MatmulTypes::bf16;
     }
+    product.alignment = alignment_of(a, b, d);
+    run_plan(plans_->handle(), lane, plans_->of(product), a, b, d, accumulate);
 }
 
-Matmul::~Matmul() {
-    (void)cublasDestroy(handle_);
+template <class In, class Out>
+void Matmul::forward(const MatmulLane& lane, const In* x, const In* w, int rows, int in, int out,
+                     Out* y) const {
+    multiply(lane, {.kind = MatmulKind::forward, .rows = rows, .in = in, .out = out}, w, x, y,
+             false);
 }
 
-// cuBLAS is column-major: a row-major [a, b] matrix is its [b, a] matrix, so every product below is
-// the transpose of the one in the header.
-
-void Matmul::forward(const float* x, const float* w, int rows, int in, int out, float* y) const {
-    const float one = 1;
-    const float zero = 0;
-    cublas_check(cublasSgemm(handle_, CUBLAS_OP_T, CUBLAS_OP_N, out, rows, in, &one, w, in, x, in,
-                             &zero, y, out),
-                 "cublasSgemm (forward)");
+template <class In, class Out>
+void Matmul::backward_input(const MatmulLane& lane, const In* d_y, const In* w, int rows, int in,
+                            int out, Out* d_x) const {
+    multiply(lane, {.kind = MatmulKind::backward_input, .rows = rows, .in = in, .out = out}, w, d_y,
+             d_x, false);
 }
 
-void Matmul::backward_input(const float* d_y, const float* w, int rows, int in, int out,
-                            float* d_x) const {
-    const float one = 1;
-    const float zero = 0;
-    cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, in, rows, out, &one, w, in, d_y,
-                             out, &zero, d_x, in),
-                 "cublasSgemm (backward, input)");
+template <class In, class Out>
+void Matmul::backward_weight(const MatmulLane& lane, const In* d_y, const In* x, int rows, int in,
+                             int out, Out* d_w, bool accumulate) const {
+    multiply(lane, {.kind = MatmulKind::backward_weight, .rows = rows, .in = in, .out = out}, x,
+             d_y, d_w, accumulate);
 }
 
-void Matmul::backward_weight(const float* d_y, const float* x, int rows, int in, int out,
-                             float* d_w) const {
-    const float one = 1;
-    const float zero = 0;
-    cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_T, in, out, rows, &one, x, in, d_y,
-                             out, &zero, d_w, in),
-                 "cublasSgemm (backward, weight)");
-}
+using Bf16 = __nv_bfloat16;
+
+template void Matmul::forward(const MatmulLane&, const float*, const float*, int, int, int,
+                              float*) const;
+template void Matmul::forward(const MatmulLane&, const Bf16*, const Bf16*, int, int, int,
+                              float*) const;
+template void Matmul::forward(const MatmulLane&, const Bf16*, const Bf16*, int, int, int,
+                              Bf16*) const;
+template void Matmul::backward_input(const MatmulLane&, const float*, const float*, int, int, int,
+                                     float*) const;
+template void Matmul::backward_input(const MatmulLane&, const Bf16*, const Bf16*, int, int, int,
+                                     float*) const;
+template void Matmul::backward_input(const MatmulLane&, const Bf16*, const Bf16*, int, int, int,
+                                     Bf16*) const;
+template void Matmul::backward_weight(const MatmulLane&, const float*, const float*, int, int, int,
+                                      float*, bool) const;
+template void Matmul::backward_weight(const MatmulLane&, const Bf16*, const Bf16*, int, int, int,
+                                      float*, bool) const;
+template void Matmul::backward_weight(const MatmulLane&, const Bf16*, const Bf16*, int, int, int,
+                                      Bf16*, bool) const;
 
 }  // namespace vae::gpu

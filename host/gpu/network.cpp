@@ -65,7 +65,7 @@ int draws_of(int examples, int samples) {
 }  // namespace
 
 Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
-                 const Stream& stream)
+                 Precision precision, const Stream& stream)
     : model_(config.model),
       objective_(effective_objective(config)),
       layout_(layout),
@@ -75,7 +75,8 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       is_plain_(samples_ == 1 && !objective_.uses_log_ratio() && !objective_.uses_free_bits() &&
                 objective_.gradient == EncoderGradient::pathwise),
       stream_(stream),
-      matmul_(stream),
+      lane_(stream),
+      matmul_(precision),
       likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
       prior_(config.model, layout, draws_of(capacity, samples_), stream),
       parameters_(layout.arena_size, "the parameters"),
@@ -180,7 +181,7 @@ const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const DenseLayer& layer = layers[i];
         const float* product = hidden[i].product.data();
-        matmul_.forward(x, weight(layer.weight), rows, width(layer.in),
+        matmul_.forward(lane_, x, weight(layer.weight), rows, width(layer.in),
                         width(layer.product_width()), hidden[i].product.data());
         if (layer.is_gated()) {
             kernels::gated_forward(gated_view(layer, hidden[i], rows), hidden[i].h.data(),
@@ -205,8 +206,8 @@ void Network::encode(int examples) {
     const Heads& heads = layout_.heads;
     prior_.copy_pseudo_inputs(in_use_, x_.data() + first * layout_.pixels);
     const float* h = forward(layout_.encoder, encoder_, encoder_input(), rows);
-    matmul_.forward(h, weight(heads.mu_weight), rows, width(heads.in), width(heads.product_width()),
-                    heads_product_.data());
+    matmul_.forward(lane_, h, weight(heads.mu_weight), rows, width(heads.in),
+                    width(heads.product_width()), heads_product_.data());
     prior_.set_components(in_use_, heads_product_.data() + first * heads.product_width());
 }
 
@@ -231,7 +232,7 @@ void Network::posterior(int examples, const kernels::EpsilonSource& noise,
 void Network::decode(int rows) {
     const float* h = forward(layout_.decoder, decoder_, z_.data(), rows);
     const DenseLayer& output = layout_.output;
-    matmul_.forward(h, weight(output.weight), rows, width(output.in), width(output.out),
+    matmul_.forward(lane_, h, weight(output.weight), rows, width(output.in), width(output.out),
                     output_product_.data());
 }
 
@@ -264,13 +265,13 @@ const float* Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, f
 
 void Network::weight_backward(const DenseLayer& layer, const float* x, const float* d_product,
                               int rows) {
-    matmul_.backward_weight(d_product, x, rows, width(layer.in), width(layer.product_width()),
-                            gradient(layer.weight));
+    matmul_.backward_weight(lane_, d_product, x, rows, width(layer.in),
+                            width(layer.product_width()), gradient(layer.weight));
 }
 
 void Network::input_backward(const DenseLayer& layer, const float* d_product, int rows,
                              float* d_x) const {
-    matmul_.backward_input(d_product, weight(layer.weight), rows, width(layer.in),
+    matmul_.backward_input(lane_, d_product, weight(layer.weight), rows, width(layer.in),
                            width(layer.product_width()), d_x);
 }
 

@@ -37,8 +37,9 @@ struct PosteriorOutputs {
 class Network {
   public:
     // Allocates everything for batches of up to `capacity` examples with the objective's draws.
-    // Parameters and gradients are zero. Throws RunError when the device is full.
-    Network(const Config& config, const ParameterLayout& layout, int capacity,
+    // Parameters and gradients are zero. Throws RunError when the device is full. The precision is
+    // not automatic.
+    Network(const Config& config, const ParameterLayout& layout, int capacity, Precision precision,
             const Stream& stream);
 
     // From now on the passes read these parameters, an arena of the layout: the network's own, as
@@ -74,6 +75,7 @@ class Network {
     // Nothing for other baselines.
     void move_running_mean(int examples);
 
+    const Matmul& matmul() const { return matmul_; }
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
     int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder
@@ -158,7 +160,8 @@ class Network {
     // weights, and each example's losses are its draw's.
     const bool is_plain_;
     const Stream& stream_;
-    Matmul matmul_;
+    const MatmulLane lane_;
+    const Matmul matmul_;
     OutputLikelihood likelihood_;
     LearnedPrior prior_;
 
