@@ -24,6 +24,7 @@ ordered_json key_of(const MatmulDevice& device, const MatmulProduct& product) {
             {"cublaslt", device.cublaslt},
             {"product", name_of(product.kind)},
             {"types", name_of(product.types)},
+            {"epilogue", name_of(product.epilogue)},
             {"rows", product.rows},
             {"in", product.in},
             {"out", product.out},
@@ -44,6 +45,9 @@ MatmulProduct product_of(const ordered_json& entry) {
                                                  MatmulKind::backward_weight}),
         .types = enumerator(entry.at("types"), {MatmulTypes::fp32, MatmulTypes::tf32,
                                                 MatmulTypes::bf16, MatmulTypes::bf16_to_fp32}),
+        .epilogue = enumerator(entry.at("epilogue"),
+                               {MatmulEpilogue::none, MatmulEpilogue::bias_relu,
+                                MatmulEpilogue::relu_backward, MatmulEpilogue::bias_gradient}),
         .rows = entry.at("rows").get<int>(),
         .in = entry.at("in").get<int>(),
         .out = entry.at("out").get<int>(),
@@ -97,6 +101,20 @@ const char* name_of(MatmulTypes types) {
             return "bf16";
         case MatmulTypes::bf16_to_fp32:
             return "bf16-to-fp32";
+    }
+    return "";
+}
+
+const char* name_of(MatmulEpilogue epilogue) {
+    switch (epilogue) {
+        case MatmulEpilogue::none:
+            return "none";
+        case MatmulEpilogue::bias_relu:
+            return "bias-relu";
+        case MatmulEpilogue::relu_backward:
+            return "relu-backward";
+        case MatmulEpilogue::bias_gradient:
+            return "bias-gradient";
     }
     return "";
 }

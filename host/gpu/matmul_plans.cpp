@@ -42,11 +42,24 @@ cublasLtMatrixLayoutOpaque_t layout_of(cudaDataType_t type, int rows, int column
     return layout;
 }
 
-void set_operation(cublasLtMatmulDescOpaque_t& operation, cublasLtMatmulDescAttributes_t attribute,
-                   cublasOperation_t value) {
-    const auto number = static_cast<std::int32_t>(value);
-    cublas_check(cublasLtMatmulDescSetAttribute(&operation, attribute, &number, sizeof number),
+template <class T>
+void set(cublasLtMatmulDescOpaque_t& operation, cublasLtMatmulDescAttributes_t attribute, T value) {
+    cublas_check(cublasLtMatmulDescSetAttribute(&operation, attribute, &value, sizeof value),
                  "cublasLtMatmulDescSetAttribute");
+}
+
+cublasLtEpilogue_t epilogue_of(MatmulEpilogue epilogue) {
+    switch (epilogue) {
+        case MatmulEpilogue::none:
+            break;
+        case MatmulEpilogue::bias_relu:
+            return CUBLASLT_EPILOGUE_RELU_AUX_BIAS;
+        case MatmulEpilogue::relu_backward:
+            return CUBLASLT_EPILOGUE_DRELU_BGRAD;
+        case MatmulEpilogue::bias_gradient:
+            return CUBLASLT_EPILOGUE_BGRADB;
+    }
+    return CUBLASLT_EPILOGUE_DEFAULT;
 }
 
 template <class T>
@@ -84,7 +97,7 @@ MatmulProblem::MatmulProblem(const MatmulProduct& product) {
     cublas_check(cublasLtMatmulDescInit(&operation, compute, CUDA_R_32F), "cublasLtMatmulDescInit");
     switch (product.kind) {
         case MatmulKind::forward:
-            set_operation(operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+            set(operation, CUBLASLT_MATMUL_DESC_TRANSA, std::int32_t{CUBLAS_OP_T});
             a = weight;
             b = input;
             d = layout_of(result, product.rows, product.out);
@@ -95,12 +108,28 @@ MatmulProblem::MatmulProblem(const MatmulProduct& product) {
             d = layout_of(result, product.rows, product.in);
             break;
         case MatmulKind::backward_weight:
-            set_operation(operation, CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_T);
+            set(operation, CUBLASLT_MATMUL_DESC_TRANSB, std::int32_t{CUBLAS_OP_T});
             a = input;
             b = output;
             d = layout_of(result, product.out, product.in);
             break;
     }
+    if (product.epilogue == MatmulEpilogue::none) return;
+    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{epilogue_of(product.epilogue)});
+    // Whoever looks for an algorithm reads the alignment of an address that is not used.
+    const auto* const aligned = reinterpret_cast<const void*>(std::uintptr_t(product.alignment));
+    const bool has_bits = product.epilogue != MatmulEpilogue::bias_gradient;
+    const int width = product.kind == MatmulKind::forward ? product.out : product.in;
+    if (has_bits) {
+        set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
+            std::int64_t{8} * relu_bits_pitch(width));
+    }
+    set_side(aligned, has_bits ? aligned : nullptr);
+}
+
+void MatmulProblem::set_side(const void* bias, const void* bits) {
+    if (bias != nullptr) set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    if (bits != nullptr) set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, bits);
 }
 
 MatmulPlans::MatmulPlans() : device_(current_device()), cache_(device_) {

@@ -32,6 +32,9 @@ struct MatmulProblem {
     cublasLtMatrixLayoutOpaque_t a = {};
     cublasLtMatrixLayoutOpaque_t b = {};
     cublasLtMatrixLayoutOpaque_t d = {};
+
+    // Where an epilogue's bias, or its gradient, and bits are; null for what it has not.
+    void set_side(const void* bias, const void* bits);
 };
 
 struct MatmulPlan {

@@ -186,8 +186,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     });
 }
 
+// A capture is over even when its end fails, as on a device.
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-    return call("cudaStreamEndCapture", [&](Runtime&) {
+    const cudaError_t outcome = call("cudaStreamEndCapture", [&](Runtime&) {
         if (graph == nullptr) return cudaErrorInvalidValue;
         const cudaError_t status = emulation::check_stream(stream, "cudaStreamEndCapture");
         // An invalid capture ends, too, and gives no graph.
@@ -195,6 +196,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
                    ? emulation::end_capture(stream, graph)
                    : status;
     });
+    const std::scoped_lock lock(emulation::runtime().mutex);
+    if (outcome != cudaSuccess && emulation::contains(emulation::runtime().streams, stream) &&
+        stream->capture != nullptr && stream->capture->origin == stream) {
+        (void)emulation::detach(stream->capture);
+    }
+    return outcome;
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* state) {
