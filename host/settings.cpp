@@ -254,6 +254,13 @@ void add_train_settings(std::vector<Setting>& all) {
     all.push_back(integer_setting(
         "train.batch", "examples a step", 1, kMostWidth,
         [](auto& c) -> auto& { return c.train.batch; }));
+    all.push_back(choice_setting(
+        "train.precision", "of the GPU's matrix products; auto: tf32 where the GPU has it",
+        Names<Precision>{{Precision::automatic, "auto"},
+                         {Precision::fp32, "fp32"},
+                         {Precision::tf32, "tf32"},
+                         {Precision::bf16, "bf16"}},
+        [](auto& c) -> auto& { return c.train.precision; }));
     all.push_back(number_setting(
         "train.learning_rate", "the optimiser's step size", "a number above 0",
         [](double v) { return v > 0; }, [](auto& c) -> auto& { return c.train.learning_rate; }));

@@ -132,7 +132,7 @@ TEST(Compare, NoGateIsAboveTheMost) {
                              nudged);
     };
     const auto near = compared(0.9, 0.4);
-    EXPECT_EQ(near.at(0).gate, kMostGate);  // not 0.05
+    EXPECT_EQ(near.at(0).gate, most_gate(Precision::fp32));  // not 0.05
     EXPECT_NEAR(near.at(1).gate, 5e-3, 1e-9);
     EXPECT_TRUE(all_ok(near));
     EXPECT_FALSE(is_too_sensitive(near));

@@ -35,12 +35,24 @@ int capacity_of(const Config& config, const ParameterLayout& layout) {
     return static_cast<int>(rows);
 }
 
+Precision choose_precision(Precision wanted, const cudaDeviceProp& device) {
+    constexpr int kFirstWithTf32 = 8;  // compute capability, and with bf16
+    if (wanted == Precision::fp32) return wanted;
+    const bool is_automatic = wanted == Precision::automatic;
+    if (device.major >= kFirstWithTf32) return is_automatic ? Precision::tf32 : wanted;
+    if (is_automatic) return Precision::fp32;
+    throw InputError(fmt::format(
+        "train.precision = \"{}\": {} (compute capability {}.{}) has no such "
+        "arithmetic, which starts with 8.0; use \"fp32\" or \"auto\"",
+        wanted == Precision::bf16 ? "bf16" : "tf32", device.name, device.major, device.minor));
+}
+
 // Selects the device before anything is allocated on it.
-std::string select_device() {
+SelectedDevice select_device(Precision wanted) {
     kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
     cudaDeviceProp properties = {};
     kernels::cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-    return properties.name;
+    return {.name = properties.name, .precision = choose_precision(wanted, properties)};
 }
 
 }  // namespace
@@ -74,8 +86,8 @@ CudaBackend::AveragedParameters::~AveragedParameters() {
 CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
     : config_(config),
       layout_(layout),
-      device_(select_device()),
-      network_(config, layout, capacity_of(config, layout), stream_),
+      device_(select_device(config.train.precision)),
+      network_(config, layout, capacity_of(config, layout), device_.precision, stream_),
       optimizer_(config.train, layout, stream_),
       steps_(config.train, network_.capacity(), step_parts(), stream_),
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
@@ -152,8 +164,8 @@ kernels::NoiseStream CudaBackend::noise(Purpose purpose, const TrainingBatch& ba
 }
 
 void CudaBackend::check_capacity(const TrainRequest& request) const {
-    const std::uint64_t most =
-        std::uint64_t{config_.train.micro_batches} * static_cast<std::uint64_t>(network_.capacity());
+    const std::uint64_t most = std::uint64_t{config_.train.micro_batches} *
+                               static_cast<std::uint64_t>(network_.capacity());
     if (request.batch > most) {
         throw std::invalid_argument(fmt::format(
             "a batch of {} rows; the backend was made for up to {}", request.batch, most));

@@ -66,8 +66,8 @@ int draws_of(int examples, int samples) {
 
 }  // namespace
 
-Network::Network(const Config& config, Precision precision, const ParameterLayout& layout,
-                 int capacity, const Stream& stream)
+Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
+                 Precision precision, const Stream& stream)
     : model_(config.model),
       objective_(effective_objective(config)),
       layout_(layout),
@@ -79,6 +79,7 @@ Network::Network(const Config& config, Precision precision, const ParameterLayou
       storage_(precision == Precision::bf16 ? Storage::bf16 : Storage::fp32),
       stream_(stream),
       lane_(stream),
+      matmul_(precision),
       weights_(stream),
       losses_(stream),
       weights_lane_(weights_.stream()),

@@ -57,8 +57,9 @@ struct StepPart {
 class Network {
   public:
     // Allocates everything for batches of up to `capacity` examples with the objective's draws.
-    // Parameters and gradients are zero. Throws RunError when the device is full.
-    Network(const Config& config, Precision precision, const ParameterLayout& layout, int capacity,
+    // Parameters and gradients are zero. Throws RunError when the device is full. The precision is
+    // not automatic.
+    Network(const Config& config, const ParameterLayout& layout, int capacity, Precision precision,
             const Stream& stream);
 
     // From now on the passes read these parameters, an arena of the layout: the network's own, as
@@ -99,6 +100,7 @@ class Network {
     void backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
                   const StepPart& part, kernels::LossSums* sums);
 
+    const Matmul& matmul() const { return matmul_; }
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
     int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder
@@ -196,12 +198,12 @@ class Network {
     const bool is_plain_;
     const Storage storage_;  // of factors of products, and of hidden layers
     const Stream& stream_;
-    Matmul matmul_;
-    MatmulLane lane_;  // of stream_
+    const MatmulLane lane_;  // of stream_
+    const Matmul matmul_;
     // What only the step's end waits for: the gradients of weights, and the sums of the losses.
     Branch weights_;
     Branch losses_;
-    MatmulLane weights_lane_;
+    const MatmulLane weights_lane_;
     OutputLikelihood likelihood_;
     LearnedPrior prior_;
 

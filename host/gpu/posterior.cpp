@@ -26,8 +26,8 @@ void Network::sample_posterior(int examples, int samples, const kernels::Epsilon
                                    .kl = sums.kl,
                                    .epsilon = epsilon_.data(),
                                    .z = z_.data(),
-                                   .rounded_z = rounded_z_.data(),
-                                   .log_ratio = sums.log_ratio},
+                                   .log_ratio = sums.log_ratio,
+                                   .rounded_z = rounded_z_.data()},
                                   stream_.get());
         if (outputs.epsilon != nullptr) {
             const std::size_t draws = static_cast<std::size_t>(examples) *
@@ -43,8 +43,8 @@ void Network::sample_posterior(int examples, int samples, const kernels::Epsilon
                                          .kl = sums.kl,
                                          .epsilon = outputs.epsilon,
                                          .z = z_.data(),
-                                         .rounded_z = rounded_z_.data(),
-                                         .log_ratio = sums.log_ratio},
+                                         .log_ratio = sums.log_ratio,
+                                         .rounded_z = rounded_z_.data()},
                                         stream_.get());
     }
     if (sums.log_ratio != nullptr) prior_.apply(z_.data(), examples * samples, sums.log_ratio);

@@ -45,7 +45,8 @@ enum class Stepping { graphs, eager };
 
 class TrainingSteps {
   public:
-    // For steps whose parts have up to `capacity` examples. Throws RunError when the device is full.
+    // For steps whose parts have up to `capacity` examples. Throws RunError when the device is
+    // full.
     TrainingSteps(const TrainConfig& train, int capacity, StepParts parts, const Stream& stream);
 
     // Of how many examples an epoch is. Graphs made before are forgotten.

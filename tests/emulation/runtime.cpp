@@ -133,11 +133,6 @@ std::map<std::string, std::uint64_t> launches() {
     return {runtime().launches.begin(), runtime().launches.end()};
 }
 
-std::uint64_t products_in_own_workspace() {
-    const std::scoped_lock lock(runtime().mutex);
-    return runtime().products_in_own_workspace;
-}
-
 Live live() {
     const Runtime& device = runtime();
     const std::scoped_lock lock(runtime().mutex);
@@ -185,7 +180,6 @@ void reset() {
     device.message.clear();
     device.calls.clear();
     device.launches.clear();
-    device.products_in_own_workspace = 0;
     device.turns = turns_of_environment();
     device.faults = faults_of_environment();
 }
