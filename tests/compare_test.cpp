@@ -270,5 +270,25 @@ TEST(Compare, TheDumpHoldsEveryTensorInTheBackendsPrecision) {
     }
 }
 
+TEST(Compare, EachPrecisionHasItsGates) {
+    EXPECT_EQ(gate_of("loss"), 1e-6);
+    EXPECT_EQ(gate_of("kl"), 1e-6);
+    EXPECT_EQ(gate_of("grad.encoder.0.weight"), 1e-5);
+    EXPECT_EQ(gate_of("loss", Precision::tf32), 1e-5);
+    EXPECT_EQ(gate_of("mu", Precision::tf32), 2e-2);
+    EXPECT_EQ(gate_of("loss", Precision::bf16), 1e-4);
+    EXPECT_EQ(gate_of("mu", Precision::bf16), 1e-1);
+    for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
+        EXPECT_EQ(gate_of("x", precision), 1e-5) << "no product makes it";
+        EXPECT_GT(most_gate(precision), gate_of("mu", precision));
+        const Trace reference = {{"mu", {1}, {1}}};
+        const double gate = gate_of("mu", precision);
+        EXPECT_TRUE(all_ok(compare_traces({{"mu", {1}, {1 + 0.9 * gate}}}, reference,
+                                          KlTerm::analytic, precision)));
+        EXPECT_FALSE(all_ok(compare_traces({{"mu", {1}, {1 + 1.1 * gate}}}, reference,
+                                           KlTerm::analytic, precision)));
+    }
+}
+
 }  // namespace
 }  // namespace vae

@@ -22,6 +22,9 @@ void set_order(Order order, std::uint64_t seed = 0);
 // operation on a stream at the moment it runs: the device then fails with the status for good.
 void fail_call(const std::string& call, std::uint64_t n, int status);
 
+// The device's compute capability; 9.0 unless set.
+void set_compute_capability(int major, int minor);
+
 // How often each function was called, and each kernel launched (captured launches count when their
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.
 std::map<std::string, std::uint64_t> calls();

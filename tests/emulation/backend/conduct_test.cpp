@@ -178,6 +178,24 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
     use_everything();
 }
 
+TEST_F(BackendConduct, AnOldDeviceHasNoTf32) {
+    emulation::set_compute_capability(7, 5);
+    Config old = config;
+    old.train.precision = Precision::automatic;
+    EXPECT_EQ(gpu::CudaBackend(old, layout).precision(), Precision::fp32);
+    for (const Precision precision : {Precision::tf32, Precision::bf16}) {
+        old.train.precision = precision;
+        try {
+            gpu::CudaBackend backend(old, layout);
+            ADD_FAILURE() << "a device of 7.5 was taken";
+        } catch (const InputError& error) {
+            const std::string message = error.what();
+            EXPECT_NE(message.find("train.precision"), std::string::npos) << message;
+            EXPECT_NE(message.find("fp32"), std::string::npos) << message;
+        }
+    }
+}
+
 TEST_F(BackendConduct, AFullDeviceSaysWhatItIsFullOf) {
     emulation::fail_call("cudaMalloc", 2, cudaErrorMemoryAllocation);
     try {
