@@ -9,9 +9,10 @@ using kernels::Pixels;
 
 class GatherBench : public GpuBench {
   protected:
+    template <class T>
     void run(benchmark::State& state, Pixels pixels) {
         const Extent extent(state);
-        const DeviceBuffer<std::uint8_t> data(extent.size());
+        const DeviceBuffer<T> data(extent.size());
         const auto index = row_index(extent.height());
         const DeviceBuffer<float> x(extent.size());
         measure(state, data.bytes() + x.bytes(), extent.size(), [&](cudaStream_t stream) {
@@ -22,19 +23,24 @@ class GatherBench : public GpuBench {
 };
 
 BENCHMARK_DEFINE_F(GatherBench, grey)(benchmark::State& state) {
-    run(state, Pixels::grey);
+    run<std::uint8_t>(state, Pixels::grey);
 }
 BENCHMARK_REGISTER_F(GatherBench, grey)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, counts)(benchmark::State& state) {
-    run(state, Pixels::counts);
+    run<std::uint8_t>(state, Pixels::counts);
 }
 BENCHMARK_REGISTER_F(GatherBench, counts)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, binary)(benchmark::State& state) {
-    run(state, Pixels::binary);
+    run<std::uint8_t>(state, Pixels::binary);
 }
 BENCHMARK_REGISTER_F(GatherBench, binary)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GatherBench, floats)(benchmark::State& state) {
+    run<float>(state, Pixels::grey);
+}
+BENCHMARK_REGISTER_F(GatherBench, floats)->Apply(batch_sizes);
 
 }  // namespace
 }  // namespace vae::bench
