@@ -90,8 +90,8 @@ class MadeUp(unittest.TestCase):
         arguments = check.parse(["--bin", str(self.folder)])
         return check.Checks(arguments, self.folder, self.execute)
 
-    def execute(self, command, timeout, env=None):
-        del timeout, env
+    def execute(self, command, timeout):
+        del timeout
         command = [str(part) for part in command]
         self.commands.append(command)
         for key, answer in self.answers.items():

@@ -34,14 +34,23 @@ def toolkit_folders():
     return [folder for folder in map(pathlib.Path, [*named, *usual]) if folder.is_dir()]
 
 
-def environment(**variables):
-    """This one's, with the toolkits' libraries where programs find them."""
-    env = dict(os.environ)
-    places = [str(path) for folder in toolkit_folders()
-              for path in (folder / "lib64", folder / "targets/x86_64-linux/lib") if path.is_dir()]
-    env["LD_LIBRARY_PATH"] = ":".join(filter(None, [env.get("LD_LIBRARY_PATH"), *places]))
-    env["PYTHONDONTWRITEBYTECODE"] = "1"
-    return {**env, **{name: str(value) for name, value in variables.items()}}
+def library_folders():
+    """Where CUDA's libraries may be: in toolkits, and in the packages that come with PyTorch."""
+    places = [folder / "lib64" for folder in toolkit_folders()]
+    for path in map(pathlib.Path, filter(None, sys.path)):
+        places += sorted(path.glob("nvidia/*/lib"))
+    return [str(place) for place in places if any(place.glob("libcublas*.so*"))]
+
+
+def environment():
+    """This one's, with CUDA's libraries where our programs find them. Not for PyTorch, which is to
+    find those that it was built with."""
+    libraries = [os.environ.get("LD_LIBRARY_PATH"), *library_folders()]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
+
+
+def python_environment():
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def find_tool(name):
