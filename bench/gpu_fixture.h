@@ -57,24 +57,26 @@ class DeviceBuffer {
 };
 
 // The same block of values over and over.
-inline DeviceBuffer<float> repeated_buffer(std::size_t size, const std::vector<float>& block) {
-    DeviceBuffer<float> buffer(size);
+template <class T>
+DeviceBuffer<T> repeated_buffer(std::size_t size, const std::vector<T>& block) {
+    DeviceBuffer<T> buffer(size);
     for (std::size_t first = 0; first < size; first += block.size()) {
         const std::size_t count = std::min(block.size(), size - first);
-        kernels::cuda_check(cudaMemcpy(buffer.data() + first, block.data(), count * sizeof(float),
+        kernels::cuda_check(cudaMemcpy(buffer.data() + first, block.data(), count * sizeof(T),
                                        cudaMemcpyHostToDevice),
                             "cudaMemcpy");
     }
     return buffer;
 }
 
-// Standard normals.
-inline DeviceBuffer<float> random_buffer(std::size_t size) {
+// Standard normals. (Of zeros a GPU that is bound by power would compute faster.)
+template <class T = float>
+DeviceBuffer<T> random_buffer(std::size_t size) {
     constexpr std::size_t kBlock = 1 << 16;
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
-    std::vector<float> block(std::min(size, kBlock));
-    for (float& value : block) value = normal(generator);
+    std::vector<T> block(std::min(size, kBlock));
+    for (T& value : block) value = static_cast<T>(normal(generator));
     return repeated_buffer(size, block);
 }
 
@@ -104,32 +106,29 @@ class ScratchBuffer {
     DeviceBuffer<unsigned> tickets_;
 };
 
-// Times launches on a stream of its own, each with a cold L2 cache.
+// Times launches on a stream of its own, or the caller's, each with a cold L2 cache.
 class Stopwatch {
   public:
-    Stopwatch() : flush_(2 * level2_bytes()), start_(make_event()), stop_(make_event()) {
-        cudaStream_t stream = nullptr;
-        kernels::cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
-                            "cudaStreamCreateWithFlags");
-        stream_.reset(stream);
+    Stopwatch() : Stopwatch(make_stream()) { own_stream_.reset(stream_); }
+    explicit Stopwatch(cudaStream_t stream)
+        : stream_(stream), flush_(2 * level2_bytes()), start_(make_event()), stop_(make_event()) {
         kernels::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // arrays are filled
     }
 
     // Runs once without looking at the clock: the first launch loads the kernel.
     template <class Run>
     void warm_up(const Run& run) {
-        run(stream_.get());
+        run(stream_);
     }
     // Seconds of run(stream). The flush keeps the GPU busy while the launch is queued, so that its
     // latency is not timed.
     template <class Run>
     double time(const Run& run) {
         using kernels::cuda_check;
-        cuda_check(cudaMemsetAsync(flush_.data(), 1, flush_.bytes(), stream_.get()),
-                   "cudaMemsetAsync");
-        cuda_check(cudaEventRecord(start_.get(), stream_.get()), "cudaEventRecord");
-        run(stream_.get());
-        cuda_check(cudaEventRecord(stop_.get(), stream_.get()), "cudaEventRecord");
+        cuda_check(cudaMemsetAsync(flush_.data(), 1, flush_.bytes(), stream_), "cudaMemsetAsync");
+        cuda_check(cudaEventRecord(start_.get(), stream_), "cudaEventRecord");
+        run(stream_);
+        cuda_check(cudaEventRecord(stop_.get(), stream_), "cudaEventRecord");
         cuda_check(cudaEventSynchronize(stop_.get()), "cudaEventSynchronize");
         float milliseconds = 0;
         cuda_check(cudaEventElapsedTime(&milliseconds, start_.get(), stop_.get()),
@@ -144,14 +143,21 @@ class Stopwatch {
                             "cudaDeviceGetAttribute");
         return static_cast<std::size_t>(bytes);
     }
+    static cudaStream_t make_stream() {
+        cudaStream_t stream = nullptr;
+        kernels::cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                            "cudaStreamCreateWithFlags");
+        return stream;
+    }
     static cudaEvent_t make_event() {
         cudaEvent_t event = nullptr;
         kernels::cuda_check(cudaEventCreate(&event), "cudaEventCreate");
         return event;
     }
 
+    cudaStream_t stream_;
+    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroy> own_stream_;
     DeviceBuffer<char> flush_;
-    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroy> stream_;
     std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDestroy> start_;
     std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDestroy> stop_;
 };

@@ -92,6 +92,13 @@ class Network(torch.nn.Module):
         return (recon.sum() + self.given.beta * kl) / x.shape[0]
 
 
+def blas_libraries():
+    """The shared objects that matrix products run in, as mapped into this process."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = {line.split()[-1] for line in maps if "blas" in line or "mkl" in line}
+    return sorted(os.path.realpath(path) for path in paths)
+
+
 def from_bytes(shape, values):
     return torch.frombuffer(values, dtype=torch.float32).reshape(shape)
 
@@ -244,6 +251,8 @@ class Peer:
         if self.device.type == "cuda":
             versions |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name(),
                          "capability": "%d.%d" % torch.cuda.get_device_capability()}
+        else:
+            versions["blas"] = blas_libraries()
         return versions
 
     def batch_of(self, rows):

@@ -22,11 +22,11 @@ class PeerError(Exception):
 class PeerProcess:
     """One of them. Every answer is waited for so long at most, then the process is ended."""
 
-    def __init__(self, command, log=None):
+    def __init__(self, command, log=None, env=None):
         self.process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=log if log is not None else subprocess.DEVNULL, text=True,
-            env=machine.python_environment())
+            env=machine.python_environment() if env is None else env)
         self.lines = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
 
