@@ -95,7 +95,8 @@ class Network(torch.nn.Module):
 def blas_libraries():
     """The shared objects that matrix products run in, as mapped into this process."""
     with open("/proc/self/maps", encoding="utf-8") as maps:
-        paths = {line.split()[-1] for line in maps if "blas" in line or "mkl" in line}
+        paths = {line.split()[-1] for line in maps 
+                 if "cublas" not in line and ("blas" in line or "mkl" in line)}
     return sorted(os.path.realpath(path) for path in paths)
 
 
@@ -121,14 +122,15 @@ class Order:
 class Stepper:
     """One way to train: step() after step(), or captured, many at once."""
 
-    def __init__(self, peer, settings):
+    def __init__(self, peer, settings, copies_batch=False):
         given, device = peer.given, peer.device
+        self.copies_batch = copies_batch
         self.peer, self.is_captured = peer, settings.get("captured", False)
         self.mode = settings.get("compile")
         self.network = Network(given, device)
         self.total = torch.zeros((), device=device)
         self.order = Order(given, device)
-        if self.is_captured and peer.device.type != "cuda":
+        if self.is_captured and not peer.is_gpu:
             raise workload.NotHere("CUDA graphs need a GPU")
         self.optimizer = self.adam(settings["adam"])
         self.loss_of, self.batch_of = self.network, peer.batch_of
@@ -142,7 +144,7 @@ class Stepper:
         train = self.peer.given.train
         settings = dict(lr=self.peer.given.learning_rate, eps=train["adam_epsilon"],
                         betas=(train["adam_beta1"], train["adam_beta2"]), **which)
-        if self.peer.device.type == "cuda" and (self.is_captured or self.mode is not None):
+        if self.peer.is_gpu and (self.is_captured or self.mode is not None):
             settings["capturable"] = True
         try:
             return torch.optim.Adam(self.network.values, **settings)
@@ -170,8 +172,8 @@ class Stepper:
         if self.mode is not None and hasattr(torch, "compiler"):
             torch.compiler.cudagraph_mark_step_begin()
         x, epsilon = self.batch_of(rows)
-        if self.mode in ("reduce-overhead", "max-autotune"):
-            x, epsilon = x.clone(), epsilon.clone()  # the next graph's run may take their memory
+        if self.copies_batch:
+            x, epsilon = x.clone(), epsilon.clone()
         with self.peer.autocast():
             loss = self.loss_of(x, epsilon)
         loss.backward()
@@ -221,6 +223,7 @@ class Peer:
 
     def __init__(self, arguments):
         self.device = torch.device(arguments.device)
+        self.is_gpu = self.device.type == "cuda"
         self.precision, self.chunk = arguments.precision, arguments.chunk
         self.given = workload.Workload(arguments.dump, arguments.images)
         torch.manual_seed(1)
@@ -234,7 +237,7 @@ class Peer:
 
     def choose_arithmetic(self, threads):
         torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
-        if self.device.type == "cuda":
+        if self.is_gpu:
             torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
         else:
             torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
@@ -248,7 +251,7 @@ class Peer:
 
     def versions(self):
         versions = {"torch": torch.__version__}
-        if self.device.type == "cuda":
+        if self.is_gpu:
             versions |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name(),
                          "capability": "%d.%d" % torch.cuda.get_device_capability()}
         else:
@@ -269,11 +272,20 @@ class Peer:
         return x, epsilon.view(x.shape[0], self.given.samples, -1)
 
     def synchronize(self):
-        if self.device.type == "cuda":
+        if self.is_gpu:
             torch.cuda.synchronize()
 
     def prepare(self, variant):
-        stepper = Stepper(self, VARIANTS[variant])
+        try:
+            return self.prepare_once(variant, copies_batch=False)
+        except RuntimeError as error:
+            # Some versions take back a batch that one of their own graphs made.
+            if "overwritten" not in str(error):
+                raise
+            return self.prepare_once(variant, copies_batch=True)
+
+    def prepare_once(self, variant, copies_batch):
+        stepper = Stepper(self, VARIANTS[variant], copies_batch)
         loss = stepper.loss(*self.dumped_batch())
         stepper.run(3)  # the optimiser makes its state in the first
         if stepper.is_captured:
@@ -286,7 +298,7 @@ class Peer:
 
     def window(self, stepper, steps):
         """Microseconds a step."""
-        if self.device.type != "cuda":
+        if not self.is_gpu:
             begin = time.perf_counter()
             done = stepper.run(steps)
             return 1e6 * (time.perf_counter() - begin) / done
