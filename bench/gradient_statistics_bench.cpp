@@ -16,9 +16,10 @@ BENCHMARK_DEFINE_F(GpuBench, gradient_statistics)(benchmark::State& state) {
     const DeviceBuffer<unsigned> is_taken(1);
     const DeviceBuffer<kernels::LossSums> batch(1);
     const DeviceBuffer<kernels::StepRecord> record(1);
+    const DeviceBuffer<kernels::StepState> step(1);
     measure(state, gradients.bytes(), size, [&](cudaStream_t stream) {
         kernels::gradient_statistics(arena.table(), gradients.data(),
-                                     {.normalize = true, .clip_norm = 1}, 0,
+                                     {.normalize = true, .clip_norm = 1}, step.data(),
                                      {squares.data(), scales.data(), is_taken.data(), batch.data(),
                                       record.data(), partials.data(), ticket.data()},
                                      stream);

@@ -11,7 +11,7 @@ BENCHMARK_DEFINE_F(GpuBench, add_losses)(benchmark::State& state) {
     const auto kl = random_buffer(rows);
     const DeviceBuffer<kernels::LossSums> totals(1);
     measure(state, 2 * recon.bytes(), rows, [&](cudaStream_t stream) {
-        kernels::add_losses(recon.data(), kl.data(), nullptr, static_cast<int>(rows), 1.0,
+        kernels::add_losses(recon.data(), kl.data(), nullptr, static_cast<int>(rows), 1.0, nullptr,
                             totals.data(), stream);
     });
 }

@@ -19,16 +19,16 @@ class OptimizerBench : public GpuBench {
         const BenchArena arena(size);
         const auto scales = uploaded(std::vector<float>{1});
         const auto is_taken = uploaded(std::vector<unsigned>{1});
-        kernels::OptimizerStep step;
-        step.rule = rule;
-        step.step_size = 1e-3f;
-        step.average_decay = 0.999;
+        kernels::OptimizerSettings settings;
+        settings.rule = rule;
+        settings.average_decay = 0.999;
+        const auto step = uploaded(std::vector<kernels::StepState>{{.step_size = 1e-3f}});
         // Gradients are read; the rest is read and written.
         const std::size_t arrays =
             3 + 2 * static_cast<std::size_t>(moments) + (has_average ? 2 : 0);
         measure(state, arrays * gradients.bytes(), size, [&](cudaStream_t stream) {
             kernels::optimizer(
-                step, arena.table(), scales.data(), is_taken.data(),
+                settings, step.data(), arena.table(), scales.data(), is_taken.data(),
                 {gradients.data(), parameters.data(), moments > 0 ? moment1.data() : nullptr,
                  moments > 1 ? moment2.data() : nullptr, has_average ? average.data() : nullptr},
                 stream);

@@ -58,13 +58,23 @@ struct TrainTotals {
     SkippedSteps skipped;
 };
 
+// Examples at positions first … first + count − 1 of an epoch's order: host/shuffle.h, with the
+// seed of the training.
+struct EpochPart {
+    std::uint32_t epoch = 0;
+    std::uint32_t first = 0;
+    std::uint32_t count = 0;
+};
+
 // Consecutive training steps on the training split.
 struct TrainRequest {
-    std::uint64_t first_step = 0;         // of the run, from 0; addresses each step's noise
-    std::span<const std::uint32_t> rows;  // training examples in order, steps laid end to end
-    std::uint32_t batch = 0;              // rows a step; the last step may have fewer
-    std::vector<StepSchedule> schedule;   // of each step, or a single one for all of them
+    std::uint64_t first_step = 0;              // of the run, from 0; addresses each step's noise
+    std::span<const std::uint32_t> rows = {};  // training examples in order, steps laid end to end
+    std::uint32_t batch = 0;                   // rows a step; the last step may have fewer
+    std::vector<StepSchedule> schedule;        // of each step, or a single one for all of them
+    EpochPart part = {};                       // training examples as rows, if that is empty
 
+    std::size_t examples() const { return rows.empty() ? part.count : rows.size(); }
     const StepSchedule& step_schedule(std::size_t i) const {
         return schedule.size() == 1 ? schedule.front() : schedule[i];
     }
@@ -170,9 +180,9 @@ class Backend {
     // Runs the request's steps; may return before they are done. Their losses are added to the
     // totals. A step whose gradient or loss is not finite is skipped, and counted: both are looked
     // at before anything is changed. Throws std::invalid_argument, before anything is done, unless
-    // rows are in the training split, batch is at least 1, the schedule has one entry or one for
-    // each step, and first_step is the state's step: noise and Adam's bias corrections count the
-    // same steps.
+    // rows or part are in the training split, batch is at least 1, the schedule has one entry or
+    // one for each step, and first_step is the state's step: noise and Adam's bias corrections
+    // count the same steps.
     virtual void train(const TrainRequest& request) = 0;
     // Waits, returns what all steps since the last call left, and starts from zero again.
     virtual TrainTotals take_totals() = 0;
@@ -202,7 +212,7 @@ class Backend {
 
     // The step that train would do on these rows: everything it computes, and no update.
     // Any first_step will do; else as train, and std::invalid_argument unless there are 1 to batch
-    // rows.
+    // rows, given as such.
     virtual Trace trace(const TrainRequest& one_step) = 0;
 };
 

@@ -45,24 +45,21 @@ Trace trained_tensors(Backend& backend, const ParameterLayout& layout) {
 void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
                  const StepsDone& on_steps) {
     const TrainConfig& train = start.config.train;
-    const auto examples = static_cast<std::uint32_t>(start.train_examples);
+    const std::uint64_t examples = start.train_examples;
     const Schedule schedule(train, examples);
     const std::uint64_t per_epoch = schedule.steps_per_epoch();
-    std::vector<std::uint32_t> rows;
     const std::uint64_t chunk = steps_in_chunk(backend, start.layout(), train.batch);
     for (std::uint64_t step = 0; step < steps;) {
         const std::uint64_t within = step % per_epoch;
-        if (within == 0) {
-            rows =
-                shuffled_rows(train.seed, static_cast<std::uint32_t>(step / per_epoch), examples);
-        }
         const std::uint64_t count = std::min({chunk, per_epoch - within, steps - step});
-        const std::size_t begin = within * train.batch;
-        backend.train({.first_step = step,
-                       .rows = std::span(rows).subspan(
-                           begin, std::min<std::size_t>(rows.size() - begin, count * train.batch)),
-                       .batch = train.batch,
-                       .schedule = schedule.steps(step, count)});
+        const std::uint64_t begin = within * train.batch;
+        backend.train(
+            {.first_step = step,
+             .batch = train.batch,
+             .schedule = schedule.steps(step, count),
+             .part = {
+                 static_cast<std::uint32_t>(step / per_epoch), static_cast<std::uint32_t>(begin),
+                 static_cast<std::uint32_t>(std::min(examples - begin, count * train.batch))}});
         const SkippedSteps skipped = backend.take_totals().skipped;
         if (skipped.count > 0) {
             throw RunError(fmt::format(

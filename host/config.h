@@ -108,6 +108,7 @@ struct TrainConfig {
     BetaSchedule beta_schedule = BetaSchedule::constant;
     std::uint32_t beta_epochs = 10;  // of a linear rise from 0, or of one cycle
     double beta_ramp = 0.5;          // of cyclic: the part of a cycle in which beta rises
+    std::uint32_t graph_steps = 0;   // of a captured graph on the GPU; 0: as many as are good
     std::uint32_t patience = 0;      // epochs without a better held-out elbo that end it; 0: none
 };
 

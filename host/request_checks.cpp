@@ -6,6 +6,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "host/shuffle.h"
+
 namespace vae {
 
 void check_data(const Splits& splits, const ParameterLayout& layout) {
@@ -56,7 +58,13 @@ void check_draws(const DrawRequest& request, std::size_t examples) {
 void check_request(const TrainRequest& request, std::size_t training_examples) {
     if (request.batch == 0) throw std::invalid_argument("a batch of 0 rows");
     check_rows(request.rows, Split::train, training_examples);
-    const std::uint64_t steps = (request.rows.size() + request.batch - 1) / request.batch;
+    const EpochPart& part = request.part;
+    if (request.rows.empty() && std::uint64_t{part.first} + part.count > training_examples) {
+        throw std::invalid_argument(fmt::format("positions {} to {} of an epoch of {} examples",
+                                                part.first, std::uint64_t{part.first} + part.count,
+                                                training_examples));
+    }
+    const std::uint64_t steps = steps_per_epoch(request.examples(), request.batch);
     constexpr std::uint64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
     if (steps > kMostSteps || request.first_step > kMostSteps - steps) {
         throw std::invalid_argument("noise is addressed by a step of 32 bits");

@@ -24,8 +24,8 @@ void check_rows(std::span<const std::uint32_t> rows, Split split, std::size_t ex
 // check_rows, and a number of draws that can be addressed.
 void check_draws(const DrawRequest& request, std::size_t examples);
 
-// Rows of the training split, a batch of at least 1, steps that 32 bits can address, and a schedule
-// for them.
+// Rows or part of the training split, a batch of at least 1, steps that 32 bits can address, and a
+// schedule for them.
 void check_request(const TrainRequest& request, std::size_t training_examples);
 
 // check_request, and the request goes on where the state is: at step steps_done.

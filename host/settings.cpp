@@ -151,6 +151,7 @@ void add_objective_settings(std::vector<Setting>& all) {
 
 constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
 constexpr std::int64_t kMostEpochs = 1'000'000;
+constexpr std::int64_t kMostGraphSteps = 1024;
 
 bool is_part(double v) {
     return v > 0 && v <= 1;
@@ -261,6 +262,9 @@ void add_train_settings(std::vector<Setting>& all) {
         "train.beta", "weight of the KL term in the loss", "a number of at least 0",
         [](double v) { return v >= 0; }, [](auto& c) -> auto& { return c.train.beta; }));
     add_beta_schedule(all);
+    all.push_back(integer_setting(
+        "train.graph_steps", "steps that a GPU takes at one launch; 0: as many as are good", 0,
+        kMostGraphSteps, [](auto& c) -> auto& { return c.train.graph_steps; }));
     all.push_back(integer_setting(
         "train.patience", "epochs without a better held-out elbo that end the run; 0: none do", 0,
         kMostEpochs, [](auto& c) -> auto& { return c.train.patience; }));

@@ -18,7 +18,6 @@
 #include "host/files.h"
 #include "host/pseudo_inputs.h"
 #include "host/settings.h"
-#include "host/shuffle.h"
 #include "host/spelling.h"
 
 namespace vae {
@@ -84,6 +83,7 @@ void check_held_out(const Config& config, const Splits& splits) {
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits) {
     for (const std::string& key : differing_settings(checkpoint.config, config)) {
         if (key == "train.epochs" || key == "train.steps" || key == "train.patience") continue;
+        if (key == "train.graph_steps") continue;  // the same bits
         const bool is_source = key == "data.source";
         if (is_source && may_be_moved(checkpoint.config.data.source, config.data.source)) continue;
         throw InputError(fmt::format(
@@ -142,26 +142,6 @@ void Trainer::start_from(Checkpoint&& start) {
     started_ = Clock::now();
 }
 
-void Trainer::sort_ahead(std::uint32_t epoch) {
-    const auto count = static_cast<std::uint32_t>(splits_.train.size);
-    try {
-        next_rows_ =
-            std::async(std::launch::async, shuffled_rows, config_.train.seed, epoch, count);
-    } catch (const std::system_error&) {
-        // No thread is to be had now: they are sorted when they are needed.
-    }
-}
-
-const std::vector<std::uint32_t>& Trainer::rows_of(std::uint32_t epoch) {
-    if (rows_epoch_ == epoch) return rows_;
-    const auto count = static_cast<std::uint32_t>(splits_.train.size);
-    const bool is_next = rows_epoch_ && *rows_epoch_ + 1 == epoch && next_rows_.valid();
-    rows_ = is_next ? next_rows_.get() : shuffled_rows(config_.train.seed, epoch, count);
-    rows_epoch_ = epoch;
-    if ((epoch + 1) * steps_per_epoch_ < total_steps_) sort_ahead(epoch + 1);
-    return rows_;
-}
-
 void Trainer::refuse_values(const std::string& what) const {
     throw RunError(fmt::format(
         "{}; the last good checkpoint is kept in {}; look at train.learning_rate ({}), train.beta "
@@ -176,15 +156,15 @@ void Trainer::train_chunk(std::uint64_t end) {
     const std::uint64_t to_boundary = chunk_steps_ - within % chunk_steps_;
     const std::uint64_t steps = std::min(to_boundary, end - step_);
     const std::uint64_t batch = config_.train.batch;
-    const std::span<const std::uint32_t> rows = rows_of(epoch);
     const std::uint64_t begin = within * batch;
-    const std::uint64_t count = std::min(steps * batch, rows.size() - begin);
+    const std::uint64_t count = std::min(steps * batch, splits_.train.size - begin);
 
     const auto start = Clock::now();
-    backend_.train({.first_step = step_,
-                    .rows = rows.subspan(begin, count),
-                    .batch = config_.train.batch,
-                    .schedule = schedule_.steps(step_, steps)});
+    backend_.train(
+        {.first_step = step_,
+         .batch = config_.train.batch,
+         .schedule = schedule_.steps(step_, steps),
+         .part = {epoch, static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(count)}});
     const TrainTotals totals = backend_.take_totals();
     epoch_seconds_ += seconds_since(start);
     epoch_totals_.losses += totals.losses;

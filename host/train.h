@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <future>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,9 +30,9 @@ std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layo
 void check_held_out(const Config& config, const Splits& splits);
 
 // Throws InputError naming the settings that differ, or the data that differ, so that the
-// checkpoint cannot be gone on with. train.patience may differ, and train.epochs and train.steps
-// unless the learning rate depends on them, and so may the path of a file, a folder or mnist:DIR,
-// which may have been moved.
+// checkpoint cannot be gone on with. train.patience and train.graph_steps may differ, and
+// train.epochs and train.steps unless the learning rate depends on them, and so may the path of a
+// file, a folder or mnist:DIR, which may have been moved.
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits);
 
 // Writes the settings and the start of a new run, and keeps its folder. Throws RunError, and does
@@ -81,8 +80,6 @@ class Trainer {
     std::uint32_t epoch() const;
     double last_beta() const;
     std::uint32_t epochs() const;
-    void sort_ahead(std::uint32_t epoch);
-    const std::vector<std::uint32_t>& rows_of(std::uint32_t epoch);
 
     const Config& config_;
     const Splits& splits_;
@@ -103,10 +100,6 @@ class Trainer {
     EarlyStopping early_stopping_;
     std::uint64_t steps_here_ = 0;  // in this process, for the time left
     std::chrono::steady_clock::time_point started_;
-
-    std::optional<std::uint32_t> rows_epoch_;
-    std::vector<std::uint32_t> rows_;
-    std::future<std::vector<std::uint32_t>> next_rows_;  // sorted while the epoch runs
 };
 
 }  // namespace vae

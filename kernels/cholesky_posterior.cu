@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/philox.cuh"
+#include "kernels/step_state.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -115,7 +116,7 @@ __device__ inline void store_sums(const CholeskyDraws& draws, const Draw& draw) 
 __device__ inline void draw_noise(const CholeskyHeads& in, const EpsilonSource& source,
                                   const Draw& draw, float* epsilon) {
     const auto latent = static_cast<unsigned>(in.heads.latent);
-    NoiseStream noise = source.stream;
+    NoiseStream noise = at_its_step(source.stream);
     noise.sample += static_cast<unsigned>(draw.row % static_cast<std::size_t>(in.heads.samples));
     const std::uint32_t address = source.first_index + source.index[draw.example];
     for (unsigned j = 4 * draw.lane; j < latent; j += 4 * kWarpSize) {
@@ -274,7 +275,8 @@ struct CholeskyBackwardOp {
         const bool is_logvar = block == Block::logvar;
         const float logvar = clamp(value, in.heads.logvar_min, in.heads.logvar_max);
         const float sigma = is_logvar ? expf(0.5f * logvar) : 1.0f;
-        float sum = gradient.kl_scale * (is_logvar ? expm1f(logvar) : value);
+        const auto kl_scale = static_cast<float>(with_beta(gradient.kl_scale, gradient.state));
+        float sum = kl_scale * (is_logvar ? expm1f(logvar) : value);
         if (gradient.kl_mask != nullptr) sum *= gradient.kl_mask[i];
         const auto samples = static_cast<unsigned>(in.heads.samples);
         std::size_t draw = static_cast<std::size_t>(example) * samples;

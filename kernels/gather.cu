@@ -29,7 +29,9 @@ struct GatherOp {
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = false;
     template <int V>
-    struct Columns {};
+    struct Columns {
+        std::uint32_t step;
+    };
     template <int V>
     struct Loaded {
         Pack<V, T> values;
@@ -45,7 +47,7 @@ struct GatherOp {
 
     template <int V>
     __device__ Columns<V> columns(unsigned) const {
-        return {};
+        return {kPixels == Pixels::binary ? at_its_step(noise).step : 0};
     }
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
@@ -53,13 +55,15 @@ struct GatherOp {
         return {load_pack<V>(data + example * cols + col), example};
     }
     template <int V>
-    __device__ void apply(unsigned row, unsigned col, const Columns<V>&, const Loaded<V>& loaded,
-                          float&, float (&)[V]) const {
+    __device__ void apply(unsigned row, unsigned col, const Columns<V>& columns,
+                          const Loaded<V>& loaded, float&, float (&)[V]) const {
         Pack<V> result;
 #pragma unroll
         for (int i = 0; i < V; ++i) result.v[i] = pixel<kPixels>(loaded.values.v[i]);
         if constexpr (kPixels == Pixels::binary) {
-            const float4 u = uniform4(noise, first_index + loaded.index, col / 4);
+            NoiseStream at = noise;
+            at.step = columns.step;
+            const float4 u = uniform4(at, first_index + loaded.index, col / 4);
 #pragma unroll
             for (unsigned i = 0; i < V; ++i) {
                 result.v[i] = draw(member(u, V == 4 ? i : col % 4), result.v[i]);

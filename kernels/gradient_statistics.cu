@@ -72,7 +72,7 @@ __device__ inline double clipped_square(const GradientRules& rules, double squar
 }
 
 // By one thread, when memory.first_bad is known.
-__device__ inline void decide(const ArenaTable& arena, unsigned long long step,
+__device__ inline void decide(const ArenaTable& arena, const StepState* state,
                               const GradientStatistics& out, unsigned first_bad) {
     const LossSums batch = *out.batch;
     const bool is_taken = first_bad == arena.tensor_count && is_finite(batch.loss);
@@ -87,7 +87,7 @@ __device__ inline void decide(const ArenaTable& arena, unsigned long long step,
         return;
     }
     if (record.skipped == 0) {
-        record.first_step = step;
+        record.first_step = state->step;
         record.first_tensor = first_bad;
     }
     ++record.skipped;
@@ -95,7 +95,7 @@ __device__ inline void decide(const ArenaTable& arena, unsigned long long step,
 
 // By the last block, when all partials are there.
 __device__ inline void finish(const ArenaTable& arena, const GradientRules& rules,
-                              unsigned long long step, const GradientStatistics& out,
+                              const StepState* state, const GradientStatistics& out,
                               BlockMemory& memory) {
     if (threadIdx.x == 0) memory.first_bad = arena.tensor_count;
     sum_pieces(arena, out);
@@ -111,7 +111,7 @@ __device__ inline void finish(const ArenaTable& arena, const GradientRules& rule
         const double norm = sqrt(total);
         const bool clips = rules.clip_norm > 0 && norm > rules.clip_norm;
         memory.clip = clips ? rules.clip_norm / norm : 1.0;
-        decide(arena, step, out, memory.first_bad);
+        decide(arena, state, out, memory.first_bad);
     }
     __syncthreads();
     for (unsigned t = threadIdx.x; t < arena.tensor_count; t += kThreads) {
@@ -121,7 +121,7 @@ __device__ inline void finish(const ArenaTable& arena, const GradientRules& rule
 
 __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
     gradient_statistics_kernel(const ArenaTable arena, const float* gradients, bool is_aligned,
-                               const GradientRules rules, unsigned long long step,
+                               const GradientRules rules, const StepState* state,
                                const GradientStatistics out) {
     BlockMemory& memory = *dynamic_shared<BlockMemory>();
     if (blockIdx.x < arena.piece_count) {
@@ -137,13 +137,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
         __threadfence();  // and the others' partials are seen, before the block reads them
     }
     __syncthreads();
-    if (memory.is_last != 0) finish(arena, rules, step, out, memory);
+    if (memory.is_last != 0) finish(arena, rules, state, out, memory);
 }
 
 }  // namespace
 
 void gradient_statistics(const ArenaTable& arena, const float* gradients,
-                         const GradientRules& rules, unsigned long long step,
+                         const GradientRules& rules, const StepState* state,
                          const GradientStatistics& statistics, cudaStream_t stream) {
     require(rules.clip_norm >= 0, "gradient_statistics", "clip_norm must not be negative");
     require(arena.piece_count <= std::numeric_limits<int>::max(), "gradient_statistics",
@@ -152,7 +152,7 @@ void gradient_statistics(const ArenaTable& arena, const float* gradients,
     const unsigned blocks = arena.piece_count > 0 ? arena.piece_count : 1;
     const LaunchShape shape{dim3(blocks), dim3(kThreads), sizeof(BlockMemory)};
     launch("gradient_statistics", gradient_statistics_kernel, shape, stream, arena, gradients,
-           aligned_to_16(gradients), rules, step, statistics);
+           aligned_to_16(gradients), rules, state, statistics);
 }
 
 }  // namespace vae::kernels

@@ -37,10 +37,10 @@ struct GradientStatistics {
 //           scales[t] = f[t]·c; f[t] = 1 / (n[t] + 1e-7) if normalize, else 1
 //           c = min(1, clip_norm / sqrt(Σ_t (f[t]·n[t])²)) if clip_norm > 0, else 1
 //           is_taken = every squares[t] and batch->loss are finite
-//           taken: record->losses += *batch; else record counts the step, and keeps `step` and its
-//           first bad tensor if it is the first
+//           taken: record->losses += *batch; else record counts the step, and keeps its number and
+//           its first bad tensor if it is the first
 // Shapes    gradients: the arena of `arena`, any pieces, none included; what lies between tensors
-//           is not read
+//           is not read; state: one, on the device
 // Writes    overwrites squares, scales (of no meaning when the step is not taken) and is_taken,
 //           updates record, zeroes *batch; nothing may overlap. Throws std::invalid_argument when
 //           clip_norm is negative or NaN.
@@ -52,7 +52,7 @@ struct GradientStatistics {
 // Launch    a block of 256 threads a piece, 80 bytes of shared memory; the last block to finish
 //           adds up the pieces and decides
 void gradient_statistics(const ArenaTable& arena, const float* gradients,
-                         const GradientRules& rules, unsigned long long step,
+                         const GradientRules& rules, const StepState* state,
                          const GradientStatistics& statistics, cudaStream_t stream);
 
 }  // namespace vae::kernels

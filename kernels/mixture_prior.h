@@ -12,6 +12,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/scratch.h"
+#include "kernels/step_state.h"
 
 namespace vae::kernels {
 
@@ -74,7 +75,8 @@ struct MixtureRows {
     const float* gamma = nullptr;
     const float* weight = nullptr;  // [rows]
     int rows = 0;
-    float scale = 1;
+    double scale = 1;
+    const StepState* state = nullptr;  // if there is one, scale is multiplied by its beta
 };
 
 // Of the source's parameters, laid out as they are; on the device.

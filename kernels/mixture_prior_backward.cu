@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/mixture_prior.cuh"
+#include "kernels/step_state.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -38,8 +39,8 @@ struct GradientMemory {
 // part's rows, pull = s²·d, s = exp(−v/2). A lane has a latent element, a warp kEach components.
 __global__ void __launch_bounds__(kMixtureThreads, 2)
     mixture_gradient_kernel(const TiledArray z, const TiledArray gamma,
-                            const ComponentArrays components, const float* weight, float scale,
-                            const GradientGrid grid, float* partials) {
+                            const ComponentArrays components, const float* weight, double factor,
+                            const StepState* state, const GradientGrid grid, float* partials) {
     GradientMemory& memory = *dynamic_shared<GradientMemory>();
     const unsigned lane = threadIdx.x % kWarpSize;
     const unsigned warp = threadIdx.x / kWarpSize;
@@ -49,6 +50,7 @@ __global__ void __launch_bounds__(kMixtureThreads, 2)
     const unsigned first_latent = tile % grid.latent_tiles * kMixtureTile;
     const unsigned j = first_latent + lane;
     const unsigned latent = z.cols;
+    const auto scale = static_cast<float>(with_beta(factor, state));
     float mean[kEach] = {};
     float inverse_sigma[kEach] = {};
 #pragma unroll
@@ -158,6 +160,7 @@ struct MixtureLogitsOp {
     template <int V>
     struct Columns {
         float weight;
+        float scale;
     };
     template <int V>
     struct Loaded {
@@ -172,7 +175,8 @@ struct MixtureLogitsOp {
 
     template <int V>
     __device__ Columns<V> columns(unsigned k) const {
-        return {static_cast<float>(exp(log_weight[k]))};
+        return {static_cast<float>(exp(log_weight[k])),
+                static_cast<float>(with_beta(rows.scale, rows.state))};
     }
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned k, const Columns<V>&) const {
@@ -181,7 +185,7 @@ struct MixtureLogitsOp {
     template <int V>
     __device__ void apply(unsigned, unsigned, const Columns<V>& columns, const Loaded<V>& loaded,
                           float&, float (&column_sums)[V]) const {
-        column_sums[0] -= rows.scale * loaded.weight * (loaded.gamma - columns.weight);
+        column_sums[0] -= columns.scale * loaded.weight * (loaded.gamma - columns.weight);
     }
     __device__ void store_column(unsigned k, double sum) const {
         d_logits[k] = static_cast<float>(sum);
@@ -230,7 +234,8 @@ void mixture_backward(const MixtureSource& source, const MixtureComponents& comp
                {dim3(checked_blocks(blocks, kLauncher)), dim3(kMixtureThreads),
                 sizeof(GradientMemory)},
                stream, TiledArray{rows.z, height, latent}, TiledArray{rows.gamma, height, count},
-               arrays_of(source, components), rows.weight, rows.scale, grid, scratch.partials);
+               arrays_of(source, components), rows.weight, rows.scale, rows.state, grid,
+               scratch.partials);
     }
     const std::size_t used = std::size_t{2} * grid.parts * count * latent;
     const Scratch behind{scratch.partials + used, scratch.partials_size - used, scratch.tickets,

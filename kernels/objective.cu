@@ -7,6 +7,7 @@
 #include "kernels/launch.h"
 #include "kernels/reduce.cuh"
 #include "kernels/shared_memory.cuh"
+#include "kernels/step_state.cuh"
 #include "kernels/tile_grid.h"
 
 namespace vae::kernels {
@@ -107,9 +108,9 @@ __global__ void __launch_bounds__(kThreads)
         static_cast<std::size_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize;
     if (example >= static_cast<std::size_t>(in.examples)) return;  // the whole warp
     const std::size_t first = example * static_cast<std::size_t>(in.samples);
-    const ExampleDraws draws{in.recon + first,
-                             in.log_ratio != nullptr ? in.log_ratio + first : nullptr,
-                             static_cast<unsigned>(in.samples), threadIdx.x % kWarpSize, in.beta};
+    const ExampleDraws draws{
+        in.recon + first, in.log_ratio != nullptr ? in.log_ratio + first : nullptr,
+        static_cast<unsigned>(in.samples), threadIdx.x % kWarpSize, with_beta(in.beta, in.state)};
     const double count = draws.samples;
     const double recon = draws.sum([&](unsigned s) { return draws.recon[s]; }) / count;
     const bool is_sampled = in.kl == nullptr;

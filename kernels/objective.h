@@ -7,6 +7,8 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/step_state.h"
+
 namespace vae::kernels {
 
 // elbo         mean_s recon_s + beta·kl                 (Kingma & Welling 2014, eq. 6 and 7)
@@ -25,7 +27,8 @@ struct ObjectiveInputs {
     const float* kl = nullptr;         // [examples], in closed form; null: the mean of log_ratio
     int examples = 0;
     int samples = 1;
-    float beta = 1;
+    double beta = 1;
+    const StepState* state = nullptr;  // if there is one, beta is multiplied by its beta
     // [examples]: what stands for kl in the ELBO's loss (kernels/free_bits.h); null: kl itself.
     const float* loss_kl = nullptr;
 };

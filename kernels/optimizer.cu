@@ -12,17 +12,15 @@ constexpr unsigned kThreads = 256;
 // 64 registers a thread. Left to itself ptxas takes fewer for sm_100, and spills one.
 constexpr unsigned kBlocksAtLeast = 4;
 
-struct Coefficients {
+// Of every step.
+struct Constants {
     float beta1;
     float one_minus_beta1;
     float beta2;
     float one_minus_beta2;
     float epsilon;
-    float inverse_sqrt_correction2;
     float momentum;
-    float step_size;
     float weight_decay;
-    float shrink;
     float average_decay;
     float one_minus_average_decay;
 };
@@ -35,11 +33,12 @@ constexpr int kMoments = rule == UpdateRule::adam  ? 2
 
 // One element: what is moved against, and the moments behind it.
 template <UpdateRule rule>
-__device__ inline float direction(const Coefficients& c, float g, float& moment1, float& moment2) {
+__device__ inline float direction(const Constants& c, const StepState& state, float g,
+                                  float& moment1, float& moment2) {
     if constexpr (rule == UpdateRule::adam) {
         moment1 = c.beta1 * moment1 + c.one_minus_beta1 * g;
         moment2 = c.beta2 * moment2 + c.one_minus_beta2 * g * g;
-        return moment1 / (sqrtf(moment2) * c.inverse_sqrt_correction2 + c.epsilon);
+        return moment1 / (sqrtf(moment2) * state.inverse_sqrt_correction2 + c.epsilon);
     } else if constexpr (rule == UpdateRule::adagrad) {
         moment1 += g * g;
         return g / (sqrtf(moment1) + c.epsilon);
@@ -63,8 +62,8 @@ __device__ inline Elements<V>& at(float* array, unsigned i) {
 }
 
 template <UpdateRule rule, bool has_average, int V>
-__device__ inline void update(const Coefficients& c, float scale, const OptimizerArenas& arenas,
-                              unsigned i) {
+__device__ inline void update(const Constants& c, const StepState& state, float scale,
+                              const OptimizerArenas& arenas, unsigned i) {
     const Elements<V> gradients = reinterpret_cast<const Elements<V>*>(arenas.gradients)[i];
     Elements<V> p = at<V>(arenas.parameters, i);
     Elements<V> moment1 = {};
@@ -76,8 +75,8 @@ __device__ inline void update(const Coefficients& c, float scale, const Optimize
 #pragma unroll
     for (int k = 0; k < V; ++k) {
         const float g = scale * gradients.v[k] + c.weight_decay * p.v[k];
-        const float u = direction<rule>(c, g, moment1.v[k], moment2.v[k]);
-        p.v[k] = c.shrink * p.v[k] - c.step_size * u;
+        const float u = direction<rule>(c, state, g, moment1.v[k], moment2.v[k]);
+        p.v[k] = state.shrink * p.v[k] - state.step_size * u;
         average.v[k] = c.average_decay * average.v[k] + c.one_minus_average_decay * p.v[k];
     }
     at<V>(arenas.parameters, i) = p;
@@ -99,24 +98,27 @@ __device__ inline OptimizerArenas piece_of(OptimizerArenas arenas, unsigned offs
 
 template <UpdateRule rule, bool has_average>
 __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
-    optimizer_kernel(const Coefficients c, const ArenaPiece* pieces, bool are_aligned,
-                     const float* scales, const unsigned* is_taken, const OptimizerArenas arenas) {
+    optimizer_kernel(const Constants c, const ArenaPiece* pieces, bool are_aligned,
+                     const float* scales, const unsigned* is_taken, const StepState* state,
+                     const OptimizerArenas arenas) {
     if (*is_taken == 0) return;
+    const StepState now = *state;
     const ArenaPiece piece = pieces[blockIdx.x];
     const float scale = scales[piece.tensor];
     const OptimizerArenas mine = piece_of<rule, has_average>(arenas, piece.offset);
     const unsigned fours = are_aligned && piece.offset % 4 == 0 ? piece.size / 4 : 0;
     for (unsigned i = threadIdx.x; i < fours; i += kThreads) {
-        update<rule, has_average, 4>(c, scale, mine, i);
+        update<rule, has_average, 4>(c, now, scale, mine, i);
     }
     for (unsigned i = 4 * fours + threadIdx.x; i < piece.size; i += kThreads) {
-        update<rule, has_average, 1>(c, scale, mine, i);
+        update<rule, has_average, 1>(c, now, scale, mine, i);
     }
 }
 
 template <UpdateRule rule>
-void launch_rule(const Coefficients& c, const ArenaTable& arena, const float* scales,
-                 const unsigned* is_taken, const OptimizerArenas& arenas, cudaStream_t stream) {
+void launch_rule(const Constants& c, const StepState* state, const ArenaTable& arena,
+                 const float* scales, const unsigned* is_taken, const OptimizerArenas& arenas,
+                 cudaStream_t stream) {
     require(kMoments<rule> < 1 || arenas.moment1 != nullptr, "optimizer", "no first moment");
     require(kMoments<rule> < 2 || arenas.moment2 != nullptr, "optimizer", "no second moment");
     if (arena.piece_count == 0) return;
@@ -127,38 +129,38 @@ void launch_rule(const Coefficients& c, const ArenaTable& arena, const float* sc
     const auto kernel =
         arenas.average != nullptr ? &optimizer_kernel<rule, true> : &optimizer_kernel<rule, false>;
     launch("optimizer", kernel, shape, stream, c, arena.pieces, are_aligned, scales, is_taken,
-           arenas);
+           state, arenas);
 }
 
 }  // namespace
 
-void optimizer(const OptimizerStep& step, const ArenaTable& arena, const float* scales,
-               const unsigned* is_taken, const OptimizerArenas& arenas, cudaStream_t stream) {
-    const bool divides = step.rule == UpdateRule::adam || step.rule == UpdateRule::adagrad;
-    require(!divides || step.epsilon > 0, "optimizer",
+void optimizer(const OptimizerSettings& settings, const StepState* state, const ArenaTable& arena,
+               const float* scales, const unsigned* is_taken, const OptimizerArenas& arenas,
+               cudaStream_t stream) {
+    const bool divides = settings.rule == UpdateRule::adam || settings.rule == UpdateRule::adagrad;
+    require(!divides || settings.epsilon > 0, "optimizer",
             "epsilon must be positive: 0 / 0 where there is no gradient");
     require(arena.piece_count <= std::numeric_limits<int>::max(), "optimizer", "too many pieces");
-    const Coefficients c{static_cast<float>(step.beta1),
-                         static_cast<float>(1 - step.beta1),
-                         static_cast<float>(step.beta2),
-                         static_cast<float>(1 - step.beta2),
-                         step.epsilon,
-                         step.inverse_sqrt_correction2,
-                         step.momentum,
-                         step.step_size,
-                         step.weight_decay,
-                         step.shrink,
-                         static_cast<float>(step.average_decay),
-                         static_cast<float>(1 - step.average_decay)};
-    switch (step.rule) {
+    const Constants c{static_cast<float>(settings.beta1),
+                      static_cast<float>(1 - settings.beta1),
+                      static_cast<float>(settings.beta2),
+                      static_cast<float>(1 - settings.beta2),
+                      settings.epsilon,
+                      settings.momentum,
+                      settings.weight_decay,
+                      static_cast<float>(settings.average_decay),
+                      static_cast<float>(1 - settings.average_decay)};
+    switch (settings.rule) {
         case UpdateRule::adam:
-            return launch_rule<UpdateRule::adam>(c, arena, scales, is_taken, arenas, stream);
+            return launch_rule<UpdateRule::adam>(c, state, arena, scales, is_taken, arenas, stream);
         case UpdateRule::adagrad:
-            return launch_rule<UpdateRule::adagrad>(c, arena, scales, is_taken, arenas, stream);
+            return launch_rule<UpdateRule::adagrad>(c, state, arena, scales, is_taken, arenas,
+                                                    stream);
         case UpdateRule::momentum:
-            return launch_rule<UpdateRule::momentum>(c, arena, scales, is_taken, arenas, stream);
+            return launch_rule<UpdateRule::momentum>(c, state, arena, scales, is_taken, arenas,
+                                                     stream);
         case UpdateRule::sgd:
-            return launch_rule<UpdateRule::sgd>(c, arena, scales, is_taken, arenas, stream);
+            return launch_rule<UpdateRule::sgd>(c, state, arena, scales, is_taken, arenas, stream);
     }
     require(false, "optimizer", "no such rule");
 }

@@ -4,24 +4,22 @@
 #include <cuda_runtime.h>
 
 #include "kernels/arena.h"
+#include "kernels/step_state.h"
 
 namespace vae::kernels {
 
 // adam is AdamW when the decay is decoupled; momentum is SGD with it, sgd without.
 enum class UpdateRule { adam, adagrad, momentum, sgd };
 
-// Computed on the host in double. The decays stay double, so that 1 − beta is right to float
-// rounding: 1 − 0.999f is wrong by 1.3e-5.
-struct OptimizerStep {
+// The decays stay double, so that 1 − beta is right to float rounding: 1 − 0.999f is wrong by
+// 1.3e-5.
+struct OptimizerSettings {
     UpdateRule rule = UpdateRule::adam;
-    double beta1 = 0.9;                  // adam
-    double beta2 = 0.999;                // adam
-    float epsilon = 1e-8f;               // adam, adagrad
-    float inverse_sqrt_correction2 = 1;  // adam: 1 / sqrt(1 − beta2^t)
-    float momentum = 0;                  // momentum
-    float step_size = 0;                 // learning rate; adam: learning rate / (1 − beta1^t)
-    float weight_decay = 0;              // weight_decay·p is added to the gradient
-    float shrink = 1;          // of p before the step: 1 − learning rate·decoupled decay
+    double beta1 = 0.9;        // adam
+    double beta2 = 0.999;      // adam
+    float epsilon = 1e-8f;     // adam, adagrad
+    float momentum = 0;        // momentum
+    float weight_decay = 0;    // weight_decay·p is added to the gradient
     double average_decay = 0;  // of the average, if there is one
 };
 
@@ -40,10 +38,12 @@ struct OptimizerArenas {
 //           adagrad   s += g²; u = g / (sqrt(s) + epsilon)
 //           momentum  v = momentum·v + g; u = v
 //           sgd       u = g
+//           with step_size, shrink and the correction of the state
 //           p = shrink·p − step_size·u
 //           average = average_decay·average + (1 − average_decay)·p
-// Shapes    scales[tensor_count], is_taken: one; all on the device. Any pieces, none included
-// Writes    updates parameters, moments and average in place; no array may overlap another. What
+// Shapes    scales[tensor_count]; is_taken, state: one; all on the device. Any pieces, none
+// included Writes    updates parameters, moments and average in place; no array may overlap
+// another. What
 //           lies between tensors is neither read nor written. Throws std::invalid_argument when a
 //           moment is missing or, for adam and adagrad, unless epsilon > 0: without it there is 0/0
 //           where there never was a gradient.
@@ -52,7 +52,8 @@ struct OptimizerArenas {
 //           20 flops; bound by memory bandwidth
 // Launch    a block of 256 threads a piece; four elements a thread and turn, if all arrays are
 //           aligned to 16 bytes, else one
-void optimizer(const OptimizerStep& step, const ArenaTable& arena, const float* scales,
-               const unsigned* is_taken, const OptimizerArenas& arenas, cudaStream_t stream);
+void optimizer(const OptimizerSettings& settings, const StepState* state, const ArenaTable& arena,
+               const float* scales, const unsigned* is_taken, const OptimizerArenas& arenas,
+               cudaStream_t stream);
 
 }  // namespace vae::kernels

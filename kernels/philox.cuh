@@ -16,6 +16,14 @@
 
 namespace vae::kernels {
 
+// The stream with its step read from where it stands.
+__device__ inline NoiseStream at_its_step(NoiseStream noise) {
+    if (noise.state != nullptr) noise.step = static_cast<std::uint32_t>(noise.state->step);
+    return noise;
+}
+
+// The functions below take a stream whose step is read.
+
 // A generator about to give the four words of `block`. It lives in registers and dies at once.
 __device__ inline curandStatePhilox4_32_10_t philox_at(const NoiseStream& noise,
                                                        std::uint32_t example, std::uint32_t block) {
@@ -26,6 +34,12 @@ __device__ inline curandStatePhilox4_32_10_t philox_at(const NoiseStream& noise,
     curand_init(noise.seed, wide(example, noise.step),
                 4 * wide(block, noise.sample | noise.purpose << 24), &state);
     return state;
+}
+
+// Word 0 of block 0.
+__device__ inline std::uint32_t first_word(const NoiseStream& noise, std::uint32_t example) {
+    curandStatePhilox4_32_10_t state = philox_at(noise, example, 0);
+    return curand4(&state).x;
 }
 
 // Uniforms in (0, 1] of elements 4·block … 4·block+3: word·2^-32 + 2^-33, in float.

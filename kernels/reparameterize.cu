@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/philox.cuh"
+#include "kernels/step_state.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kForwardThreads)
     const std::size_t example = row / samples;
     const unsigned lane = threadIdx.x % kWarpSize;
     const unsigned latent = static_cast<unsigned>(heads.latent);
-    NoiseStream noise = source.stream;
+    NoiseStream noise = at_its_step(source.stream);
     noise.sample += static_cast<unsigned>(row % samples);
     const std::uint32_t address = source.first_index + source.index[example];
     float kl = 0;
@@ -86,6 +87,7 @@ struct HeadsBackwardOp {
     struct Columns {
         bool is_logvar;
         unsigned first;  // latent element of the first column
+        float kl_scale;
         Pack<V> mu_bias;
         Pack<V> logvar_bias;
     };
@@ -111,6 +113,7 @@ struct HeadsBackwardOp {
         Columns<V> result = {};
         result.is_logvar = col >= stride();
         result.first = result.is_logvar ? col - stride() : col;
+        result.kl_scale = static_cast<float>(with_beta(gradient.kl_scale, gradient.state));
 #pragma unroll
         for (unsigned i = 0; i < V; ++i) {
             if (result.first + i >= latent()) continue;
@@ -170,7 +173,7 @@ struct HeadsBackwardOp {
             is_outside[i] = unclamped < heads.logvar_min || unclamped > heads.logvar_max;
             const float logvar = clamp(unclamped, heads.logvar_min, heads.logvar_max);
             const float kl_part = is_logvar ? expm1f(logvar) : mu;
-            float kl_scale = gradient.kl_scale;
+            float kl_scale = columns.kl_scale;
             if (gradient.kl_mask != nullptr && j + i < latent())
                 kl_scale *= gradient.kl_mask[j + i];
             elements[i] = {mu, expf(0.5f * logvar), expf(-0.5f * logvar), kl_scale * kl_part};
@@ -179,7 +182,7 @@ struct HeadsBackwardOp {
         const bool needs_noise =
             j < latent() && (is_logvar || gradient.ratio != nullptr || gradient.score != nullptr);
         const unsigned samples = static_cast<unsigned>(heads.samples);
-        NoiseStream noise = source.stream;
+        NoiseStream noise = at_its_step(source.stream);
         for (unsigned s = 0; s < samples; ++s, ++noise.sample) {
             float4 epsilon = {};
             if (needs_noise) epsilon = normal4(noise, source.first_index + loaded.index, j / 4);

@@ -73,7 +73,8 @@ struct LatentGradient {
     const float* score = nullptr;  // [0] of the score ∂ log q(z|x)/∂(mu, logvar), z held
     const float* prior_score = nullptr;  // [−z, that of N(0, I)] ∂ log p(z)/∂z, as d_z
     float scale = 1;                     // factor of ratio and score
-    float kl_scale = 0;                  // of each kl in closed form …
+    double kl_scale = 0;                 // of each kl in closed form …
+    const StepState* state = nullptr;    // … times its beta, if there is one …
     const float* kl_mask = nullptr;      // … and its dimensions' own factors, [latent] [1]
 };
 

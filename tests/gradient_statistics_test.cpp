@@ -43,7 +43,8 @@ class GradientStatistics : public KernelTest {
         auto is_taken = upload(std::vector<unsigned>{77});
         auto losses = upload(std::vector<LossSums>{batch});
         auto records = upload(std::vector<StepRecord>{record});
-        kernels::gradient_statistics(table, gradients.data(), rules, step,
+        auto state = upload(std::vector<kernels::StepState>{{.step = step}});
+        kernels::gradient_statistics(table, gradients.data(), rules, state.data(),
                                      {squares.data(), scales.data(), is_taken.data(), losses.data(),
                                       records.data(), partials.data(), ticket.data()},
                                      stream().get());
@@ -236,7 +237,7 @@ TEST_F(GradientStatistics, TheSameBitsEveryTime) {
 TEST_F(GradientStatistics, ANegativeClipNormIsRefused) {
     for (const double clip : {-1.0, std::nan("")}) {
         EXPECT_THROW(
-            kernels::gradient_statistics({}, nullptr, {false, clip}, 0, {}, stream().get()),
+            kernels::gradient_statistics({}, nullptr, {false, clip}, nullptr, {}, stream().get()),
             std::invalid_argument);
     }
 }

@@ -61,9 +61,10 @@ TEST_F(Launch, RefusesWhatNoGridHolds) {
     kernels::ArenaTable arena;
     arena.piece_count = std::numeric_limits<unsigned>::max();
     unsigned* const word = reinterpret_cast<unsigned*>(a);
-    EXPECT_THROW(kernels::optimizer({}, arena, a, word, {a, a, a, a, nullptr}, stream().get()),
-                 std::invalid_argument);
-    EXPECT_THROW(kernels::gradient_statistics(arena, a, {}, 0, {}, stream().get()),
+    EXPECT_THROW(
+        kernels::optimizer({}, nullptr, arena, a, word, {a, a, a, a, nullptr}, stream().get()),
+        std::invalid_argument);
+    EXPECT_THROW(kernels::gradient_statistics(arena, a, {}, nullptr, {}, stream().get()),
                  std::invalid_argument);
 }
 

@@ -35,7 +35,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
         for (const float value : loss) loss_sum += value;
         for (int call = 1; call <= 2; ++call) {
             kernels::add_losses(device_recon.data(), device_kl.data(), nullptr, rows, kBeta,
-                                totals.data(), stream().get());
+                                nullptr, totals.data(), stream().get());
             const LossSums got = totals.download()[0];
             // Sums of at most 5000 terms of about 100 in double: far below 1e-8.
             EXPECT_NEAR(got.recon, 7 + call * recon_sum, 1e-8);
@@ -44,7 +44,7 @@ TEST_F(LossTotals, AddToWhatIsThere) {
             EXPECT_EQ(got.examples, static_cast<unsigned>(3 + call * rows));
         }
         kernels::add_losses(device_recon.data(), device_kl.data(), device_loss.data(), rows, kBeta,
-                            totals.data(), stream().get());
+                            nullptr, totals.data(), stream().get());
         const LossSums got = totals.download()[0];
         EXPECT_NEAR(got.recon, 7 + 3 * recon_sum, 1e-8);
         EXPECT_NEAR(got.loss, 1 + 2 * (recon_sum + kBeta * kl_sum) + loss_sum, 1e-8);
@@ -55,7 +55,8 @@ TEST_F(LossTotals, NanComesThrough) {
     auto recon = upload(std::vector<float>{1, 2, kNan});
     auto kl = upload(std::vector<float>{1, 2, 3});
     auto totals = upload(std::vector<LossSums>{{0, 0, 0, 0}});
-    kernels::add_losses(recon.data(), kl.data(), nullptr, 3, 1, totals.data(), stream().get());
+    kernels::add_losses(recon.data(), kl.data(), nullptr, 3, 1, nullptr, totals.data(),
+                        stream().get());
     const LossSums got = totals.download()[0];
     EXPECT_TRUE(std::isnan(got.recon));
     EXPECT_TRUE(std::isnan(got.loss));
@@ -64,9 +65,9 @@ TEST_F(LossTotals, NanComesThrough) {
 
 TEST_F(LossTotals, NegativeRowsThrow) {
     auto totals = upload(std::vector<LossSums>{{0, 0, 0, 0}});
-    EXPECT_THROW(
-        kernels::add_losses(nullptr, nullptr, nullptr, -1, 1, totals.data(), stream().get()),
-        std::invalid_argument);
+    EXPECT_THROW(kernels::add_losses(nullptr, nullptr, nullptr, -1, 1, nullptr, totals.data(),
+                                     stream().get()),
+                 std::invalid_argument);
 }
 
 }  // namespace

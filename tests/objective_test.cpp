@@ -138,7 +138,7 @@ class ObjectiveKernel : public KernelTest {
         kernels::objective(
             kind,
             {recon.data(), log_ratio.data(), is_sampled ? nullptr : kl.data(), in.examples,
-             in.samples, kBeta, other_kl == nullptr ? nullptr : loss_kl.data()},
+             in.samples, kBeta, nullptr, other_kl == nullptr ? nullptr : loss_kl.data()},
             mean.data(),
             {recon_out.data(), kl_out.data(), loss.data(), decoder.data(), path.data(),
              ratio.data(), score.data(), is_score(kind) ? signal.data() : nullptr},

@@ -13,7 +13,8 @@
 namespace vae::test {
 namespace {
 
-using kernels::OptimizerStep;
+using kernels::OptimizerSettings;
+using kernels::StepState;
 using kernels::UpdateRule;
 
 constexpr UpdateRule kRules[] = {UpdateRule::adam, UpdateRule::adagrad, UpdateRule::momentum,
@@ -23,9 +24,12 @@ int moments_of(UpdateRule rule) {
     return rule == UpdateRule::adam ? 2 : rule == UpdateRule::sgd ? 0 : 1;
 }
 
+// What holds for all steps, and of one.
+struct Step : OptimizerSettings, StepState {};
+
 // Coefficients of the third step that are each different from doing nothing.
-OptimizerStep step_of(UpdateRule rule) {
-    OptimizerStep step;
+Step step_of(UpdateRule rule) {
+    Step step;
     step.rule = rule;
     step.epsilon = 1e-6f;
     step.momentum = 0.8f;
@@ -59,8 +63,8 @@ struct Updated {
 };
 
 // The formulas in double, each result with a bound on what float makes of it.
-void add_element(const OptimizerStep& c, double scale, double gradient, double p, double m1,
-                 double m2, double average, Updated& out) {
+void add_element(const Step& c, double scale, double gradient, double p, double m1, double m2,
+                 double average, Updated& out) {
     // Scaled gradient, decay and their sum.
     Sum g;
     g.add(scale * gradient);
@@ -120,7 +124,7 @@ class OptimizerKernel : public KernelTest {
         SCOPED_TRACE(testing::Message() << "rule " << static_cast<int>(rule) << ", average "
                                         << has_average << ", shift " << shift);
         const Arenas before(layout);
-        const OptimizerStep step = step_of(rule);
+        const Step step = step_of(rule);
         const auto& first = rule == UpdateRule::adagrad ? before.positive : before.moment1;
         DeviceArena device(stream(), layout);
         std::vector<float> factors;
@@ -134,8 +138,9 @@ class OptimizerKernel : public KernelTest {
         auto moment1 = upload(first, shift);
         auto moment2 = upload(before.moment2, shift);
         auto average = upload(before.average, shift);
+        auto state = upload(std::vector<StepState>{step});
         kernels::optimizer(
-            step, device.table(), scales.data(), word.data(),
+            step, state.data(), device.table(), scales.data(), word.data(),
             {gradients.data(), parameters.data(), moments_of(rule) > 0 ? moment1.data() : nullptr,
              moments_of(rule) > 1 ? moment2.data() : nullptr,
              has_average ? average.data() : nullptr},
@@ -166,7 +171,7 @@ class OptimizerKernel : public KernelTest {
     }
 
     // One step of Adam from zero moments; moves four parameters from zero.
-    std::vector<float> first_step(const std::vector<float>& gradient, const OptimizerStep& step) {
+    std::vector<float> first_step(const std::vector<float>& gradient, const Step& step) {
         const Layout layout({gradient.size()});
         std::vector<float> arena(layout.arena_size, 0.0f);
         const std::vector<float> zeros = arena;
@@ -178,7 +183,8 @@ class OptimizerKernel : public KernelTest {
         auto v = upload(zeros);
         auto scales = upload(std::vector<float>{1});
         auto word = upload(std::vector<unsigned>{1});
-        kernels::optimizer(step, device.table(), scales.data(), word.data(),
+        auto state = upload(std::vector<StepState>{step});
+        kernels::optimizer(step, state.data(), device.table(), scales.data(), word.data(),
                            {gradients.data(), parameters.data(), m.data(), v.data(), nullptr},
                            stream().get());
         std::vector<float> moved = parameters.download();
@@ -217,7 +223,8 @@ TEST_F(OptimizerKernel, ASkippedStepChangesNoBit) {
 TEST_F(OptimizerKernel, NothingIsNothing) {
     auto word = upload(std::vector<unsigned>{1});
     auto array = upload(std::vector<float>{1, 2});
-    kernels::optimizer(step_of(UpdateRule::adam), {}, array.data(), word.data(),
+    auto state = upload(std::vector<StepState>{step_of(UpdateRule::adam)});
+    kernels::optimizer(step_of(UpdateRule::adam), state.data(), {}, array.data(), word.data(),
                        {array.data(), array.data(), array.data(), array.data(), array.data()},
                        stream().get());
     EXPECT_EQ(array.download(), (std::vector<float>{1, 2}));
@@ -236,8 +243,9 @@ TEST_F(OptimizerKernel, ZeroStaysZero) {
         auto average = upload(zeros);
         auto scales = upload(std::vector<float>{1e7f});
         auto word = upload(std::vector<unsigned>{1});
+        auto state = upload(std::vector<StepState>{step_of(rule)});
         kernels::optimizer(
-            step_of(rule), device.table(), scales.data(), word.data(),
+            step_of(rule), state.data(), device.table(), scales.data(), word.data(),
             {gradients.data(), parameters.data(), moment1.data(), moment2.data(), average.data()},
             stream().get());
         for (DeviceArray<float>* array : {&parameters, &moment1, &moment2, &average}) {
@@ -250,7 +258,7 @@ TEST_F(OptimizerKernel, ZeroStaysZero) {
 // the corrections undo the zero start (Kingma & Ba 2015, section 2.1). 1 − 0.999f instead of
 // 1 − 0.999 would show here as 6e-6. A NaN comes through.
 TEST_F(OptimizerKernel, AdamsFirstStepIsTheLearningRate) {
-    OptimizerStep step;
+    Step step = {};
     step.step_size = static_cast<float>(1e-3 / (1 - step.beta1));
     step.inverse_sqrt_correction2 = static_cast<float>(1 / std::sqrt(1 - step.beta2));
     step.epsilon = 1e-30f;  // lost beside every root
@@ -263,7 +271,7 @@ TEST_F(OptimizerKernel, AdamsFirstStepIsTheLearningRate) {
 
 TEST_F(OptimizerKernel, NanComesThroughEveryRule) {
     for (const UpdateRule rule : kRules) {
-        OptimizerStep step = step_of(rule);
+        Step step = step_of(rule);
         const std::vector<float> moved = first_step({1, kNan, 2, 3, kNan}, step);
         for (std::size_t i = 0; i < moved.size(); ++i) {
             EXPECT_EQ(std::isnan(moved[i]), i == 1 || i == 4) << i;
@@ -276,12 +284,12 @@ TEST_F(OptimizerKernel, WhatCannotBeIsRefused) {
     auto array = upload(std::vector<float>(8, 0.0f));
     auto word = upload(std::vector<unsigned>{1});
     float* const a = array.data();
-    const auto refused = [&](const OptimizerStep& step, const kernels::OptimizerArenas& arenas) {
-        EXPECT_THROW(kernels::optimizer(step, {}, a, word.data(), arenas, stream().get()),
+    const auto refused = [&](const Step& step, const kernels::OptimizerArenas& arenas) {
+        EXPECT_THROW(kernels::optimizer(step, nullptr, {}, a, word.data(), arenas, stream().get()),
                      std::invalid_argument);
     };
     for (const UpdateRule rule : {UpdateRule::adam, UpdateRule::adagrad}) {
-        OptimizerStep step = step_of(rule);
+        Step step = step_of(rule);
         for (const float epsilon : {0.0f, -1e-8f, kNan}) {
             step.epsilon = epsilon;
             refused(step, {a, a, a, a, nullptr});

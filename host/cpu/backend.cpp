@@ -188,13 +188,26 @@ bool CpuBackend<T>::update(const LossTotals& losses, double learning_rate) {
 }
 
 template <class T>
+std::span<const std::uint32_t> CpuBackend<T>::rows_of(const EpochPart& part) {
+    if (part.count == 0) return {};
+    const auto examples = static_cast<std::uint32_t>(data_of(Split::train).size);
+    if (shuffle_epoch_ != part.epoch) {
+        shuffle_.emplace(config_.train.seed, part.epoch, examples);
+        shuffle_epoch_ = part.epoch;
+    }
+    rows_.resize(part.count);
+    for (std::uint32_t i = 0; i < part.count; ++i) rows_[i] = shuffle_->row(part.first + i);
+    return rows_;
+}
+
+template <class T>
 void CpuBackend<T>::train(const TrainRequest& request) {
     const Dataset& data = data_of(Split::train);
     check_training(request, data.size, step_);
-    for (std::size_t at = 0; at < request.rows.size(); at += request.batch) {
+    const Rows all = request.rows.empty() ? rows_of(request.part) : request.rows;
+    for (std::size_t at = 0; at < all.size(); at += request.batch) {
         const StepSchedule& now = request.step_schedule(at / request.batch);
-        const Rows rows = request.rows.subspan(
-            at, std::min<std::size_t>(request.batch, request.rows.size() - at));
+        const Rows rows = all.subspan(at, std::min<std::size_t>(request.batch, all.size() - at));
         load_for_training(data, rows, step_);
         draw_epsilon(data, rows, noise(Purpose::epsilon, step_), config_.objective.samples);
         forward(parameters_.data(), rows.size());

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -16,6 +17,7 @@
 #include "host/noise.h"
 #include "host/output_layer.h"
 #include "host/request_checks.h"
+#include "host/shuffle.h"
 
 namespace vae::cpu {
 
@@ -42,6 +44,7 @@ class CpuBackend final : public Backend {
     void set_data(const Splits& splits) override {
         check_data(splits, layout_);
         splits_ = &splits;
+        shuffle_epoch_.reset();
     }
 
     void set_state(const TrainingState& state) override;
@@ -87,6 +90,8 @@ class CpuBackend final : public Backend {
     double backward(std::size_t examples, double beta);
     void draw_block(DrawBlock& block, bool wants_z);
     void move_running_mean(double signal);
+    // Valid until the next call.
+    Rows rows_of(const EpochPart& part);
     bool update(const LossTotals& losses, double learning_rate);
     // The parameters that evaluation and generation use.
     const T* averaged() const { return config_.train.ema > 0 ? ema_.data() : parameters_.data(); }
@@ -103,6 +108,9 @@ class CpuBackend final : public Backend {
     std::vector<Buffer<T>> moments_;
     Buffer<T> ema_;
     Buffer<float> uniforms_;
+    std::optional<Shuffle> shuffle_;  // of shuffle_epoch_
+    std::optional<std::uint32_t> shuffle_epoch_;
+    std::vector<std::uint32_t> rows_;
     std::uint64_t step_ = 0;
     double running_mean_ = 0;  // of the score function's signal
     TrainTotals totals_;

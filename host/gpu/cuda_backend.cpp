@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "host/request_checks.h"
+#include "host/shuffle.h"
 
 namespace vae::gpu {
 namespace {
@@ -18,8 +19,6 @@ constexpr std::size_t kEvaluationValues = std::size_t{1} << 22;
 constexpr std::size_t kMostEvaluationDraws = 4096;
 // Of an example whose draws are many.
 constexpr std::size_t kDrawsAtOnce = 64;
-// Indices of this many examples go to the device at a time.
-constexpr std::size_t kIndexChunk = std::size_t{1} << 16;
 
 int capacity_of(const Config& config, const ParameterLayout& layout) {
     std::size_t widest = std::max(layout.output.out, layout.heads.product_width());
@@ -53,7 +52,7 @@ TotalsOnDevice::TotalsOnDevice(const Stream& stream)
 
 void TotalsOnDevice::add(const Network& network, int examples, double beta) {
     kernels::add_losses(network.recon().data(), network.kl().data(), network.loss(), examples, beta,
-                        sums_.data(), stream_.get());
+                        nullptr, sums_.data(), stream_.get());
 }
 
 LossTotals TotalsOnDevice::take() {
@@ -78,8 +77,9 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
       device_(select_device()),
       network_(config, layout, capacity_of(config, layout), stream_),
       optimizer_(config.train, layout, stream_),
+      steps_(config.train, network_.capacity(), step_parts(), stream_),
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
-      index_(std::max<std::size_t>(kIndexChunk, config.train.batch), "row indices"),
+      index_(identity_.size(), "row indices"),
       staged_index_(index_.size()) {
     std::vector<std::uint32_t> identity(identity_.size());
     std::iota(identity.begin(), identity.end(), 0U);
@@ -97,6 +97,7 @@ void CudaBackend::set_data(const Splits& splits) {
         data_[static_cast<std::size_t>(split)] = ResidentData(splits.of(split), stream_);
     }
     has_data_ = true;
+    steps_.set_examples(static_cast<std::uint32_t>(splits.train.size));
 }
 
 void CudaBackend::set_state(const TrainingState& state) {
@@ -143,6 +144,12 @@ kernels::NoiseStream CudaBackend::noise(Purpose purpose, std::uint64_t step) con
             .sample = 0};
 }
 
+kernels::NoiseStream CudaBackend::noise(Purpose purpose, const TrainingBatch& batch) const {
+    kernels::NoiseStream result = noise(purpose, batch.step);
+    result.state = batch.state;
+    return result;
+}
+
 void CudaBackend::check_capacity(const TrainRequest& request) const {
     if (request.batch > static_cast<std::uint32_t>(network_.capacity())) {
         throw std::invalid_argument(
@@ -166,12 +173,11 @@ kernels::Pixels CudaBackend::pixels() const {
                                                            : kernels::Pixels::grey;
 }
 
-void CudaBackend::gather_training(const TrainingBatch& batch) {
+void CudaBackend::gather_training(const TrainingBatch& batch, float* x, const Stream& stream) {
     const bool dynamic = config_.data.binarize == Binarize::dynamic;
-    const kernels::NoiseStream stream = dynamic ? noise(Purpose::dynamic_binarization, batch.step)
-                                                : noise(Purpose::fixed_binarization, 0);
-    data(Split::train)
-        .gather(batch.index, 0, batch.rows, pixels(), stream, network_.x().data(), stream_);
+    const kernels::NoiseStream pixel_noise = dynamic ? noise(Purpose::dynamic_binarization, batch)
+                                                     : noise(Purpose::fixed_binarization, 0);
+    data(Split::train).gather(batch.index, 0, batch.rows, pixels(), pixel_noise, x, stream);
 }
 
 void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset,
@@ -181,20 +187,15 @@ void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std
 }
 
 kernels::EpsilonSource CudaBackend::epsilon_of(const TrainingBatch& batch) const {
-    return {.stream = noise(Purpose::epsilon, batch.step),
+    return {.stream = noise(Purpose::epsilon, batch),
             .index = batch.index,
             .first_index = data(Split::train).first_index()};
 }
 
 void CudaBackend::forward(const TrainingBatch& batch, const PosteriorOutputs& outputs) {
-    gather_training(batch);
     network_.encode(batch.rows);
     network_.sample(batch.rows, epsilon_of(batch), outputs);
     network_.decode(batch.rows * network_.samples());
-}
-
-void CudaBackend::backward(const TrainingBatch& batch, double beta) {
-    network_.backward(batch.rows, epsilon_of(batch), beta);
 }
 
 double CudaBackend::mean_loss(int examples, double beta) {
@@ -203,30 +204,37 @@ double CudaBackend::mean_loss(int examples, double beta) {
     return totals.take().loss / examples;
 }
 
+StepParts CudaBackend::step_parts() {
+    const auto batch_of = [](const StepPlace& place) {
+        return TrainingBatch{.index = place.index, .rows = place.rows, .state = place.state};
+    };
+    return {.gather =
+                [this, batch_of](const StepPlace& place, const Stream& stream) {
+                    gather_training(batch_of(place), network_.next_x().data(), stream);
+                },
+            .swap_x = [this] { network_.swap_x(); },
+            .run =
+                [this, batch_of](const StepPlace& place) {
+                    const TrainingBatch batch = batch_of(place);
+                    forward(batch, {});
+                    network_.backward(batch.rows, epsilon_of(batch), {1, batch.state},
+                                      optimizer_.batch_losses());
+                    optimizer_.step(batch.state, network_.gradients().data(),
+                                    network_.parameters().data());
+                    network_.keep_variance(optimizer_.is_taken(), config_.train.ema,
+                                           optimizer_.ema_arena());
+                },
+            .state_of =
+                [this](std::uint64_t step, const StepSchedule& schedule) {
+                    return optimizer_.state_of(step, schedule);
+                }};
+}
+
 void CudaBackend::train(const TrainRequest& request) {
     check_training(request, data(Split::train).size(), steps_done_);
     check_capacity(request);
-    const std::size_t batch = request.batch;
-    const std::size_t chunk = index_.size() / batch * batch;  // whole steps
-    for (std::size_t start = 0; start < request.rows.size(); start += chunk) {
-        const auto rows = request.rows.subspan(start, std::min(chunk, request.rows.size() - start));
-        upload_index(rows);
-        for (std::size_t first = 0; first < rows.size(); first += batch) {
-            const int count = static_cast<int>(std::min(batch, rows.size() - first));
-            const StepSchedule& now = request.step_schedule((start + first) / batch);
-            const TrainingBatch step = {index_.data() + first, count, steps_done_};
-            forward(step, {});
-            backward(step, now.beta);
-            network_.move_running_mean(count);
-            kernels::add_losses(network_.recon().data(), network_.kl().data(), network_.loss(),
-                                count, now.beta, optimizer_.batch_losses(), stream_.get());
-            optimizer_.step(steps_done_, now.learning_rate, network_.gradients().data(),
-                            network_.parameters().data());
-            ++steps_done_;
-            network_.keep_variance(optimizer_.is_taken(), config_.train.ema,
-                                   optimizer_.ema_arena());
-        }
-    }
+    steps_.run(request);
+    steps_done_ += steps_per_epoch(request.examples(), request.batch);
 }
 
 TrainTotals CudaBackend::take_totals() {
@@ -249,7 +257,7 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
                          .first_index = data(split).first_index() + offset},
                         {});
         network_.decode(rows * network_.samples());
-        network_.losses(rows, beta);
+        network_.losses(rows, {beta});
         totals.add(network_, rows, beta);
     }
     return totals.take();

@@ -13,6 +13,7 @@
 #include "host/gpu/network.h"
 #include "host/gpu/optimizer.h"
 #include "host/gpu/resident_data.h"
+#include "host/gpu/training_steps.h"
 #include "host/noise.h"
 #include "host/output_layer.h"
 #include "kernels/loss_totals.h"
@@ -34,11 +35,12 @@ class TotalsOnDevice {
     DeviceArray<kernels::LossSums> sums_;
 };
 
-// The training examples index[0 … rows) as step number `step`, counted from 0, sees them.
+// The training examples index[0 … rows) as a step sees them.
 struct TrainingBatch {
     const std::uint32_t* index = nullptr;  // device
     int rows = 0;
-    std::uint64_t step = 0;
+    std::uint64_t step = 0;                     // counted from 0 …
+    const kernels::StepState* state = nullptr;  // … unless there is a state on the device
 };
 
 class CudaBackend : public Backend {
@@ -89,18 +91,19 @@ class CudaBackend : public Backend {
     void check_capacity(const TrainRequest& request) const;
     const ResidentData& data(Split split) const;
     kernels::NoiseStream noise(Purpose purpose, std::uint64_t step) const;
+    kernels::NoiseStream noise(Purpose purpose, const TrainingBatch& batch) const;
     kernels::Pixels pixels() const;
-    // x of the network, as training sees the batch.
-    void gather_training(const TrainingBatch& batch);
+    // x ← the batch as training sees it.
+    void gather_training(const TrainingBatch& batch, float* x, const Stream& stream);
+    // What a training step does.
+    StepParts step_parts();
     // x from examples offset + index[0 … rows) of a split, as evaluation sees them.
     void gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset, int rows);
     kernels::EpsilonSource epsilon_of(const TrainingBatch& batch) const;
-    // From the examples to the decoder's output.
+    // From x of the network to the decoder's output.
     void forward(const TrainingBatch& batch, const PosteriorOutputs& outputs);
     // Of examples that are encoded. Fills all but where the block is.
     void draw_block(const kernels::EpsilonSource& noise, bool wants_z, DrawBlock& block);
-    // After forward: the losses, and the gradients of their mean.
-    void backward(const TrainingBatch& batch, double beta);
     // Copies rows to index_, in order with what is queued. Waits for the last such copy alone.
     void upload_index(std::span<const std::uint32_t> rows);
     // Of the network's losses as they are now; the running totals of training stay as they are.
@@ -117,6 +120,7 @@ class CudaBackend : public Backend {
     Stream stream_;
     Network network_;
     DeviceOptimizer optimizer_;
+    TrainingSteps steps_;
     std::array<ResidentData, 3> data_;
     bool has_data_ = false;
     DeviceArray<std::uint32_t> identity_;  // 0, 1, …, capacity − 1

@@ -50,6 +50,11 @@ class Event {
     void record(const Stream& stream) {
         cuda_check(cudaEventRecord(event_, stream.get()), "cudaEventRecord");
     }
+    // What the stream is given from now on runs after what was recorded.
+    void hold(const Stream& stream) const {
+        cuda_check(cudaStreamWaitEvent(stream.get(), event_, cudaEventWaitDefault),
+                   "cudaStreamWaitEvent");
+    }
     // Returns at once if nothing was recorded yet.
     void synchronize() const { cuda_check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
 

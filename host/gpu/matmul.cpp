@@ -18,27 +18,31 @@ void cublas_check(cublasStatus_t status, const char* what) {
 
 }  // namespace
 
-Matmul::Matmul(const Stream& stream) : workspace_(kWorkspaceBytes, "the cuBLAS workspace") {
+MatmulLane::MatmulLane(const Stream& on)
+    : stream(on), workspace(kWorkspaceBytes, "a cuBLAS workspace") {}
+
+Matmul::Matmul() {
     cublas_check(cublasCreate(&handle_), "cublasCreate");
-    try {
-        cublas_check(cublasSetStream(handle_, stream.get()), "cublasSetStream");
-        // After the stream: setting a stream puts the default workspace back.
-        cublas_check(cublasSetWorkspace(handle_, workspace_.data(), kWorkspaceBytes),
-                     "cublasSetWorkspace");
-    } catch (...) {
-        (void)cublasDestroy(handle_);
-        throw;
-    }
 }
 
 Matmul::~Matmul() {
     (void)cublasDestroy(handle_);
 }
 
+void Matmul::use(const MatmulLane& lane) const {
+    cublas_check(cublasSetStream(handle_, lane.stream.get()), "cublasSetStream");
+    // After the stream: setting a stream puts the default workspace back.
+    cublas_check(cublasSetWorkspace(handle_, const_cast<unsigned char*>(lane.workspace.data()),
+                                    lane.workspace.size()),
+                 "cublasSetWorkspace");
+}
+
 // cuBLAS is column-major: a row-major [a, b] matrix is its [b, a] matrix, so every product below is
 // the transpose of the one in the header.
 
-void Matmul::forward(const float* x, const float* w, int rows, int in, int out, float* y) const {
+void Matmul::forward(const MatmulLane& lane, const float* x, const float* w, int rows, int in,
+                     int out, float* y) const {
+    use(lane);
     const float one = 1;
     const float zero = 0;
     cublas_check(cublasSgemm(handle_, CUBLAS_OP_T, CUBLAS_OP_N, out, rows, in, &one, w, in, x, in,
@@ -46,8 +50,9 @@ void Matmul::forward(const float* x, const float* w, int rows, int in, int out, 
                  "cublasSgemm (forward)");
 }
 
-void Matmul::backward_input(const float* d_y, const float* w, int rows, int in, int out,
-                            float* d_x) const {
+void Matmul::backward_input(const MatmulLane& lane, const float* d_y, const float* w, int rows,
+                            int in, int out, float* d_x) const {
+    use(lane);
     const float one = 1;
     const float zero = 0;
     cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, in, rows, out, &one, w, in, d_y,
@@ -55,8 +60,9 @@ void Matmul::backward_input(const float* d_y, const float* w, int rows, int in, 
                  "cublasSgemm (backward, input)");
 }
 
-void Matmul::backward_weight(const float* d_y, const float* x, int rows, int in, int out,
-                             float* d_w) const {
+void Matmul::backward_weight(const MatmulLane& lane, const float* d_y, const float* x, int rows,
+                             int in, int out, float* d_w) const {
+    use(lane);
     const float one = 1;
     const float zero = 0;
     cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_T, in, out, rows, &one, x, in, d_y,

@@ -7,12 +7,21 @@
 
 namespace vae::gpu {
 
-// A cuBLAS handle bound to one stream, with a workspace of its own (so that results do not depend
-// on what else runs). FP32 in, FP32 arithmetic, FP32 out: the default math mode, which only
-// cuBLAS's own environment variables can relax. Throws RunError when cuBLAS fails.
+// Where products run: a stream, and a workspace that no other stream's products use, so that
+// results do not depend on what else runs.
+struct MatmulLane {
+    // Throws RunError when the device is full. The stream outlives the lane.
+    explicit MatmulLane(const Stream& on);
+
+    const Stream& stream;
+    DeviceArray<unsigned char> workspace;
+};
+
+// A cuBLAS handle. FP32 in, FP32 arithmetic, FP32 out: the default math mode, which only cuBLAS's
+// own environment variables can relax. Throws RunError when cuBLAS fails.
 class Matmul {
   public:
-    explicit Matmul(const Stream& stream);
+    Matmul();
     ~Matmul();
     Matmul(const Matmul&) = delete;
     Matmul& operator=(const Matmul&) = delete;
@@ -20,16 +29,18 @@ class Matmul {
     Matmul& operator=(Matmul&&) = delete;
 
     // y[rows, out] = x[rows, in] · w[out, in]ᵀ
-    void forward(const float* x, const float* w, int rows, int in, int out, float* y) const;
+    void forward(const MatmulLane& lane, const float* x, const float* w, int rows, int in, int out,
+                 float* y) const;
     // d_x[rows, in] = d_y[rows, out] · w[out, in]
-    void backward_input(const float* d_y, const float* w, int rows, int in, int out,
-                        float* d_x) const;
+    void backward_input(const MatmulLane& lane, const float* d_y, const float* w, int rows, int in,
+                        int out, float* d_x) const;
     // d_w[out, in] = d_y[rows, out]ᵀ · x[rows, in]
-    void backward_weight(const float* d_y, const float* x, int rows, int in, int out,
-                         float* d_w) const;
+    void backward_weight(const MatmulLane& lane, const float* d_y, const float* x, int rows, int in,
+                         int out, float* d_w) const;
 
   private:
-    DeviceArray<unsigned char> workspace_;
+    void use(const MatmulLane& lane) const;
+
     cublasHandle_t handle_ = nullptr;
 };
 

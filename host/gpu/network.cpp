@@ -75,7 +75,10 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       is_plain_(samples_ == 1 && !objective_.uses_log_ratio() && !objective_.uses_free_bits() &&
                 objective_.gradient == EncoderGradient::pathwise),
       stream_(stream),
-      matmul_(stream),
+      lane_(stream),
+      weights_(stream),
+      losses_(stream),
+      weights_lane_(weights_.stream()),
       likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
       prior_(config.model, layout, draws_of(capacity, samples_), stream),
       parameters_(layout.arena_size, "the parameters"),
@@ -88,8 +91,10 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     const auto rows = static_cast<std::size_t>(draws);
     const int encoded_rows = capacity + prior_.encoder_rows();
     const auto encoded = static_cast<std::size_t>(encoded_rows);
-    x_ = {static_cast<std::size_t>(std::max(decode_capacity_, encoded_rows)) * layout.pixels,
-          "the batch"};
+    for (DeviceArray<float>& x : x_) {
+        x = {static_cast<std::size_t>(std::max(decode_capacity_, encoded_rows)) * layout.pixels,
+             "the batch"};
+    }
     if (encodes_log_counts(model_.likelihood)) {
         log_counts_ = {encoded * layout.pixels, "the batch's logarithms"};
     }
@@ -106,10 +111,7 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     output_product_ = {rows * layout.output.out, "the decoder's output"};
     draw_recon_ = {rows, "the reconstruction terms"};
     log_ratio_ = {rows, "the log-ratios of the draws"};
-    for (DeviceArray<float>& buffer : d_h_) {
-        buffer = {std::max(rows, encoded) * widest_hidden(layout),
-                  "the gradients of the activations"};
-    }
+    d_h_ = {std::max(rows, encoded) * widest_hidden(layout), "the gradients of the activations"};
     if (!is_plain_) allocate_objective(examples, rows);
     kernels::ScratchSize size =
         kernels::scratch_size(std::max(draws, encoded_rows), width(widest(layout)));
@@ -138,7 +140,7 @@ std::vector<Network::Hidden> Network::allocate(const std::vector<DenseLayer>& la
 }
 
 const float* Network::encoder_input() const {
-    return encodes_log_counts(model_.likelihood) ? log_counts_.data() : x_.data();
+    return encodes_log_counts(model_.likelihood) ? log_counts_.data() : x_[x_in_use_].data();
 }
 
 const float* Network::heads_input() const {
@@ -147,10 +149,6 @@ const float* Network::heads_input() const {
 
 const float* Network::output_input() const {
     return decoder_.empty() ? z_.data() : decoder_.back().h.data();
-}
-
-float* Network::other_d_h(const float* in_use) {
-    return in_use == d_h_[0].data() ? d_h_[1].data() : d_h_[0].data();
 }
 
 kernels::HeadsView Network::heads_view(int examples, int samples) const {
@@ -180,7 +178,7 @@ const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const DenseLayer& layer = layers[i];
         const float* product = hidden[i].product.data();
-        matmul_.forward(x, weight(layer.weight), rows, width(layer.in),
+        matmul_.forward(lane_, x, weight(layer.weight), rows, width(layer.in),
                         width(layer.product_width()), hidden[i].product.data());
         if (layer.is_gated()) {
             kernels::gated_forward(gated_view(layer, hidden[i], rows), hidden[i].h.data(),
@@ -197,16 +195,16 @@ const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector
 
 void Network::encode(int examples) {
     if (encodes_log_counts(model_.likelihood)) {
-        kernels::log_counts(x_.data(), examples, width(layout_.pixels), log_counts_.data(),
+        kernels::log_counts(x().data(), examples, width(layout_.pixels), log_counts_.data(),
                             stream_.get());
     }
     const int rows = examples + prior_.encoder_rows();
     const auto first = static_cast<std::size_t>(examples);  // of the pseudo-inputs
     const Heads& heads = layout_.heads;
-    prior_.copy_pseudo_inputs(in_use_, x_.data() + first * layout_.pixels);
+    prior_.copy_pseudo_inputs(in_use_, x().data() + first * layout_.pixels);
     const float* h = forward(layout_.encoder, encoder_, encoder_input(), rows);
-    matmul_.forward(h, weight(heads.mu_weight), rows, width(heads.in), width(heads.product_width()),
-                    heads_product_.data());
+    matmul_.forward(lane_, h, weight(heads.mu_weight), rows, width(heads.in),
+                    width(heads.product_width()), heads_product_.data());
     prior_.set_components(in_use_, heads_product_.data() + first * heads.product_width());
 }
 
@@ -231,69 +229,68 @@ void Network::posterior(int examples, const kernels::EpsilonSource& noise,
 void Network::decode(int rows) {
     const float* h = forward(layout_.decoder, decoder_, z_.data(), rows);
     const DenseLayer& output = layout_.output;
-    matmul_.forward(h, weight(output.weight), rows, width(output.in), width(output.out),
+    matmul_.forward(lane_, h, weight(output.weight), rows, width(output.in), width(output.out),
                     output_product_.data());
 }
 
 DecoderOutput Network::decoder_output(int rows, int samples) const {
-    return {.product = output_product_.data(), .x = x_.data(), .rows = rows, .samples = samples};
+    return {.product = output_product_.data(),
+            .x = x_[x_in_use_].data(),
+            .rows = rows,
+            .samples = samples};
 }
 
 void Network::output_mean(int rows) {
-    likelihood_.mean(decoder_output(rows, 1), in_use_, x_.data());
+    likelihood_.mean(decoder_output(rows, 1), in_use_, x().data());
 }
 
 void Network::add_output_bias(int rows) {
     likelihood_.outputs(decoder_output(rows, 1), in_use_, output_product_.data());
 }
 
-// Of a gated layer in the place of its product, else in that of d_h.
-const float* Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h,
-                                      int rows) {
+void Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, int rows) {
     float* product = hidden.product.data();
     if (layer.is_gated()) {
-        kernels::gated_backward(gated_view(layer, hidden, rows), d_h, product, gradient(layer.bias),
-                                gradient(layer.gate_bias), scratch_, stream_.get());
-        return product;
+        kernels::gated_backward(gated_view(layer, hidden, rows), d_h_.data(), product,
+                                gradient(layer.bias), gradient(layer.gate_bias), scratch_,
+                                stream_.get());
+    } else {
+        kernels::bias_activation_backward(kernel_activation(model_.activation), product,
+                                          weight(layer.bias), d_h_.data(), rows, width(layer.out),
+                                          product, gradient(layer.bias), scratch_, stream_.get());
     }
-    kernels::bias_activation_backward(kernel_activation(model_.activation), product,
-                                      weight(layer.bias), d_h, rows, width(layer.out), d_h,
-                                      gradient(layer.bias), scratch_, stream_.get());
-    return d_h;
 }
 
+// Reads only what stays as it is to the step's end.
 void Network::weight_backward(const DenseLayer& layer, const float* x, const float* d_product,
                               int rows) {
-    matmul_.backward_weight(d_product, x, rows, width(layer.in), width(layer.product_width()),
-                            gradient(layer.weight));
+    weights_.fork();
+    matmul_.backward_weight(weights_lane_, d_product, x, rows, width(layer.in),
+                            width(layer.product_width()), gradient(layer.weight));
 }
 
 void Network::input_backward(const DenseLayer& layer, const float* d_product, int rows,
                              float* d_x) const {
-    matmul_.backward_input(d_product, weight(layer.weight), rows, width(layer.in),
+    matmul_.backward_input(lane_, d_product, weight(layer.weight), rows, width(layer.in),
                            width(layer.product_width()), d_x);
 }
 
-const float* Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                               const float* x, float* d_h, int rows) {
-    for (std::size_t i = layers.size() - 1;; --i) {
-        const float* d_product = hidden_backward(layers[i], hidden[i], d_h, rows);
+void Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                       const float* x, int rows) {
+    for (std::size_t i = layers.size(); i-- > 0;) {
+        hidden_backward(layers[i], hidden[i], rows);
+        const float* d_product = hidden[i].product.data();
         weight_backward(layers[i], i == 0 ? x : hidden[i - 1].h.data(), d_product, rows);
-        if (i == 0) return d_product;
-        d_h = other_d_h(d_product);
-        input_backward(layers[i], d_product, rows, d_h);
+        if (i > 0) input_backward(layers[i], d_product, rows, d_h_.data());
     }
 }
 
-const float* Network::decoder_backward(int rows) {
+void Network::decoder_backward(int rows) {
     weight_backward(layout_.output, output_input(), output_product_.data(), rows);
-    float* d_h = d_h_[0].data();
-    input_backward(layout_.output, output_product_.data(), rows, d_h);
-    if (decoder_.empty()) return d_h;
-    const float* d_product = backward(layout_.decoder, decoder_, z_.data(), d_h, rows);
-    float* d_z = other_d_h(d_product);
-    input_backward(layout_.decoder.front(), d_product, rows, d_z);
-    return d_z;
+    input_backward(layout_.output, output_product_.data(), rows, d_h_.data());
+    if (decoder_.empty()) return;
+    backward(layout_.decoder, decoder_, z_.data(), rows);
+    input_backward(layout_.decoder.front(), decoder_.front().product.data(), rows, d_h_.data());
 }
 
 void Network::encoder_backward(int rows) {
@@ -304,8 +301,9 @@ void Network::encoder_backward(int rows) {
     const float* d_product = d_heads_.data();
     weight_backward(joint, heads_input(), d_product, rows);
     if (!encoder_.empty()) {
-        input_backward(joint, d_product, rows, d_h_[0].data());
-        d_product = backward(layout_.encoder, encoder_, encoder_input(), d_h_[0].data(), rows);
+        input_backward(joint, d_product, rows, d_h_.data());
+        backward(layout_.encoder, encoder_, encoder_input(), rows);
+        d_product = encoder_.front().product.data();
     }
     const int pseudo_inputs = prior_.encoder_rows();
     if (pseudo_inputs == 0) return;
@@ -315,29 +313,36 @@ void Network::encoder_backward(int rows) {
                    gradient(layout_.pseudo_inputs));
 }
 
-void Network::backward(int examples, const kernels::EpsilonSource& noise, double beta) {
+void Network::backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
+                       kernels::LossSums* sums) {
     const int rows = examples * samples_;
     const double scale = 1.0 / examples;
     likelihood_backward(examples, beta);
-    const float* d_z = decoder_backward(rows);
+    if (sums != nullptr) total_losses(examples, beta, sums);
+    decoder_backward(rows);
     const Heads& heads = layout_.heads;
-    posterior_backward(
-        examples, noise,
-        {.d_z = d_z,
-         .path = path_weight_.data(),
-         .ratio = ratio_weight_.data(),
-         .score = score_weight_.data(),
-         .prior_score = prior_.score(),
-         .scale = static_cast<float>(scale),
-         .kl_scale = objective_.uses_log_ratio() ? 0.0f : static_cast<float>(scale * beta),
-         .kl_mask = kl_mask_.data()});
+    const KlWeight kl = objective_.uses_log_ratio() ? KlWeight{0} : beta.times(scale);
+    posterior_backward(examples, noise,
+                       {.d_z = d_h_.data(),
+                        .path = path_weight_.data(),
+                        .ratio = ratio_weight_.data(),
+                        .score = score_weight_.data(),
+                        .prior_score = prior_.score(),
+                        .scale = static_cast<float>(scale),
+                        .kl_scale = kl.factor,
+                        .state = kl.state,
+                        .kl_mask = kl_mask_.data()});
+    const KlWeight of_prior = beta.times(scale);
     prior_.backward({.z = z_.data(),
                      .weight = decoder_weight_.data(),
                      .rows = rows,
-                     .scale = static_cast<float>(scale * beta)},
+                     .scale = of_prior.factor,
+                     .state = of_prior.state},
                     d_heads_.data() + static_cast<std::size_t>(examples) * heads.product_width(),
                     gradients_.data(), scratch_);
     encoder_backward(examples + prior_.encoder_rows());
+    weights_.join();
+    if (sums != nullptr) losses_.join();
 }
 
 }  // namespace vae::gpu

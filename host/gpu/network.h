@@ -1,11 +1,13 @@
 // The model on the device: its arenas, its activations, and the forward and backward passes as a
-// sequence of matrix products and kernels on one stream.
+// sequence of matrix products and kernels on one stream, with the gradients of weights on another
+// beside it.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "host/config.h"
+#include "host/gpu/branch.h"
 #include "host/gpu/device_array.h"
 #include "host/gpu/likelihood.h"
 #include "host/gpu/matmul.h"
@@ -13,6 +15,7 @@
 #include "host/parameters.h"
 #include "kernels/cholesky_posterior.h"
 #include "kernels/gated.h"
+#include "kernels/loss_totals.h"
 #include "kernels/objective.h"
 #include "kernels/reparameterize.h"
 #include "kernels/scratch.h"
@@ -30,6 +33,15 @@ struct PosteriorOutputs {
     float* logvar = nullptr;   // [examples, latent]
     float* tril = nullptr;     // [examples, heads.tril_size()]; of a full covariance alone
     float* epsilon = nullptr;  // [rows, latent]
+};
+
+// What the KL term weighs in the loss: the factor, times the beta of the step on the device if
+// there is one.
+struct KlWeight {
+    double factor = 1;
+    const kernels::StepState* state = nullptr;
+
+    KlWeight times(double other) const { return {factor * other, state}; }
 };
 
 // An example has `samples` draws of z, which are neighbouring rows of what the decoder sees: rows =
@@ -58,7 +70,7 @@ class Network {
     // z() through the decoder to output_product(), without the output's bias.
     void decode(int rows);
     // After encode and decode: recon(), kl() and loss() of each example.
-    void losses(int examples, double beta);
+    void losses(int examples, KlWeight beta);
     // x() becomes the likelihood's mean of output_product(), for at most decode_capacity() rows.
     void output_mean(int rows);
     // See OutputLikelihood.
@@ -68,11 +80,11 @@ class Network {
     // output_product() gets its bias.
     void add_output_bias(int rows);
     // losses(), and the gradients of their mean. Destroys output_product() and the products of
-    // gated layers.
-    void backward(int examples, const kernels::EpsilonSource& noise, double beta);
-    // After backward: moves the running mean of the score function's signal towards this step's.
-    // Nothing for other baselines.
-    void move_running_mean(int examples);
+    // hidden layers.
+    // With sums, of a training step: adds the losses to them, and moves the running mean of the
+    // score function's signal towards this step's.
+    void backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
+                  kernels::LossSums* sums);
 
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
@@ -80,7 +92,10 @@ class Network {
     int decode_capacity() const { return decode_capacity_; }
     DeviceArray<float>& parameters() { return parameters_; }
     DeviceArray<float>& gradients() { return gradients_; }
-    DeviceArray<float>& x() { return x_; }
+    DeviceArray<float>& x() { return x_[x_in_use_]; }
+    // The other of the two places for x, where the next batch can be put meanwhile.
+    DeviceArray<float>& next_x() { return x_[1 - x_in_use_]; }
+    void swap_x() { x_in_use_ = 1 - x_in_use_; }
     DeviceArray<float>& z() { return z_; }
     const DeviceArray<float>& draw_recon() const { return draw_recon_; }  // of each draw
     const DeviceArray<float>& log_ratio() const { return log_ratio_; }    // likewise
@@ -109,16 +124,15 @@ class Network {
     void weight_backward(const DenseLayer& layer, const float* x, const float* d_product, int rows);
     void input_backward(const DenseLayer& layer, const float* d_product, int rows,
                         float* d_x) const;
-    // From the gradient of the h of the last of at least one layer to that of the first one's
-    // product.
-    const float* backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                          const float* x, float* d_h, int rows);
-    // From the output's product to d_z, which is returned.
-    const float* decoder_backward(int rows);
+    // From the gradient of the h of the last layer, in d_h_, to those of all products.
+    void backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                  const float* x, int rows);
+    // From the output's product to d_z, in d_h_.
+    void decoder_backward(int rows);
     // From d_heads_ on, where the prior's pseudo-inputs are the last rows.
     void encoder_backward(int rows);
-    // From d_h to the gradient of the layer's product, which is returned, and those of its biases.
-    const float* hidden_backward(const DenseLayer& layer, Hidden& hidden, float* d_h, int rows);
+    // From d_h_ to the gradient of the layer's product, in its place, and those of its biases.
+    void hidden_backward(const DenseLayer& layer, Hidden& hidden, int rows);
     kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
     DecoderOutput decoder_output(int rows, int samples) const;
     // Where the draws' sums go, on the device; null: not written.
@@ -135,12 +149,12 @@ class Network {
     void posterior_backward(int examples, const kernels::EpsilonSource& noise,
                             const kernels::LatentGradient& of_draws);
     kernels::Objective objective() const;
+    // Beside what follows: what becomes of a training step's losses.
+    void total_losses(int examples, KlWeight beta, kernels::LossSums* sums);
     // kl_mask_ and loss_kl_.
     void apply_free_bits(int examples);
-    void apply_objective(int examples, double beta);
-    void likelihood_backward(int examples, double beta);
-    // The one of the two d_h_ buffers that `in_use` is not.
-    float* other_d_h(const float* in_use);
+    void apply_objective(int examples, KlWeight beta);
+    void likelihood_backward(int examples, KlWeight beta);
     const float* weight(const Tensor& tensor) const { return in_use_ + tensor.offset; }
     float* gradient(const Tensor& tensor) { return gradients_.data() + tensor.offset; }
     // x(), or what the encoder sees instead.
@@ -159,6 +173,11 @@ class Network {
     const bool is_plain_;
     const Stream& stream_;
     Matmul matmul_;
+    MatmulLane lane_;  // of stream_
+    // What only the step's end waits for: the gradients of weights, and the sums of the losses.
+    Branch weights_;
+    Branch losses_;
+    MatmulLane weights_lane_;
     OutputLikelihood likelihood_;
     LearnedPrior prior_;
 
@@ -168,7 +187,8 @@ class Network {
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
     // Of the encoder: the examples, then the prior's pseudo-inputs, as the next two.
-    DeviceArray<float> x_;               // [examples, pixels], or a decoder's means
+    DeviceArray<float> x_[2];  // [examples, pixels], or a decoder's means
+    unsigned x_in_use_ = 0;
     DeviceArray<float> log_counts_;      // [examples, pixels] of x, where the encoder sees them
     DeviceArray<float> heads_product_;   // [examples, heads.product_width()]
     DeviceArray<float> d_heads_;         // [examples, heads.product_width()]
@@ -177,7 +197,7 @@ class Network {
     DeviceArray<float> output_product_;  // [rows, layout.output.out]
     DeviceArray<float> draw_recon_;      // [rows]
     DeviceArray<float> log_ratio_;       // [rows]; a plain objective's training leaves it alone
-    DeviceArray<float> d_h_[2];          // [rows, widest hidden layer or latent]
+    DeviceArray<float> d_h_;             // [rows, widest hidden layer or latent]
     // Of a full covariance, else empty: its draws, and their gradient.
     DeviceArray<float> epsilon_;        // [rows, latent]
     DeviceArray<float> draw_gradient_;  // [rows, latent]

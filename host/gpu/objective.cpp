@@ -52,7 +52,7 @@ kernels::Objective Network::objective() const {
 }
 
 // The losses of each example, and what its draws weigh.
-void Network::apply_objective(int examples, double beta) {
+void Network::apply_objective(int examples, KlWeight beta) {
     if (is_plain_) return;
     if (objective_.uses_free_bits()) apply_free_bits(examples);
     const bool is_score = objective_.gradient == EncoderGradient::score;
@@ -62,7 +62,8 @@ void Network::apply_objective(int examples, double beta) {
                         .kl = objective_.kl == KlTerm::analytic ? closed_kl_.data() : nullptr,
                         .examples = examples,
                         .samples = samples_,
-                        .beta = static_cast<float>(beta),
+                        .beta = beta.factor,
+                        .state = beta.state,
                         .loss_kl = loss_kl_.data()},
                        running_mean_.data(),
                        {.recon = recon_.data(),
@@ -76,7 +77,7 @@ void Network::apply_objective(int examples, double beta) {
                        stream_.get());
 }
 
-void Network::losses(int examples, double beta) {
+void Network::losses(int examples, KlWeight beta) {
     likelihood_.recon(decoder_output(examples * samples_, samples_), in_use_, scratch_,
                       draw_recon_.data());
     apply_objective(examples, beta);
@@ -85,7 +86,7 @@ void Network::losses(int examples, double beta) {
 // losses(), and the gradient of the output's product in its place. Every draw weighs the same here
 // unless the bound is importance weighted: then all of an example's losses must be there first, and
 // the likelihood is gone through twice.
-void Network::likelihood_backward(int examples, double beta) {
+void Network::likelihood_backward(int examples, KlWeight beta) {
     const bool is_weighted = objective_.bound == Bound::iwae;
     if (is_weighted) losses(examples, beta);
     const int weights = is_weighted ? 1 : samples_;
@@ -98,10 +99,14 @@ void Network::likelihood_backward(int examples, double beta) {
     if (!is_weighted) apply_objective(examples, beta);
 }
 
-void Network::move_running_mean(int examples) {
+void Network::total_losses(int examples, KlWeight beta, kernels::LossSums* sums) {
+    losses_.fork();
+    cudaStream_t stream = losses_.stream().get();
+    kernels::add_losses(recon().data(), kl().data(), loss(), examples, beta.factor, beta.state,
+                        sums, stream);
     if (objective_.baseline != Baseline::running_mean) return;
     kernels::update_running_mean(signal_.data(), examples, 1 - kRunningMeanRate,
-                                 running_mean_.data(), stream_.get());
+                                 running_mean_.data(), stream);
 }
 
 }  // namespace vae::gpu

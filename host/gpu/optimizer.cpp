@@ -24,6 +24,23 @@ kernels::UpdateRule update_rule(const TrainConfig& train) {
     throw std::logic_error("an optimiser without a kernel");
 }
 
+kernels::OptimizerSettings settings_of(const TrainConfig& train) {
+    kernels::OptimizerSettings settings;
+    settings.rule = update_rule(train);
+    settings.weight_decay = static_cast<float>(train.weight_decay);
+    settings.average_decay = train.ema;
+    if (train.optimizer == Optimizer::adamw) settings.weight_decay = 0;  // it is StepState::shrink
+    if (is_adam(train)) {
+        settings.beta1 = train.adam_beta1;
+        settings.beta2 = train.adam_beta2;
+        settings.epsilon = static_cast<float>(train.adam_epsilon);
+    } else {
+        settings.epsilon = static_cast<float>(train.adagrad_epsilon);
+        settings.momentum = static_cast<float>(train.momentum);
+    }
+    return settings;
+}
+
 kernels::ArenaPieces pieces_of(const ParameterLayout& layout) {
     std::vector<kernels::ArenaTensor> tensors;
     for (const Tensor& tensor : layout.tensors()) tensors.push_back({tensor.offset, tensor.size});
@@ -35,6 +52,7 @@ kernels::ArenaPieces pieces_of(const ParameterLayout& layout) {
 DeviceOptimizer::DeviceOptimizer(const TrainConfig& train, const ParameterLayout& layout,
                                  const Stream& stream)
     : train_(train),
+      settings_(settings_of(train)),
       arena_size_(layout.arena_size),
       stream_(stream),
       ticket_(1, "the gradient statistics"),
@@ -84,37 +102,30 @@ void DeviceOptimizer::download(TrainingState& state) const {
     ema_.download(state.ema, stream_);
 }
 
-kernels::OptimizerStep DeviceOptimizer::coefficients(std::uint64_t t, double learning_rate) const {
-    kernels::OptimizerStep step;
-    step.rule = update_rule(train_);
-    step.step_size = static_cast<float>(learning_rate);
-    step.weight_decay = static_cast<float>(train_.weight_decay);
-    step.average_decay = train_.ema;
+kernels::StepState DeviceOptimizer::state_of(std::uint64_t index,
+                                             const StepSchedule& schedule) const {
+    kernels::StepState state;
+    state.step = index;
+    state.beta = schedule.beta;
+    state.step_size = static_cast<float>(schedule.learning_rate);
     if (train_.optimizer == Optimizer::adamw) {
-        step.weight_decay = 0;
-        step.shrink = static_cast<float>(1 - learning_rate * train_.weight_decay);
+        state.shrink = static_cast<float>(1 - schedule.learning_rate * train_.weight_decay);
     }
     if (is_adam(train_)) {
-        const auto steps = static_cast<double>(t);
-        const double correction2 = 1 - std::pow(train_.adam_beta2, steps);
-        step.beta1 = train_.adam_beta1;
-        step.beta2 = train_.adam_beta2;
-        step.epsilon = static_cast<float>(train_.adam_epsilon);
-        step.step_size =
-            static_cast<float>(learning_rate / (1 - std::pow(train_.adam_beta1, steps)));
-        step.inverse_sqrt_correction2 = static_cast<float>(1 / std::sqrt(correction2));
-    } else {
-        step.epsilon = static_cast<float>(train_.adagrad_epsilon);
-        step.momentum = static_cast<float>(train_.momentum);
+        const auto t = static_cast<double>(index + 1);
+        state.step_size =
+            static_cast<float>(schedule.learning_rate / (1 - std::pow(train_.adam_beta1, t)));
+        state.inverse_sqrt_correction2 =
+            static_cast<float>(1 / std::sqrt(1 - std::pow(train_.adam_beta2, t)));
     }
-    return step;
+    return state;
 }
 
-void DeviceOptimizer::step(std::uint64_t index, double learning_rate, const float* gradients,
+void DeviceOptimizer::step(const kernels::StepState* state, const float* gradients,
                            float* parameters) {
     kernels::gradient_statistics(
         arena_, gradients, {.normalize = train_.normalize_gradients, .clip_norm = train_.clip_norm},
-        index,
+        state,
         {.squares = squares_.data(),
          .scales = scales_.data(),
          .is_taken = is_taken_.data(),
@@ -123,8 +134,7 @@ void DeviceOptimizer::step(std::uint64_t index, double learning_rate, const floa
          .partials = partials_.data(),
          .ticket = ticket_.data()},
         stream_.get());
-    kernels::optimizer(coefficients(index + 1, learning_rate), arena_, scales_.data(),
-                       is_taken_.data(),
+    kernels::optimizer(settings_, state, arena_, scales_.data(), is_taken_.data(),
                        {.gradients = gradients,
                         .parameters = parameters,
                         .moment1 = moment(0),

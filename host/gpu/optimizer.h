@@ -14,6 +14,7 @@
 #include "kernels/gradient_statistics.h"
 #include "kernels/loss_totals.h"
 #include "kernels/optimizer.h"
+#include "kernels/step_state.h"
 
 namespace vae::gpu {
 
@@ -28,9 +29,11 @@ class DeviceOptimizer {
 
     // Where the losses of the coming step are added up, before it is taken.
     kernels::LossSums* batch_losses() { return batch_losses_.data(); }
-    // Step number `index` of the run, counted from 0: moves the parameters against the gradients
-    // unless a gradient or the losses are not finite.
-    void step(std::uint64_t index, double learning_rate, const float* gradients, float* parameters);
+    // What the device needs to know of step number `index` of the run, counted from 0.
+    kernels::StepState state_of(std::uint64_t index, const StepSchedule& schedule) const;
+    // The step of a state on the device: moves the parameters against the gradients unless a
+    // gradient or the losses are not finite.
+    void step(const kernels::StepState* state, const float* gradients, float* parameters);
     // Whether the last step was taken, 1 or 0 on the device.
     const unsigned* is_taken() const { return is_taken_.data(); }
     // Waits, returns what steps left, and starts from zero again.
@@ -41,11 +44,10 @@ class DeviceOptimizer {
     const DeviceArray<float>& ema() const { return ema_; }
 
   private:
-    // Of step t, counted from 1.
-    kernels::OptimizerStep coefficients(std::uint64_t t, double learning_rate) const;
     float* moment(std::size_t i) { return i < moments_.size() ? moments_[i].data() : nullptr; }
 
     const TrainConfig train_;
+    const kernels::OptimizerSettings settings_;
     const std::size_t arena_size_;
     const Stream& stream_;
     std::vector<std::string> tensors_;  // names

@@ -85,6 +85,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     DeviceArray<float> epsilon(examples * samples * latent, "epsilon");
     upload_index(one_step.rows);
     const TrainingBatch batch = {index_.data(), count, one_step.first_step};
+    gather_training(batch, network_.x().data(), stream_);
     forward(
         batch,
         {.mu = mu.data(), .logvar = logvar.data(), .tril = tril.data(), .epsilon = epsilon.data()});
@@ -109,7 +110,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     }
 
     const double beta = one_step.step_schedule(0).beta;
-    backward(batch, beta);
+    network_.backward(count, epsilon_of(batch), {beta}, nullptr);
     if (samples > 1 || effective_objective(config_).uses_log_ratio()) {
         recorder.add("recon.draws", network_.draw_recon(), samples);
         recorder.add("log_ratio", network_.log_ratio(), samples);

@@ -231,6 +231,13 @@ inline unsigned atomicDec(unsigned* address, unsigned limit) {
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __threadfence_system() {}
+
+// Of a kernel that may begin early. Nothing runs beside it here, so that waiting is at once.
+inline void cudaGridDependencySynchronize() {
+    emulation::wait_for_earlier_work();
+}
+inline void cudaTriggerProgrammaticLaunchCompletion() {}
+
 inline void __nanosleep(unsigned) {
     emulation::yield_thread();
 }

@@ -73,6 +73,9 @@ void yield_thread();
 // Ends the kernel with an error.
 [[noreturn]] void trap_thread(const char* reason, SourceLine where);
 
+// The thread waits for the end of what its kernel comes after.
+void wait_for_earlier_work();
+
 // The block's dynamic shared memory.
 void* dynamic_shared_memory();
 

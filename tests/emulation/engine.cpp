@@ -24,6 +24,7 @@ struct Thread {
     Fiber* fiber = nullptr;
     Waiting waiting = Waiting::no;
     SourceLine where;
+    bool has_waited = false;  // for the work ahead of the kernel
 };
 
 bool same_line(const SourceLine& a, const SourceLine& b) {
@@ -63,6 +64,7 @@ class Engine {
     BarrierVotes wait_at_barrier(bool predicate, SourceLine where);
     std::uint64_t wait_for_warp(const WarpCall& call, SourceLine where);
     void yield();
+    void wait_for_earlier_work() { threads_[current_].has_waited = true; }
     // What the kernel dies of; then it stops. Apart, for stop() never returns and so nothing that
     // its caller still holds would be freed.
     void set_failure(const std::string& reason);
@@ -78,6 +80,7 @@ class Engine {
     void start_threads();
     void leave(unsigned thread);
     void release_barrier();
+    void set_waiting(unsigned thread, Waiting what, SourceLine where);
     void wait(Waiting what, SourceLine where);
     void give_turn(Fiber& from);
     void make_ready(unsigned thread);
@@ -183,6 +186,7 @@ void Engine::run_block() {
     ready_.clear();
     ready_first_ = 0;
     for (Warp& warp : warps_) warp.exited = warp.waiting = 0;
+    for (Thread& thread : threads_) thread.has_waited = false;
     if (turns_->order == Turns::Order::random) turns_->random.shuffle(order_);
     give_turn(scheduler_);  // comes back when nobody can go on
     if (failure_.empty() && exited_ != size_) {
@@ -213,6 +217,12 @@ void Engine::start_threads() {
 }
 
 void Engine::leave(unsigned thread) {
+    if (kernel_->is_programmatic && !threads_[thread].has_waited) {
+        set_failure(fmt::format(
+            "{} ends without cudaGridDependencySynchronize(), which nobody else can call for it in "
+            "a launch with programmatic stream serialization",
+            describe(thread)));
+    }
     warps_[thread / kWarpSize].exited |= 1u << (thread % kWarpSize);
     ++exited_;
     if (at_barrier_ > 0 && at_barrier_ + exited_ == size_) release_barrier();
@@ -270,9 +280,15 @@ void Engine::make_ready(unsigned thread) {
     ready_.push_back(thread);
 }
 
+void Engine::set_waiting(unsigned thread, Waiting what, SourceLine where) {
+    threads_[thread].fiber = running_;
+    threads_[thread].waiting = what;
+    threads_[thread].where = where;
+}
+
 void Engine::wait(Waiting what, SourceLine where) {
     const unsigned self = current_;
-    threads_[self] = {running_, what, where};
+    set_waiting(self, what, where);
     give_turn(*running_);
     threads_[self].waiting = Waiting::no;
     current_ = self;
@@ -340,7 +356,7 @@ std::uint64_t Engine::wait_for_warp(const WarpCall& call, SourceLine where) {
         return warp.results[lane];
     }
     if (!agree(warp, mask)) {
-        threads_[self] = {running_, Waiting::warp, where};
+        set_waiting(self, Waiting::warp, where);
         set_failure("the lanes of a warp wait in different operations" + list_waiting());
         stop();
     }
@@ -442,6 +458,10 @@ void trap_thread(const char* reason, SourceLine where) {
     engine().set_failure(fmt::format("{} called {} at {}:{}", engine().describe(engine().thread()),
                                      reason, where.file, where.line));
     engine().stop();
+}
+
+void wait_for_earlier_work() {
+    engine().wait_for_earlier_work();
 }
 
 void* dynamic_shared_memory() {

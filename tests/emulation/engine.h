@@ -21,6 +21,8 @@ struct Kernel {
     dim3 grid;
     dim3 block;
     std::size_t shared_bytes = 0;
+    // May begin before what is ahead of it has ended, so that each thread must ask for that end.
+    bool is_programmatic = false;
     std::vector<std::shared_ptr<const void>> arguments;  // one a parameter
 };
 

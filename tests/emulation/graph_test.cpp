@@ -22,6 +22,15 @@ class Graph : public EmulationTest {
         ASSERT_EQ(cudaStreamBeginCapture(stream(), mode), cudaSuccess);
     }
     cudaError_t end(cudaGraph_t* graph) const { return cudaStreamEndCapture(stream(), graph); }
+
+    void run_and_destroy(cudaGraph_t graph) const {
+        cudaGraphExec_t executable = nullptr;
+        ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
+        ASSERT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+        ASSERT_EQ(cudaGraphLaunch(executable, stream()), cudaSuccess);
+        ASSERT_EQ(cudaGraphExecDestroy(executable), cudaSuccess);
+        ASSERT_EQ(synchronize(), cudaSuccess);
+    }
 };
 
 TEST_F(Graph, RemembersAndRepeats) {
@@ -127,6 +136,115 @@ TEST_F(Graph, DrawsInStreamsThatWaitAndWantsThemBack) {
     EXPECT_EQ(cudaEventDestroy(fork), cudaSuccess);
     EXPECT_EQ(cudaEventDestroy(join), cudaSuccess);
     EXPECT_EQ(cudaStreamDestroy(other), cudaSuccess);
+}
+
+// A second stream and an event to draw it in.
+class ForkedGraph : public Graph {
+  protected:
+    void SetUp() override {
+        Graph::SetUp();
+        ASSERT_EQ(cudaStreamCreateWithFlags(&side_, cudaStreamNonBlocking), cudaSuccess);
+        ASSERT_EQ(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), cudaSuccess);
+    }
+    void TearDown() override {
+        EXPECT_EQ(cudaEventDestroy(event_), cudaSuccess);
+        EXPECT_EQ(cudaStreamDestroy(side_), cudaSuccess);
+        Graph::TearDown();
+    }
+
+    cudaStream_t side() const { return side_; }
+    // What `later` does from now on comes after what `earlier` did so far.
+    void order(cudaStream_t earlier, cudaStream_t later) const {
+        ASSERT_EQ(cudaEventRecord(event_, earlier), cudaSuccess);
+        ASSERT_EQ(cudaStreamWaitEvent(later, event_, 0), cudaSuccess);
+    }
+
+  private:
+    cudaStream_t side_ = nullptr;
+    cudaEvent_t event_ = nullptr;
+};
+
+TEST_F(ForkedGraph, TellsItsEdges) {
+    const Buffer<int> value(std::vector{0, 0, 0, 0});
+    begin();
+    ASSERT_EQ(cudaMemsetAsync(value.data(), 1, 4, stream()), cudaSuccess);
+    order(stream(), side());
+    ASSERT_EQ(cudaMemsetAsync(value.data() + 1, 1, 4, side()), cudaSuccess);
+    ASSERT_EQ(
+        cudaMemcpyAsync(value.data() + 2, value.data(), 4, cudaMemcpyDeviceToDevice, stream()),
+        cudaSuccess);
+    order(side(), stream());
+    ASSERT_EQ(cudaMemsetAsync(value.data() + 3, 1, 4, stream()), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    ASSERT_EQ(end(&graph), cudaSuccess);
+
+    std::size_t count = 4;
+    std::vector<cudaGraphNode_t> nodes(count);
+    ASSERT_EQ(cudaGraphGetNodes(graph, nodes.data(), &count), cudaSuccess);
+    ASSERT_EQ(count, 4u);
+    ASSERT_EQ(cudaGraphGetEdges(graph, nullptr, nullptr, nullptr, &count), cudaSuccess);
+    ASSERT_EQ(count, 4u);
+    std::vector<cudaGraphNode_t> from(count);
+    std::vector<cudaGraphNode_t> to(count);
+    ASSERT_EQ(cudaGraphGetEdges(graph, from.data(), to.data(), nullptr, &count), cudaSuccess);
+    EXPECT_THAT(from, ElementsAre(nodes[0], nodes[0], nodes[1], nodes[2]));
+    EXPECT_THAT(to, ElementsAre(nodes[1], nodes[2], nodes[3], nodes[3]));
+    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+}
+
+// The side stream writes what the main stream adds; without the join in time the main stream waits
+// for it only at the end, which the capture allows. Captured in this order it looks right.
+TEST_F(ForkedGraph, AMissingJoinShowsInOtherOrders) {
+    const auto result_of = [&](bool with_join) {
+        const Buffer<int> value(std::vector{1});
+        const Buffer<int> amount(std::vector{0});
+        const Buffer<int> source(std::vector{4});
+        begin();
+        launch(times_kernel, 1, 1, 0, value.data(), 10);
+        order(stream(), side());
+        EXPECT_EQ(
+            cudaMemcpyAsync(amount.data(), source.data(), 4, cudaMemcpyDeviceToDevice, side()),
+            cudaSuccess);
+        if (with_join) order(side(), stream());
+        launch(add_kernel, 1, 1, 0, value.data(), amount.data());
+        if (!with_join) order(side(), stream());
+        cudaGraph_t graph = nullptr;
+        EXPECT_EQ(end(&graph), cudaSuccess);
+        run_and_destroy(graph);
+        return value.download()[0];
+    };
+    set_order(Order::ascending);
+    EXPECT_EQ(result_of(true), 14);
+    EXPECT_EQ(result_of(false), 14) << "by luck";
+    set_order(Order::descending);
+    EXPECT_EQ(result_of(true), 14);
+    EXPECT_EQ(result_of(false), 10);
+    int wrong = 0;
+    for (std::uint64_t seed = 0; seed < 16; ++seed) {
+        set_order(Order::random, seed);
+        EXPECT_EQ(result_of(true), 14);
+        if (result_of(false) != 14) ++wrong;
+    }
+    EXPECT_GT(wrong, 2);
+    EXPECT_LT(wrong, 14);
+}
+
+// An event remembers what was captured before it, not what its stream did later.
+TEST_F(ForkedGraph, AnEventIsOfItsMoment) {
+    const Buffer<int> value(std::vector{1});
+    set_order(Order::descending);
+    begin();
+    order(stream(), side());
+    launch(times_kernel, 1, 1, 0, value.data(), 10);
+    ASSERT_EQ(cudaMemsetAsync(value.data(), 0, 4, side()), cudaSuccess);
+    order(side(), stream());
+    cudaGraph_t graph = nullptr;
+    ASSERT_EQ(end(&graph), cudaSuccess);
+    std::size_t count = 0;
+    ASSERT_EQ(cudaGraphGetEdges(graph, nullptr, nullptr, nullptr, &count), cudaSuccess);
+    EXPECT_EQ(count, 0u) << "neither waits for the other";
+    run_and_destroy(graph);
+    EXPECT_THAT(value.download(), ElementsAre(0));
 }
 
 TEST_F(Graph, IsEndedWhereItBegan) {

@@ -1,7 +1,8 @@
-// Stream capture and graphs of the CUDA runtime: lists of operations, in the order of capture.
+// Stream capture and graphs of the CUDA runtime: operations, each with those that it comes after.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 
 #include "runtime.h"
@@ -17,7 +18,7 @@ cudaError_t begin_capture(cudaStream_t stream, cudaStreamCaptureMode mode) {
     auto capture = std::make_unique<Capture>();
     capture->origin = stream;
     capture->mode = mode;
-    capture->members[stream] = {};
+    capture->frontiers[stream] = {};
     stream->capture = capture.get();
     runtime().captures.push_back(std::move(capture));
     return cudaSuccess;
@@ -39,6 +40,16 @@ std::unique_ptr<Capture> detach(const Capture* capture) {
     return taken;
 }
 
+// Operations that no other one comes after.
+Frontier leaves_of(const std::vector<Node>& nodes) {
+    Frontier leaves;
+    for (std::size_t i = 0; i < nodes.size(); ++i) leaves.insert(i);
+    for (const Node& node : nodes) {
+        for (const std::size_t earlier : node.after) leaves.erase(earlier);
+    }
+    return leaves;
+}
+
 cudaError_t end_capture(cudaStream_t stream, cudaGraph_t* out) {
     *out = nullptr;
     if (stream->capture == nullptr) return cudaErrorIllegalState;
@@ -48,18 +59,18 @@ cudaError_t end_capture(cudaStream_t stream, cudaGraph_t* out) {
     }
     const std::unique_ptr<Capture> capture = detach(stream->capture);
     if (!capture->is_valid) return cudaErrorStreamCaptureInvalidated;
-    for (const auto& [member, state] : capture->members) {
-        if (member != stream && state.joined < state.given) {
-            return refuse(cudaErrorStreamCaptureUnjoined,
-                          "cudaStreamEndCapture: a stream that was drawn into the capture was not "
-                          "waited for");
-        }
+    const Frontier& joined = capture->frontiers[stream];
+    const Frontier leaves = leaves_of(capture->nodes);
+    if (!std::includes(joined.begin(), joined.end(), leaves.begin(), leaves.end())) {
+        return refuse(cudaErrorStreamCaptureUnjoined,
+                      "cudaStreamEndCapture: a stream that was drawn into the capture was not "
+                      "waited for");
     }
     auto graph = std::make_unique<CUgraph_st>();
-    graph->operations = std::move(capture->operations);
-    for (const Operation& operation : graph->operations) {
-        graph->nodes.push_back(std::make_unique<CUgraphNode_st>());
-        graph->nodes.back()->type = operation.type;
+    graph->nodes = std::move(capture->nodes);
+    for (const Node& node : graph->nodes) {
+        graph->handles.push_back(std::make_unique<CUgraphNode_st>());
+        graph->handles.back()->type = node.operation.type;
     }
     runtime().graphs.push_back(graph.get());
     *out = graph.release();
@@ -74,10 +85,78 @@ cudaError_t instantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsigned long l
         cudaGraphInstantiateFlagAutoFreeOnLaunch | cudaGraphInstantiateFlagUseNodePriority;
     if ((flags & ~kKnown) != 0) return cudaErrorNotSupported;
     auto executable = std::make_unique<CUgraphExec_st>();
-    executable->operations = graph->operations;
+    executable->nodes = graph->nodes;
     runtime().executable_graphs.push_back(executable.get());
     *out = executable.release();
     return cudaSuccess;
+}
+
+// A kernel does not wait for the end of the one ahead of it if it was launched so.
+cudaGraphEdgeData edge_between(const Node& from, const Node& to) {
+    cudaGraphEdgeData edge = {};
+    if (to.operation.is_programmatic && from.operation.type == cudaGraphNodeTypeKernel) {
+        edge.from_port = cudaGraphKernelNodePortProgrammatic;
+        edge.type = cudaGraphDependencyTypeProgrammatic;
+    }
+    return edge;
+}
+
+cudaError_t list_edges(const CUgraph_st& graph, cudaGraphNode_t* from, cudaGraphNode_t* to,
+                       cudaGraphEdgeData* data, std::size_t& count) {
+    const bool only_count = from == nullptr && to == nullptr;
+    if (!only_count && (from == nullptr || to == nullptr)) return cudaErrorInvalidValue;
+    if (only_count && data != nullptr) return cudaErrorInvalidValue;
+    std::size_t edges = 0;
+    for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
+        for (const std::size_t earlier : graph.nodes[i].after) {
+            if (!only_count && edges < count) {
+                const cudaGraphEdgeData edge = edge_between(graph.nodes[earlier], graph.nodes[i]);
+                if (data == nullptr && edge.type != 0) return cudaErrorLossyQuery;
+                if (data != nullptr) data[edges] = edge;
+                from[edges] = graph.handles[earlier].get();
+                to[edges] = graph.handles[i].get();
+            }
+            ++edges;
+        }
+    }
+    if (!only_count) {
+        for (std::size_t i = edges; i < count; ++i) from[i] = to[i] = nullptr;
+    }
+    count = only_count ? edges : std::min(count, edges);
+    return cudaSuccess;
+}
+
+// Which of `ready` goes next.
+std::size_t take_next(Frontier& ready, Turns& turns) {
+    auto next = ready.begin();
+    if (turns.order == Turns::Order::descending) next = std::prev(ready.end());
+    if (turns.order == Turns::Order::random) {
+        std::advance(next, static_cast<std::ptrdiff_t>(turns.random.below(ready.size())));
+    }
+    const std::size_t taken = *next;
+    ready.erase(next);
+    return taken;
+}
+
+// An order in which the nodes may run: of those that wait for nothing more, in the order of turns,
+// the one that was captured first, last, or any.
+std::vector<std::size_t> choose_order(const std::vector<Node>& nodes, Turns& turns) {
+    std::vector<std::vector<std::size_t>> dependents(nodes.size());
+    std::vector<std::size_t> missing(nodes.size());
+    Frontier ready;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+        missing[i] = nodes[i].after.size();
+        if (missing[i] == 0) ready.insert(i);
+        for (const std::size_t earlier : nodes[i].after) dependents[earlier].push_back(i);
+    }
+    std::vector<std::size_t> order;
+    while (!ready.empty()) {
+        order.push_back(take_next(ready, turns));
+        for (const std::size_t later : dependents[order.back()]) {
+            if (--missing[later] == 0) ready.insert(later);
+        }
+    }
+    return order;
 }
 
 cudaError_t check_executable(cudaGraphExec_t graph, cudaStream_t stream, const char* who) {
@@ -107,8 +186,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     });
 }
 
+// A capture is over even when its end fails, as on a device.
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-    return call("cudaStreamEndCapture", [&](Runtime&) {
+    const cudaError_t outcome = call("cudaStreamEndCapture", [&](Runtime&) {
         if (graph == nullptr) return cudaErrorInvalidValue;
         const cudaError_t status = emulation::check_stream(stream, "cudaStreamEndCapture");
         // An invalid capture ends, too, and gives no graph.
@@ -116,6 +196,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
                    ? emulation::end_capture(stream, graph)
                    : status;
     });
+    const std::scoped_lock lock(emulation::runtime().mutex);
+    if (outcome != cudaSuccess && emulation::contains(emulation::runtime().streams, stream) &&
+        stream->capture != nullptr && stream->capture->origin == stream) {
+        (void)emulation::detach(stream->capture);
+    }
+    return outcome;
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* state) {
@@ -140,11 +226,21 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, std::si
         }
         if (nodes != nullptr) {
             for (std::size_t i = 0; i < *count; ++i) {
-                nodes[i] = i < graph->nodes.size() ? graph->nodes[i].get() : nullptr;
+                nodes[i] = i < graph->handles.size() ? graph->handles[i].get() : nullptr;
             }
         }
         *count = nodes == nullptr ? graph->nodes.size() : std::min(*count, graph->nodes.size());
         return cudaSuccess;
+    });
+}
+
+cudaError_t cudaGraphGetEdges(cudaGraph_t graph, cudaGraphNode_t* from, cudaGraphNode_t* to,
+                              cudaGraphEdgeData* data, std::size_t* count) {
+    return call("cudaGraphGetEdges", [&](const Runtime& device) {
+        if (count == nullptr || !emulation::contains(device.graphs, graph)) {
+            return cudaErrorInvalidValue;
+        }
+        return emulation::list_edges(*graph, from, to, data, *count);
     });
 }
 
@@ -174,13 +270,13 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t stream) {
     });
 }
 
-// Operations are shared with the launch, so that the graph can be destroyed before it has run.
+// Operations are copied to the stream, so that the graph can be destroyed before it has run.
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
-    return call("cudaGraphLaunch", [&](Runtime&) {
+    return call("cudaGraphLaunch", [&](Runtime& device) {
         const cudaError_t status = emulation::check_executable(graph, stream, "cudaGraphLaunch");
         if (status != cudaSuccess) return status;
-        for (const emulation::Operation& operation : graph->operations) {
-            emulation::enqueue(stream, operation);
+        for (const std::size_t node : emulation::choose_order(graph->nodes, device.turns)) {
+            emulation::enqueue(stream, graph->nodes[node].operation);
         }
         return cudaSuccess;
     });

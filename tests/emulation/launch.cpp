@@ -33,6 +33,7 @@ cudaError_t check_attributes(const cudaLaunchConfig_t& config) {
             // Changes nothing where one kernel runs after the other.
             case cudaLaunchAttributeIgnore:
             case cudaLaunchAttributePriority:
+            case cudaLaunchAttributeProgrammaticStreamSerialization:
                 break;
             default:
                 return refuse(cudaErrorNotSupported,
@@ -41,6 +42,16 @@ cudaError_t check_attributes(const cudaLaunchConfig_t& config) {
         }
     }
     return cudaSuccess;
+}
+
+bool is_programmatic(const cudaLaunchConfig_t& config) {
+    for (unsigned i = 0; i < config.numAttrs; ++i) {
+        const cudaLaunchAttribute& attribute = config.attrs[i];
+        if (attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization) {
+            return attribute.val.programmaticStreamSerializationAllowed != 0;
+        }
+    }
+    return false;
 }
 
 std::shared_ptr<const void> copy_argument(const void* from, std::size_t size) {
@@ -103,10 +114,12 @@ cudaError_t launch(Runtime& device, const cudaLaunchConfig_t& config, const void
     kernel->grid = config.gridDim;
     kernel->block = config.blockDim;
     kernel->shared_bytes = config.dynamicSmemBytes;
+    kernel->is_programmatic = is_programmatic(config);
     for (std::size_t i = 0; i < signature->second->parameters; ++i) {
         kernel->arguments.push_back(copy_argument(arguments[i], signature->second->sizes[i]));
     }
-    enqueue(config.stream, {cudaGraphNodeTypeKernel, [kernel] { run_kernel(*kernel); }});
+    enqueue(config.stream,
+            {cudaGraphNodeTypeKernel, [kernel] { run_kernel(*kernel); }, kernel->is_programmatic});
     return cudaSuccess;
 }
 

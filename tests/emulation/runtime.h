@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -23,6 +24,8 @@ namespace emulation {
 struct Operation {
     cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
     std::function<void()> run;
+    // A kernel that was launched so that it may begin before what is ahead of it has ended.
+    bool is_programmatic = false;
 };
 
 // A moment in a stream's queue: each recording of an event makes one.
@@ -32,19 +35,23 @@ struct Mark {
     std::chrono::steady_clock::time_point when;
 };
 
+// Operations by their number in the order of capture.
+using Frontier = std::set<std::size_t>;
+
+// An operation that was captured, and those that must have ended before it begins.
+struct Node {
+    Operation operation;
+    Frontier after;
+};
+
 // Operations that are remembered instead of done.
 struct Capture {
-    // A stream that takes part: how many operations it gave, and how many of these some other
-    // stream waits for.
-    struct Member {
-        std::size_t given = 0;
-        std::size_t joined = 0;
-    };
     cudaStream_t origin = nullptr;
     cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
     bool is_valid = true;
-    std::map<cudaStream_t, Member> members;
-    std::vector<Operation> operations;
+    // What the next operation of each stream that takes part comes after.
+    std::map<cudaStream_t, Frontier> frontiers;
+    std::vector<Node> nodes;
 };
 
 enum class MemoryKind { device, pinned };
@@ -169,8 +176,7 @@ struct CUevent_st {
     std::shared_ptr<emulation::Mark> mark;  // of the last recording
     // If that recording was captured:
     emulation::Capture* capture = nullptr;
-    cudaStream_t captured_stream = nullptr;
-    std::size_t captured_operations = 0;
+    emulation::Frontier frontier;
 };
 
 struct CUgraphNode_st {
@@ -178,10 +184,10 @@ struct CUgraphNode_st {
 };
 
 struct CUgraph_st {
-    std::vector<emulation::Operation> operations;
-    std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+    std::vector<emulation::Node> nodes;
+    std::vector<std::unique_ptr<CUgraphNode_st>> handles;  // one a node
 };
 
 struct CUgraphExec_st {
-    std::vector<emulation::Operation> operations;
+    std::vector<emulation::Node> nodes;
 };

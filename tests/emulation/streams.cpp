@@ -49,8 +49,7 @@ bool is_live(const Capture* capture) {
 void record(CUevent_st& event, cudaStream_t stream) {
     event.capture = stream->capture;
     if (stream->capture != nullptr) {
-        event.captured_stream = stream;
-        event.captured_operations = stream->capture->members[stream].given;
+        event.frontier = stream->capture->frontiers[stream];
         return;
     }
     auto mark = std::make_shared<Mark>();
@@ -70,11 +69,8 @@ cudaError_t wait_for_captured(cudaStream_t stream, const CUevent_st& event) {
         stream->capture->is_valid = false;
         return cudaErrorStreamCaptureMerge;
     }
-    Capture::Member& source = capture.members[event.captured_stream];
-    source.joined = std::max(source.joined, event.captured_operations);
     stream->capture = &capture;
-    // A wait is something that others must wait for, too.
-    ++capture.members[stream].given;
+    capture.frontiers[stream].insert(event.frontier.begin(), event.frontier.end());
     return cudaSuccess;
 }
 
@@ -120,8 +116,11 @@ void enqueue(cudaStream_t stream, Operation operation) {
         stream->pending.push_back(std::move(operation));
         return;
     }
-    ++stream->capture->members[stream].given;
-    stream->capture->operations.push_back(std::move(operation));
+    Capture& capture = *stream->capture;
+    Frontier& frontier = capture.frontiers[stream];
+    const std::size_t number = capture.nodes.size();
+    capture.nodes.push_back({std::move(operation), std::move(frontier)});
+    frontier = {number};
 }
 
 cudaError_t check_no_capture(const char* who) {

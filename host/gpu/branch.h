@@ -1,0 +1,33 @@
+// A second stream for work that does not depend on what the first one does meanwhile. While the
+// first stream captures a graph, forks and joins become the graph's edges.
+#pragma once
+
+#include "host/gpu/device_array.h"
+
+namespace vae::gpu {
+
+class Branch {
+  public:
+    // The trunk outlives the branch.
+    explicit Branch(const Stream& trunk) : trunk_(trunk) {}
+
+    const Stream& stream() const { return stream_; }
+    // What the branch is given from now on runs after all that the trunk was given.
+    void fork() {
+        forked_.record(trunk_);
+        forked_.hold(stream_);
+    }
+    // What the trunk is given from now on runs after all that the branch was given.
+    void join() {
+        joined_.record(stream_);
+        joined_.hold(trunk_);
+    }
+
+  private:
+    const Stream& trunk_;
+    Stream stream_;
+    Event forked_;
+    Event joined_;
+};
+
+}  // namespace vae::gpu

@@ -1,0 +1,47 @@
+#include "host/gpu/graph.h"
+
+#include <memory>
+#include <type_traits>
+
+namespace vae::gpu {
+namespace {
+
+struct DestroyGraph {
+    void operator()(cudaGraph_t graph) const { (void)cudaGraphDestroy(graph); }
+};
+using OwnedGraph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
+
+OwnedGraph capture(const Stream& stream, const std::function<void()>& work) {
+    // Other threads may do with CUDA what they like.
+    cuda_check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
+               "cudaStreamBeginCapture");
+    cudaGraph_t graph = nullptr;
+    try {
+        work();
+    } catch (...) {
+        (void)cudaStreamEndCapture(stream.get(), &graph);
+        (void)cudaGetLastError();
+        const OwnedGraph dropped(graph);
+        throw;
+    }
+    cuda_check(cudaStreamEndCapture(stream.get(), &graph), "cudaStreamEndCapture");
+    return OwnedGraph(graph);
+}
+
+}  // namespace
+
+Graph::Graph(const Stream& stream, const std::function<void()>& work) {
+    const OwnedGraph graph = capture(stream, work);
+    cuda_check(cudaGraphGetNodes(graph.get(), nullptr, &nodes_), "cudaGraphGetNodes");
+    cuda_check(cudaGraphInstantiate(&graph_, graph.get(), 0), "cudaGraphInstantiate");
+}
+
+Graph::~Graph() {
+    (void)cudaGraphExecDestroy(graph_);
+}
+
+void Graph::launch(const Stream& stream) const {
+    cuda_check(cudaGraphLaunch(graph_, stream.get()), "cudaGraphLaunch");
+}
+
+}  // namespace vae::gpu

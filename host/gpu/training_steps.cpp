@@ -1,0 +1,149 @@
+#include "host/gpu/training_steps.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "host/noise.h"
+#include "host/shuffle.h"
+
+namespace vae::gpu {
+namespace {
+
+// Steps that the host lays out at a time: 128 KiB.
+constexpr std::size_t kQueuedSteps = 4096;
+// Examples given as such go to the device so many at a time, or a batch.
+constexpr std::size_t kGivenRows = std::size_t{1} << 16;
+
+// As long as launching a graph costs little beside its steps, more of them gain nothing.
+constexpr std::size_t kGraphSteps = 64;
+
+std::size_t graph_steps_of(const TrainConfig& train) {
+    return train.graph_steps == 0 ? kGraphSteps : train.graph_steps;
+}
+
+template <class T>
+void copy_to_device(DeviceArray<T>& to, PinnedArray<T>& from, std::size_t count,
+                    const Stream& stream) {
+    if (count == 0) return;
+    cuda_check(cudaMemcpyAsync(to.data(), from.data(), count * sizeof(T), cudaMemcpyHostToDevice,
+                               stream.get()),
+               "cudaMemcpyAsync of the steps");
+}
+
+}  // namespace
+
+TrainingSteps::TrainingSteps(const TrainConfig& train, int capacity, StepParts parts,
+                             const Stream& stream)
+    : parts_(std::move(parts)),
+      stream_(stream),
+      graph_steps_(static_cast<int>(graph_steps_of(train))),
+      most_steps_(kQueuedSteps),
+      most_rows_(std::max(kGivenRows, static_cast<std::size_t>(capacity))),
+      ahead_(stream),
+      queue_(1, "the queue of steps"),
+      table_(most_steps_, "the queue of steps"),
+      rows_(most_rows_, "row indices"),
+      states_(graph_steps_of(train), "the states of steps"),
+      index_(graph_steps_of(train) * static_cast<std::size_t>(capacity), "row indices"),
+      staged_queue_(1),
+      staged_table_(most_steps_),
+      staged_rows_(most_rows_) {
+    order_ = {
+        .queue = queue_.data(),
+        .table = table_.data(),
+        .rows = rows_.data(),
+        .shuffle = {.seed = train.seed, .purpose = static_cast<std::uint32_t>(Purpose::shuffle)},
+        .count = 0};
+}
+
+void TrainingSteps::set_examples(std::uint32_t examples) {
+    order_.count = examples;
+    graph_rows_ = 0;
+}
+
+void TrainingSteps::run(const TrainRequest& request) {
+    const std::size_t steps = steps_per_epoch(request.examples(), request.batch);
+    std::size_t at_once = most_steps_;
+    if (!request.rows.empty()) at_once = std::min(at_once, most_rows_ / request.batch);
+    for (std::size_t first = 0; first < steps; first += at_once) {
+        const std::size_t count = std::min(at_once, steps - first);
+        upload(request, first, count);
+        const std::size_t examples = std::min<std::size_t>(
+            count * request.batch, request.examples() - first * request.batch);
+        run_queued(examples, request.batch);
+    }
+}
+
+void TrainingSteps::upload(const TrainRequest& request, std::size_t first, std::size_t count) {
+    uploaded_.synchronize();  // the staging memory may still be read
+    const std::size_t skipped = first * request.batch;
+    const bool has_rows = !request.rows.empty();
+    *staged_queue_.data() = {
+        .position = has_rows ? 0 : request.part.first + static_cast<unsigned>(skipped),
+        .epoch = request.part.epoch,
+        .has_rows = has_rows ? 1U : 0U};
+    for (std::size_t i = 0; i < count; ++i) {
+        staged_table_.data()[i] =
+            parts_.state_of(request.first_step + first + i, request.step_schedule(first + i));
+    }
+    copy_to_device(queue_, staged_queue_, 1, stream_);
+    copy_to_device(table_, staged_table_, count, stream_);
+    if (has_rows) {
+        const auto rows = request.rows.subspan(
+            skipped, std::min<std::size_t>(count * request.batch, request.rows.size() - skipped));
+        std::copy(rows.begin(), rows.end(), staged_rows_.data());
+        copy_to_device(rows_, staged_rows_, rows.size(), stream_);
+    }
+    uploaded_.record(stream_);
+}
+
+// The first step of a size is given to the stream as it is, so that what libraries load at their
+// first use is there when a graph is captured; and so is the last one of an epoch, if it is
+// smaller.
+void TrainingSteps::run_queued(std::size_t examples, std::uint32_t batch) {
+    const int rows = static_cast<int>(std::min<std::size_t>(batch, examples));
+    std::size_t whole = examples / batch;
+    if (whole > 0 && graph_rows_ != rows) {
+        graph_rows_ = rows;
+        many_.reset();
+        one_.reset();
+        queue_steps(1, rows);
+        --whole;
+    }
+    const auto many = static_cast<std::size_t>(graph_steps_);
+    for (; whole >= many; whole -= many) graph(graph_steps_, rows).launch(stream_);
+    for (; whole > 0; --whole) graph(1, rows).launch(stream_);
+    const auto rest = static_cast<int>(examples % batch);
+    if (rest > 0) queue_steps(1, rest);
+}
+
+const Graph& TrainingSteps::graph(int count, int rows) {
+    std::unique_ptr<Graph>& kept = count == 1 ? one_ : many_;
+    if (kept == nullptr) {
+        kept = std::make_unique<Graph>(stream_, [&] { queue_steps(count, rows); });
+    }
+    return *kept;
+}
+
+// The examples of a step are gathered beside the step before.
+void TrainingSteps::queue_steps(int count, int rows) {
+    kernels::begin_steps(order_, count, rows, states_.data(), index_.data(), stream_.get());
+    const auto place = [&](int k) {
+        return StepPlace{
+            index_.data() + static_cast<std::size_t>(k) * static_cast<std::size_t>(rows), rows,
+            states_.data() + k};
+    };
+    parts_.gather(place(0), stream_);
+    for (int k = 0; k < count; ++k) {
+        parts_.swap_x();
+        const bool has_next = k + 1 < count;
+        if (has_next) {
+            ahead_.fork();
+            parts_.gather(place(k + 1), ahead_.stream());
+        }
+        parts_.run(place(k));
+        if (has_next) ahead_.join();
+    }
+}
+
+}  // namespace vae::gpu

@@ -1,0 +1,78 @@
+// Training steps on the device, as graphs that are captured once and replayed. Nothing of a step
+// waits for the host: what changes from step to step is laid out in a queue on the device, and
+// which examples come is computed there.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "host/backend.h"
+#include "host/gpu/branch.h"
+#include "host/gpu/device_array.h"
+#include "host/gpu/graph.h"
+#include "kernels/begin_steps.h"
+#include "kernels/step_state.h"
+
+namespace vae::gpu {
+
+// One training step's examples and state, all on the device.
+struct StepPlace {
+    const std::uint32_t* index = nullptr;  // [rows], of the training split
+    int rows = 0;
+    const kernels::StepState* state = nullptr;
+};
+
+// What a step does; each is given to streams and not waited for.
+struct StepParts {
+    // x of a step, on a stream, where the network will look for it after swap_x.
+    std::function<void(const StepPlace&, const Stream&)> gather;
+    std::function<void()> swap_x;
+    // All else: x is there.
+    std::function<void(const StepPlace&)> run;
+    // The host's part of a step's state.
+    std::function<kernels::StepState(std::uint64_t step, const StepSchedule&)> state_of;
+};
+
+class TrainingSteps {
+  public:
+    // For steps of up to `capacity` examples. Throws RunError when the device is full.
+    TrainingSteps(const TrainConfig& train, int capacity, StepParts parts, const Stream& stream);
+
+    // Of how many examples an epoch is. Graphs made before are forgotten.
+    void set_examples(std::uint32_t examples);
+    // Queues all steps of a request that was checked. Waits for nothing but the copy of an earlier
+    // request's steps.
+    void run(const TrainRequest& request);
+
+  private:
+    // The steps that were uploaded.
+    void run_queued(std::size_t examples, std::uint32_t batch);
+    void upload(const TrainRequest& request, std::size_t first, std::size_t count);
+    // The next `count` steps of the queue, of `rows` examples each, given to the stream.
+    void queue_steps(int count, int rows);
+    const Graph& graph(int count, int rows);
+
+    const StepParts parts_;
+    const Stream& stream_;
+    const int graph_steps_;
+    const std::size_t most_steps_;  // in the queue
+    const std::size_t most_rows_;   // given as such
+    Branch ahead_;                  // the next step's examples
+    DeviceArray<kernels::StepQueue> queue_;
+    DeviceArray<kernels::StepState> table_;   // [most_steps]
+    DeviceArray<std::uint32_t> rows_;         // [most_rows]
+    DeviceArray<kernels::StepState> states_;  // [graph_steps]
+    DeviceArray<std::uint32_t> index_;        // [graph_steps, capacity]
+    PinnedArray<kernels::StepQueue> staged_queue_;
+    PinnedArray<kernels::StepState> staged_table_;
+    PinnedArray<std::uint32_t> staged_rows_;
+    Event uploaded_;
+    kernels::StepOrder order_;
+    // Of steps of graph_rows_ examples.
+    int graph_rows_ = 0;
+    std::unique_ptr<Graph> many_;
+    std::unique_ptr<Graph> one_;
+};
+
+}  // namespace vae::gpu
