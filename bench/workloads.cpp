@@ -99,8 +99,7 @@ Splits random_images(const ImageShape& shape, std::size_t examples) {
 
 TrainingLoop::TrainingLoop(const std::string& backend_name, const Config& config,
                            const Splits& splits)
-    : config_(config),
-      rows_(shuffled_rows(config.train.seed, 0, static_cast<std::uint32_t>(splits.train.size))) {
+    : config_(config), examples_(splits.train.size) {
     Checkpoint start = initial_checkpoint(config, splits);
     const ParameterLayout layout = start.layout();
     ChosenBackend chosen = choose_backend(backend_name, config, layout);
@@ -109,19 +108,21 @@ TrainingLoop::TrainingLoop(const std::string& backend_name, const Config& config
     backend_->set_data(splits);
     backend_->set_state(start.state);
     chunk_steps_ = steps_in_chunk(*backend_, layout, config.train.batch);
-    epoch_steps_ = steps_per_epoch(rows_.size(), config.train.batch);
+    epoch_steps_ = steps_per_epoch(examples_, config.train.batch);
 }
 
 std::uint64_t TrainingLoop::train(std::uint64_t steps) {
     const std::uint64_t batch = config_.train.batch;
     const std::uint64_t within = step_ % epoch_steps_;
     steps = std::min(steps, epoch_steps_ - within);
-    const std::size_t first = within * batch;
-    const std::size_t count = std::min<std::size_t>(steps * batch, rows_.size() - first);
+    const std::uint64_t first = within * batch;
     backend_->train({.first_step = step_,
-                     .rows = std::span(rows_).subspan(first, count),
                      .batch = config_.train.batch,
-                     .schedule = {{config_.train.learning_rate, config_.train.beta}}});
+                     .schedule = {{config_.train.learning_rate, config_.train.beta}},
+                     .part = {.epoch = static_cast<std::uint32_t>(step_ / epoch_steps_),
+                              .first = static_cast<std::uint32_t>(first),
+                              .count = static_cast<std::uint32_t>(
+                                  std::min(steps * batch, examples_ - first))}});
     const TrainTotals totals = backend_->take_totals();
     if (totals.skipped.count != 0) throw RunError("a step was skipped: " + totals.skipped.cause());
     step_ += steps;

@@ -58,7 +58,7 @@ class TrainingLoop {
     Config config_;
     std::unique_ptr<Backend> backend_;
     std::string note_;
-    std::vector<std::uint32_t> rows_;  // of every epoch: sorting them is not what is measured
+    std::uint64_t examples_ = 0;
     std::uint64_t chunk_steps_ = 1;
     std::uint64_t epoch_steps_ = 1;
     std::uint64_t step_ = 0;

@@ -3,7 +3,7 @@
 # with the programs in bin, so that its scripts find them. `cmake --install` installs the program
 # alone.
 set(vae_archive_only COMPONENT archive EXCLUDE_FROM_ALL)
-foreach(program kernel_tests_cuda backend_tests_cuda vae_gpu_bench vae_gpu_matmul_bench vae_step_bench)
+foreach(program gpu_tests vae_gpu_bench vae_step_bench)
     if(TARGET ${program})
         # Google Benchmark is a shared library, and comes along; CUDA's are where the machine has them.
         set_target_properties(${program} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib/vae")

@@ -122,12 +122,13 @@ class MadeUp(unittest.TestCase):
 
     def test_what_is_not_here_is_not_run(self):
         checks = self.checks()
-        self.assertEqual(checks.tests("kernel_tests_cuda")[0], NOT_RUN)
-        (self.folder / "kernel_tests_cuda").touch()
-        self.assertEqual(checks.tests("kernel_tests_cuda"), (PASSED, "5 tests"))
+        self.assertEqual(checks.tests()[0], NOT_RUN)
+        self.assertEqual(checks.sanitized("*", "memcheck")[0], NOT_RUN)
+        (self.folder / "gpu_tests").touch()
+        self.assertEqual(checks.tests(), (PASSED, "5 tests"))
         for tool, verdict in ((None, NOT_RUN), ("/x/compute-sanitizer", PASSED)):
             with mock.patch.object(check.machine, "find_tool", return_value=tool):
-                self.assertEqual(checks.sanitized("kernel_tests_cuda", "racecheck")[0], verdict)
+                self.assertEqual(checks.sanitized("*", "racecheck")[0], verdict)
         self.assertEqual(self.commands[-1][:3], ["/x/compute-sanitizer", "--tool", "racecheck"])
 
     def train(self, contents):

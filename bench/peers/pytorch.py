@@ -95,7 +95,7 @@ class Network(torch.nn.Module):
 def blas_libraries():
     """The shared objects that matrix products run in, as mapped into this process."""
     with open("/proc/self/maps", encoding="utf-8") as maps:
-        paths = {line.split()[-1] for line in maps 
+        paths = {line.split()[-1] for line in maps
                  if "cublas" not in line and ("blas" in line or "mkl" in line)}
     return sorted(os.path.realpath(path) for path in paths)
 
