@@ -109,6 +109,10 @@ class ScratchBuffer {
 // Times launches on a stream of its own, or the caller's, each with a cold L2 cache.
 class Stopwatch {
   public:
+    struct Nothing {
+        void operator()(cudaStream_t) const {}
+    };
+
     Stopwatch() : Stopwatch(make_stream()) { own_stream_.reset(stream_); }
     explicit Stopwatch(cudaStream_t stream)
         : stream_(stream), flush_(2 * level2_bytes()), start_(make_event()), stop_(make_event()) {
@@ -120,11 +124,12 @@ class Stopwatch {
     void warm_up(const Run& run) {
         run(stream_);
     }
-    // Seconds of run(stream). The flush keeps the GPU busy while the launch is queued, so that its
-    // latency is not timed.
-    template <class Run>
-    double time(const Run& run) {
+    // Seconds of run(stream), which comes after what is not timed. The flush keeps the GPU busy
+    // while the launch is queued, so that its latency is not timed either.
+    template <class Run, class Before = Nothing>
+    double time(const Run& run, const Before& before = {}) {
         using kernels::cuda_check;
+        before(stream_);
         cuda_check(cudaMemsetAsync(flush_.data(), 1, flush_.bytes(), stream_), "cudaMemsetAsync");
         cuda_check(cudaEventRecord(start_.get(), stream_), "cudaEventRecord");
         run(stream_);
@@ -196,13 +201,16 @@ class GpuBench : public benchmark::Fixture {
         kernels::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     }
     // Times run(stream), which reads and writes so many bytes and computes so many elements.
-    template <class Run>
-    void measure(benchmark::State& state, std::size_t bytes, std::size_t items, const Run& run) {
+    // before(stream), which is not timed, comes before each.
+    template <class Run, class Before = Stopwatch::Nothing>
+    void measure(benchmark::State& state, std::size_t bytes, std::size_t items, const Run& run,
+                 const Before& before = {}) {
         Stopwatch stopwatch;
+        stopwatch.warm_up(before);
         stopwatch.warm_up(run);
         double seconds = 0;
         for (auto _ : state) {
-            const double elapsed = stopwatch.time(run);
+            const double elapsed = stopwatch.time(run, before);
             state.SetIterationTime(elapsed);
             seconds += elapsed;
         }
