@@ -19,7 +19,7 @@ install(DIRECTORY bench/peers DESTINATION bench ${vae_archive_only}
         FILES_MATCHING PATTERN "*.py")
 install(PROGRAMS scripts/bench_gpu scripts/check_gpu scripts/profile
         DESTINATION scripts ${vae_archive_only})
-install(FILES scripts/lib/machine.py scripts/lib/peers.py
+install(FILES scripts/lib/machine.py scripts/lib/peers.py scripts/lib/speed_table.py
         DESTINATION scripts/lib ${vae_archive_only})
 install(FILES tests/torch_check.py tests/torch_likelihood.py
         DESTINATION tests ${vae_archive_only})

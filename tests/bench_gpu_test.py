@@ -156,6 +156,54 @@ class Processes(unittest.TestCase):
         self.assertFalse(self.peer.is_alive())
 
 
+class FakeProcess:
+    """A peer's process that ends when it is asked to prepare "hangs"."""
+
+    made = 0
+
+    def __init__(self, command, log=None):
+        del command, log
+        FakeProcess.made += 1
+        self.asked, self.alive = [], True
+
+    def answer(self, timeout):
+        del timeout
+        return {"versions": {"fake": "1"}}
+
+    def ask(self, timeout, do, variant, **arguments):
+        del timeout, arguments
+        self.asked.append((do, variant))
+        if variant == "hangs":
+            self.alive = False
+            raise peers.PeerError("no answer in 1 s")
+        return [1.0], 0.5
+
+    def is_alive(self):
+        return self.alive
+
+
+class Turns(unittest.TestCase):
+    def test_what_ended_with_another_is_prepared_again(self):
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.object(peers, "PeerProcess", FakeProcess):
+            arguments = mock.Mock(chunk=None, device="cpu", bin=pathlib.Path(folder))
+            one = bench.Cell(arguments, "S/fp32", pathlib.Path(folder), deadline=0)
+            self.addCleanup(one.log.close)
+            good, bad = one.contender("pytorch", "good"), one.contender("pytorch", "hangs")
+            apart = one.contender("pytorch", "compile, max-autotune")
+            good.prepare()
+            apart.prepare()
+            self.assertEqual(FakeProcess.made, 2)
+            with self.assertRaises(peers.PeerError):
+                bad.prepare()
+            self.assertEqual(good.measure(0.1), [1.0])
+            self.assertEqual(FakeProcess.made, 3)
+            process = one.processes["pytorch", False]
+            self.assertEqual(process.asked, [("prepare", "good"), ("measure", "good")])
+            good.measure(0.1)
+            self.assertEqual(process.asked[2:], [("measure", "good")])
+
+
 class Program(unittest.TestCase):
     def test_without_a_gpu_it_says_so(self):
         error = io.StringIO()
@@ -179,7 +227,7 @@ class Program(unittest.TestCase):
             result = subprocess.run(
                 [sys.executable, ROOT / "scripts" / "bench_gpu", "--device", "cpu", "--bin",
                  PROGRAMS, "--cells", "S/fp32", "--examples", "2000", "--budget", "200",
-                 "--seconds", "0.05", "--rounds", "2", "--python", python, "--out", out,
+                 "--seconds", "0.05", "--rounds", "1", "--python", python, "--out", out,
                  "--variants", "eager, for-loop Adam", "--variants", "eager, foreach Adam",
                  "--variants", "eager, captured"],
                 env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
