@@ -5,6 +5,8 @@
 namespace vae::bench {
 namespace {
 
+using kernels::Storage;
+
 BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward)(benchmark::State& state) {
     const Extent extent(state);
     const auto product = random_buffer(extent.size());
@@ -19,24 +21,26 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward)(benchmark::State& state) {
-    const Extent extent(state);
-    const auto product = random_buffer(extent.size());
-    const auto bias = random_buffer(extent.width());
-    const auto x = random_buffer(extent.size());
-    const DeviceBuffer<float> recon(extent.height());
-    const DeviceBuffer<float> d_product(extent.size());
-    const DeviceBuffer<float> d_bias(extent.width());
-    const ScratchBuffer scratch(extent.rows, extent.cols);
-    const kernels::LikelihoodGradient gradient = {.scale = 1.0f / static_cast<float>(extent.rows),
-                                                  .d_product = d_product.data(),
-                                                  .d_bias = d_bias.data()};
-    measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::bernoulli_forward_backward(input(product, bias, x, extent), gradient, recon.data(),
-                                            scratch.get(), stream);
+// With the gradient stored as float or as bf16.
+void forward_backward(GpuBench& bench, benchmark::State& state, Storage storage) {
+    LikelihoodBuffers buffers(Extent(state), 1, storage);
+    buffers.x = random_buffer(buffers.extent.size());
+    const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols);
+    bench.measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+        kernels::bernoulli_forward_backward(buffers.input(), buffers.gradient(),
+                                            buffers.recon.data(), scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::fp32);
+}
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward_bf16)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::bf16);
+}
+BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward_backward_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, bernoulli_mean)(benchmark::State& state) {
     const Extent extent(state);

@@ -16,34 +16,55 @@ void activation_sizes(benchmark::internal::Benchmark* benchmark) {
     }
 }
 
-BENCHMARK_DEFINE_F(GpuBench, bias_activation_forward)(benchmark::State& state) {
+// T is float or Bf16, as the arrays of the hidden layer are stored.
+template <class T>
+void forward(GpuBench& bench, benchmark::State& state) {
     const Extent extent(state);
     const auto f = static_cast<Activation>(state.range(2));
-    const auto product = random_buffer(extent.size());
+    const auto product = random_buffer<T>(extent.size());
     const auto bias = random_buffer(extent.width());
-    const DeviceBuffer<float> h(extent.size());
-    measure(state, product.bytes() + h.bytes(), extent.size(), [&](cudaStream_t stream) {
+    const DeviceBuffer<T> h(extent.size());
+    bench.measure(state, product.bytes() + h.bytes(), extent.size(), [&](cudaStream_t stream) {
         bias_activation_forward(f, product.data(), bias.data(), extent.rows, extent.cols, h.data(),
                                 stream);
     });
 }
-BENCHMARK_REGISTER_F(GpuBench, bias_activation_forward)->Apply(activation_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, bias_activation_backward)(benchmark::State& state) {
+template <class T>
+void backward(GpuBench& bench, benchmark::State& state) {
     const Extent extent(state);
     const auto f = static_cast<Activation>(state.range(2));
-    const auto product = random_buffer(extent.size());
+    const auto product = random_buffer<T>(extent.size());
     const auto bias = random_buffer(extent.width());
-    const auto d_h = random_buffer(extent.size());
-    const DeviceBuffer<float> d_pre(extent.size());
+    const auto d_h = random_buffer<T>(extent.size());
+    const DeviceBuffer<T> d_pre(extent.size());
     const DeviceBuffer<float> d_bias(extent.width());
     const ScratchBuffer scratch(extent.rows, extent.cols);
-    measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
+    bench.measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
         bias_activation_backward(f, product.data(), bias.data(), d_h.data(), extent.rows,
                                  extent.cols, d_pre.data(), d_bias.data(), scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, bias_activation_forward)(benchmark::State& state) {
+    forward<float>(*this, state);
+}
+BENCHMARK_REGISTER_F(GpuBench, bias_activation_forward)->Apply(activation_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, bias_activation_forward_bf16)(benchmark::State& state) {
+    forward<kernels::Bf16>(*this, state);
+}
+BENCHMARK_REGISTER_F(GpuBench, bias_activation_forward_bf16)->Apply(activation_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, bias_activation_backward)(benchmark::State& state) {
+    backward<float>(*this, state);
+}
 BENCHMARK_REGISTER_F(GpuBench, bias_activation_backward)->Apply(activation_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, bias_activation_backward_bf16)(benchmark::State& state) {
+    backward<kernels::Bf16>(*this, state);
+}
+BENCHMARK_REGISTER_F(GpuBench, bias_activation_backward_bf16)->Apply(activation_sizes);
 
 }  // namespace
 }  // namespace vae::bench

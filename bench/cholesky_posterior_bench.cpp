@@ -53,25 +53,38 @@ struct Heads {
     kernels::EpsilonSource source;
 };
 
-BENCHMARK_DEFINE_F(GpuBench, cholesky_forward)(benchmark::State& state) {
+// Also with a copy of z in bf16.
+void forward(GpuBench& bench, benchmark::State& state, bool is_copied) {
     const Heads heads(state);
     const DeviceBuffer<float> kl(heads.extent.height());
-    measure(state, heads.product.bytes() + 2 * heads.z.bytes(), heads.products(),
-            [&](cudaStream_t stream) {
-                cholesky_forward(
-                    heads.view, heads.source,
-                    {.kl = kl.data(), .epsilon = heads.epsilon.data(), .z = heads.z.data()},
-                    stream);
-            });
+    const DeviceBuffer<kernels::Bf16> rounded_z(is_copied ? heads.draws : 0);
+    const kernels::CholeskyDraws draws{.kl = kl.data(),
+                                       .epsilon = heads.epsilon.data(),
+                                       .z = heads.z.data(),
+                                       .rounded_z = is_copied ? rounded_z.data() : nullptr};
+    bench.measure(
+        state, heads.product.bytes() + 2 * heads.z.bytes() + rounded_z.bytes(), heads.products(),
+        [&](cudaStream_t stream) { cholesky_forward(heads.view, heads.source, draws, stream); });
+}
+
+BENCHMARK_DEFINE_F(GpuBench, cholesky_forward)(benchmark::State& state) {
+    forward(*this, state, false);
 }
 BENCHMARK_REGISTER_F(GpuBench, cholesky_forward)->Apply(latent_sizes);
 
-// is_weighted: with the solution that importance weights need.
-void measure_backward(benchmark::State& state, bool is_weighted, const auto& run) {
+BENCHMARK_DEFINE_F(GpuBench, cholesky_forward_bf16)(benchmark::State& state) {
+    forward(*this, state, true);
+}
+BENCHMARK_REGISTER_F(GpuBench, cholesky_forward_bf16)->Apply(latent_sizes);
+
+// is_weighted: with the solution that importance weights need. D is float or Bf16, as d_product is
+// stored.
+template <class D>
+void backward(GpuBench& bench, benchmark::State& state, bool is_weighted) {
     const Heads heads(state);
     const auto d_z = random_buffer(heads.draws);
     const auto weights = random_buffer(heads.draws / heads.extent.width());
-    const DeviceBuffer<float> d_product(heads.product.size());
+    const DeviceBuffer<D> d_product(heads.product.size());
     const DeviceBuffer<float> d_bias(heads.pitch());
     const DeviceBuffer<float> draws(heads.draws);
     const ScratchBuffer scratch(heads.extent.rows, static_cast<int>(heads.pitch()));
@@ -80,24 +93,25 @@ void measure_backward(benchmark::State& state, bool is_weighted, const auto& run
     float* const d_logvar_bias = d_bias.data() + heads.extent.width();
     const kernels::CholeskyGradients to{d_product.data(), d_bias.data(), d_logvar_bias,
                                         d_logvar_bias + heads.extent.width(), draws.data()};
-    run(2 * heads.product.bytes() + 3 * heads.z.bytes(), heads.products(),
-        [&](cudaStream_t stream) {
-            cholesky_backward(heads.view, {heads.epsilon.data(), heads.z.data()}, gradient, to,
-                              scratch.get(), stream);
-        });
+    bench.measure(state, heads.product.bytes() + d_product.bytes() + 3 * heads.z.bytes(),
+                  heads.products(), [&](cudaStream_t stream) {
+                      cholesky_backward(heads.view, {heads.epsilon.data(), heads.z.data()},
+                                        gradient, to, scratch.get(), stream);
+                  });
 }
 
 BENCHMARK_DEFINE_F(GpuBench, cholesky_backward)(benchmark::State& state) {
-    measure_backward(state, false, [&](std::size_t bytes, std::size_t items, auto launch) {
-        measure(state, bytes, items, launch);
-    });
+    backward<float>(*this, state, false);
 }
 BENCHMARK_REGISTER_F(GpuBench, cholesky_backward)->Apply(latent_sizes);
 
+BENCHMARK_DEFINE_F(GpuBench, cholesky_backward_bf16)(benchmark::State& state) {
+    backward<kernels::Bf16>(*this, state, false);
+}
+BENCHMARK_REGISTER_F(GpuBench, cholesky_backward_bf16)->Apply(latent_sizes);
+
 BENCHMARK_DEFINE_F(GpuBench, cholesky_backward_weighted)(benchmark::State& state) {
-    measure_backward(state, true, [&](std::size_t bytes, std::size_t items, auto launch) {
-        measure(state, bytes, items, launch);
-    });
+    backward<float>(*this, state, true);
 }
 BENCHMARK_REGISTER_F(GpuBench, cholesky_backward_weighted)->Apply(latent_sizes);
 

@@ -9,16 +9,20 @@ using kernels::Pixels;
 
 class GatherBench : public GpuBench {
   protected:
+    // T are the data's; also with a copy in bf16.
     template <class T>
-    void run(benchmark::State& state, Pixels pixels) {
+    void run(benchmark::State& state, Pixels pixels, bool is_copied = false) {
         const Extent extent(state);
         const DeviceBuffer<T> data(extent.size());
         const auto index = row_index(extent.height());
         const DeviceBuffer<float> x(extent.size());
-        measure(state, data.bytes() + x.bytes(), extent.size(), [&](cudaStream_t stream) {
-            kernels::gather(data.data(), index.data(), extent.rows, extent.cols, pixels, {}, 0,
-                            x.data(), stream);
-        });
+        const DeviceBuffer<kernels::Bf16> rounded_x(is_copied ? extent.size() : 0);
+        kernels::Bf16* const copy = is_copied ? rounded_x.data() : nullptr;
+        measure(state, data.bytes() + x.bytes() + rounded_x.bytes(), extent.size(),
+                [&](cudaStream_t stream) {
+                    kernels::gather(data.data(), index.data(), extent.rows, extent.cols, pixels, {},
+                                    0, x.data(), copy, stream);
+                });
     }
 };
 
@@ -26,6 +30,11 @@ BENCHMARK_DEFINE_F(GatherBench, grey)(benchmark::State& state) {
     run<std::uint8_t>(state, Pixels::grey);
 }
 BENCHMARK_REGISTER_F(GatherBench, grey)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GatherBench, grey_bf16)(benchmark::State& state) {
+    run<std::uint8_t>(state, Pixels::grey, true);
+}
+BENCHMARK_REGISTER_F(GatherBench, grey_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, counts)(benchmark::State& state) {
     run<std::uint8_t>(state, Pixels::counts);
@@ -36,6 +45,11 @@ BENCHMARK_DEFINE_F(GatherBench, binary)(benchmark::State& state) {
     run<std::uint8_t>(state, Pixels::binary);
 }
 BENCHMARK_REGISTER_F(GatherBench, binary)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GatherBench, binary_bf16)(benchmark::State& state) {
+    run<std::uint8_t>(state, Pixels::binary, true);
+}
+BENCHMARK_REGISTER_F(GatherBench, binary_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, floats)(benchmark::State& state) {
     run<float>(state, Pixels::grey);

@@ -5,6 +5,8 @@
 namespace vae::bench {
 namespace {
 
+using kernels::Storage;
+
 // sigma = 1/2, on the device. The benchmark's stream waits until it is there.
 DeviceBuffer<kernels::GaussianVariance> variance_buffer() {
     const kernels::GaussianVariance value = {
@@ -30,25 +32,27 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_forward)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, gaussian_forward)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward)(benchmark::State& state) {
-    const Extent extent(state);
-    const auto product = random_buffer(extent.size());
-    const auto bias = random_buffer(extent.width());
-    const auto x = random_buffer(extent.size());
-    const DeviceBuffer<float> recon(extent.height());
+// With the gradient stored as float or as bf16, as the next.
+void forward_backward(GpuBench& bench, benchmark::State& state, Storage storage) {
+    LikelihoodBuffers buffers(Extent(state), 1, storage);
+    buffers.x = random_buffer(buffers.extent.size());
     const auto variance = variance_buffer();
-    const DeviceBuffer<float> d_product(extent.size());
-    const DeviceBuffer<float> d_bias(extent.width());
-    const ScratchBuffer scratch(extent.rows, extent.cols);
-    const kernels::LikelihoodGradient gradient = {.scale = 1.0f / static_cast<float>(extent.rows),
-                                                  .d_product = d_product.data(),
-                                                  .d_bias = d_bias.data()};
-    measure(state, 3 * product.bytes(), extent.size(), [&](cudaStream_t stream) {
-        kernels::gaussian_forward_backward(input(product, bias, x, extent), variance.data(),
-                                           gradient, recon.data(), nullptr, scratch.get(), stream);
+    const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols);
+    bench.measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+        kernels::gaussian_forward_backward(buffers.input(), variance.data(), buffers.gradient(),
+                                           buffers.recon.data(), nullptr, scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::fp32);
+}
 BENCHMARK_REGISTER_F(GpuBench, gaussian_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_forward_backward_bf16)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::bf16);
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_forward_backward_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, gaussian_squares)(benchmark::State& state) {
     const LikelihoodBuffers buffers(Extent(state), 1);
@@ -71,15 +75,24 @@ BENCHMARK_DEFINE_F(GpuBench, gaussian_pixel_forward)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, gaussian_pixel_forward)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, gaussian_pixel_forward_backward)(benchmark::State& state) {
-    const LikelihoodBuffers buffers(Extent(state), 2);
+void pixel_forward_backward(GpuBench& bench, benchmark::State& state, Storage storage) {
+    const LikelihoodBuffers buffers(Extent(state), 2, storage);
     const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols, 2);
-    measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+    bench.measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
         kernels::gaussian_pixel_forward_backward(buffers.input(), kBounds, buffers.gradient(),
                                                  buffers.recon.data(), scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_pixel_forward_backward)(benchmark::State& state) {
+    pixel_forward_backward(*this, state, Storage::fp32);
+}
 BENCHMARK_REGISTER_F(GpuBench, gaussian_pixel_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, gaussian_pixel_forward_backward_bf16)(benchmark::State& state) {
+    pixel_forward_backward(*this, state, Storage::bf16);
+}
+BENCHMARK_REGISTER_F(GpuBench, gaussian_pixel_forward_backward_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, add_bias)(benchmark::State& state) {
     const Extent extent(state);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels/launch.h"
+#include "kernels/reals.h"
 #include "kernels/scratch.h"
 
 namespace vae::bench {
@@ -69,14 +70,17 @@ DeviceBuffer<T> repeated_buffer(std::size_t size, const std::vector<T>& block) {
     return buffer;
 }
 
-// Standard normals. (Of zeros a GPU that is bound by power would compute faster.)
+// Standard normals, as float or as Bf16. (Of zeros a GPU that is bound by power would compute
+// faster.)
 template <class T = float>
 DeviceBuffer<T> random_buffer(std::size_t size) {
     constexpr std::size_t kBlock = 1 << 16;
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
-    std::vector<T> block(std::min(size, kBlock));
-    for (T& value : block) value = static_cast<T>(normal(generator));
+    std::vector<T> block;
+    for (std::size_t i = 0; i < std::min(size, kBlock); ++i) {
+        block.push_back(static_cast<T>(normal(generator)));
+    }
     return repeated_buffer(size, block);
 }
 
@@ -193,7 +197,7 @@ inline double copy_bandwidth() {
 }
 
 class GpuBench : public benchmark::Fixture {
-  protected:
+  public:
     // What a benchmark needs on the device before it is timed.
     template <class Run>
     static void prepare(const Run& run) {

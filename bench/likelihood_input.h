@@ -3,6 +3,7 @@
 
 #include "bench/gpu_fixture.h"
 #include "kernels/likelihood.h"
+#include "kernels/reals.h"
 
 namespace vae::bench {
 
@@ -14,30 +15,33 @@ inline kernels::LikelihoodInput input(const DeviceBuffer<float>& product,
 
 // The arrays of a likelihood with so many outputs a pixel, for the pixels of an extent.
 struct LikelihoodBuffers {
-    LikelihoodBuffers(const Extent& pixels, std::size_t outputs)
+    LikelihoodBuffers(const Extent& pixels, std::size_t outputs,
+                      kernels::Storage of_gradient = kernels::Storage::fp32)
         : extent(pixels),
+          storage(of_gradient),
           product(random_buffer(extent.size() * outputs)),
           bias(random_buffer(extent.width() * outputs)),
           x(extent.size()),
           recon(extent.height()),
-          d_product(product.size()),
+          d_product(product.size() * kernels::bytes_of(storage)),
           d_bias(bias.size()) {}
 
     kernels::LikelihoodInput input() const { return bench::input(product, bias, x, extent); }
     kernels::LikelihoodGradient gradient() const {
         return {.scale = 1.0f / static_cast<float>(extent.rows),
-                .d_product = d_product.data(),
+                .d_product = {d_product.data(), storage},
                 .d_bias = d_bias.data()};
     }
     std::size_t forward_bytes() const { return product.bytes() + x.bytes(); }
-    std::size_t backward_bytes() const { return 2 * product.bytes() + x.bytes(); }
+    std::size_t backward_bytes() const { return product.bytes() + x.bytes() + d_product.bytes(); }
 
     Extent extent;
+    kernels::Storage storage;  // of d_product
     DeviceBuffer<float> product;
     DeviceBuffer<float> bias;
     DeviceBuffer<float> x;  // zeros, which every likelihood supports
     DeviceBuffer<float> recon;
-    DeviceBuffer<float> d_product;
+    DeviceBuffer<std::byte> d_product;
     DeviceBuffer<float> d_bias;
 };
 

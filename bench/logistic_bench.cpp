@@ -5,11 +5,13 @@
 namespace vae::bench {
 namespace {
 
+using kernels::Storage;
+
 constexpr kernels::LogisticSettings kSettings = {.levels = 256, .bounds = {-4.6f, 2.3f}};
 
 // x as bytes give it.
-LikelihoodBuffers buffers_of(const Extent& extent) {
-    LikelihoodBuffers buffers(extent, 2);
+LikelihoodBuffers buffers_of(const Extent& extent, Storage of_gradient = Storage::fp32) {
+    LikelihoodBuffers buffers(extent, 2, of_gradient);
     buffers.x = level_buffer(extent.size(), 255, 1.0f);
     return buffers;
 }
@@ -24,15 +26,25 @@ BENCHMARK_DEFINE_F(GpuBench, logistic_forward)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, logistic_forward)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, logistic_forward_backward)(benchmark::State& state) {
-    const LikelihoodBuffers buffers = buffers_of(Extent(state));
+// With the gradient stored as float or as bf16.
+void forward_backward(GpuBench& bench, benchmark::State& state, Storage storage) {
+    const LikelihoodBuffers buffers = buffers_of(Extent(state), storage);
     const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols, 2);
-    measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+    bench.measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
         kernels::logistic_forward_backward(buffers.input(), kSettings, buffers.gradient(),
                                            buffers.recon.data(), scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, logistic_forward_backward)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::fp32);
+}
 BENCHMARK_REGISTER_F(GpuBench, logistic_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, logistic_forward_backward_bf16)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::bf16);
+}
+BENCHMARK_REGISTER_F(GpuBench, logistic_forward_backward_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, logistic_mean)(benchmark::State& state) {
     const LikelihoodBuffers buffers = buffers_of(Extent(state));

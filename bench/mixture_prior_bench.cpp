@@ -87,19 +87,24 @@ BENCHMARK_DEFINE_F(GpuBench, mixture_forward)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, mixture_forward)->Apply(prior_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, mixture_backward)(benchmark::State& state) {
+// D is float or Bf16, as the gradients of means and log-variances are stored.
+template <class D>
+void backward(GpuBench& bench, benchmark::State& state) {
     const Mixture mixture(state);
-    prepare([&](cudaStream_t stream) {
+    GpuBench::prepare([&](cudaStream_t stream) {
         kernels::mixture_components(mixture.source, mixture.components, stream);
         kernels::mixture_forward(mixture.source, mixture.components, mixture.z.data(),
                                  mixture.codes.rows, mixture.outputs(), stream);
     });
-    const DeviceBuffer<float> d_mean(mixture.mean.size());
-    const DeviceBuffer<float> d_logvar(mixture.mean.size());
+    const DeviceBuffer<D> d_mean(mixture.mean.size());
+    const DeviceBuffer<D> d_logvar(mixture.mean.size());
     const DeviceBuffer<float> d_logits(mixture.logits.size());
     const ScratchBuffer scratch(kernels::mixture_scratch_size(
         mixture.codes.rows, mixture.parameters.rows, mixture.codes.cols));
-    measure(state, mixture.bytes(), mixture.terms(), [&](cudaStream_t stream) {
+    // The components' means, deviations and log-variances, and the gradients of two of them.
+    const std::size_t bytes =
+        mixture.z.bytes() + mixture.gamma.bytes() + 3 * mixture.mean.bytes() + 2 * d_mean.bytes();
+    bench.measure(state, bytes, mixture.terms(), [&](cudaStream_t stream) {
         kernels::mixture_backward(
             mixture.source, mixture.components,
             {.z = mixture.z.data(),
@@ -111,7 +116,16 @@ BENCHMARK_DEFINE_F(GpuBench, mixture_backward)(benchmark::State& state) {
             scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, mixture_backward)(benchmark::State& state) {
+    backward<float>(*this, state);
+}
 BENCHMARK_REGISTER_F(GpuBench, mixture_backward)->Apply(prior_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, mixture_backward_bf16)(benchmark::State& state) {
+    backward<kernels::Bf16>(*this, state);
+}
+BENCHMARK_REGISTER_F(GpuBench, mixture_backward_bf16)->Apply(prior_sizes);
 
 }  // namespace
 }  // namespace vae::bench

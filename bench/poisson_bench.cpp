@@ -5,9 +5,11 @@
 namespace vae::bench {
 namespace {
 
+using kernels::Storage;
+
 // Counts of a byte.
-LikelihoodBuffers buffers_of(const Extent& extent) {
-    LikelihoodBuffers buffers(extent, 1);
+LikelihoodBuffers buffers_of(const Extent& extent, Storage of_gradient = Storage::fp32) {
+    LikelihoodBuffers buffers(extent, 1, of_gradient);
     buffers.x = level_buffer(extent.size(), 255, 255.0f);
     return buffers;
 }
@@ -21,15 +23,25 @@ BENCHMARK_DEFINE_F(GpuBench, poisson_forward)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, poisson_forward)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, poisson_forward_backward)(benchmark::State& state) {
-    const LikelihoodBuffers buffers = buffers_of(Extent(state));
+// With the gradient stored as float or as bf16.
+void forward_backward(GpuBench& bench, benchmark::State& state, Storage storage) {
+    const LikelihoodBuffers buffers = buffers_of(Extent(state), storage);
     const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols);
-    measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+    bench.measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
         kernels::poisson_forward_backward(buffers.input(), buffers.gradient(), buffers.recon.data(),
                                           scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, poisson_forward_backward)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::fp32);
+}
 BENCHMARK_REGISTER_F(GpuBench, poisson_forward_backward)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, poisson_forward_backward_bf16)(benchmark::State& state) {
+    forward_backward(*this, state, Storage::bf16);
+}
+BENCHMARK_REGISTER_F(GpuBench, poisson_forward_backward_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, poisson_mean)(benchmark::State& state) {
     const LikelihoodBuffers buffers = buffers_of(Extent(state));
@@ -40,15 +52,25 @@ BENCHMARK_DEFINE_F(GpuBench, poisson_mean)(benchmark::State& state) {
 }
 BENCHMARK_REGISTER_F(GpuBench, poisson_mean)->Apply(batch_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, log_counts)(benchmark::State& state) {
+template <class T>
+void log_counts(GpuBench& bench, benchmark::State& state) {
     const Extent extent(state);
     const auto x = level_buffer(extent.size(), 255, 255.0f);
-    const DeviceBuffer<float> out(extent.size());
-    measure(state, 2 * x.bytes(), x.size(), [&](cudaStream_t stream) {
+    const DeviceBuffer<T> out(extent.size());
+    bench.measure(state, x.bytes() + out.bytes(), x.size(), [&](cudaStream_t stream) {
         kernels::log_counts(x.data(), extent.rows, extent.cols, out.data(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, log_counts)(benchmark::State& state) {
+    log_counts<float>(*this, state);
+}
 BENCHMARK_REGISTER_F(GpuBench, log_counts)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, log_counts_bf16)(benchmark::State& state) {
+    log_counts<kernels::Bf16>(*this, state);
+}
+BENCHMARK_REGISTER_F(GpuBench, log_counts_bf16)->Apply(batch_sizes);
 
 }  // namespace
 }  // namespace vae::bench

@@ -31,32 +31,57 @@ struct Heads {
     kernels::EpsilonSource source;
 };
 
-BENCHMARK_DEFINE_F(GpuBench, reparameterize_forward)(benchmark::State& state) {
+// Also with a copy of z in bf16.
+void forward(GpuBench& bench, benchmark::State& state, bool is_copied) {
     const Extent extent(state);
     const Heads heads(extent, static_cast<int>(state.range(2)));
     const DeviceBuffer<float> z(heads.draws);
     const DeviceBuffer<float> kl(extent.height());
-    measure(state, heads.product.bytes() + z.bytes(), heads.draws, [&](cudaStream_t stream) {
-        reparameterize_forward(heads.view, heads.source, {.kl = kl.data(), .z = z.data()}, stream);
-    });
+    const DeviceBuffer<kernels::Bf16> rounded_z(is_copied ? heads.draws : 0);
+    const kernels::Draws draws{
+        .kl = kl.data(), .z = z.data(), .rounded_z = is_copied ? rounded_z.data() : nullptr};
+    bench.measure(state, heads.product.bytes() + z.bytes() + rounded_z.bytes(), heads.draws,
+                  [&](cudaStream_t stream) {
+                      reparameterize_forward(heads.view, heads.source, draws, stream);
+                  });
+}
+
+BENCHMARK_DEFINE_F(GpuBench, reparameterize_forward)(benchmark::State& state) {
+    forward(*this, state, false);
 }
 BENCHMARK_REGISTER_F(GpuBench, reparameterize_forward)->Apply(latent_sizes);
 
-BENCHMARK_DEFINE_F(GpuBench, reparameterize_backward)(benchmark::State& state) {
+BENCHMARK_DEFINE_F(GpuBench, reparameterize_forward_bf16)(benchmark::State& state) {
+    forward(*this, state, true);
+}
+BENCHMARK_REGISTER_F(GpuBench, reparameterize_forward_bf16)->Apply(latent_sizes);
+
+// D is float or Bf16, as d_product is stored.
+template <class D>
+void backward(GpuBench& bench, benchmark::State& state) {
     const Extent extent(state);
     const Heads heads(extent, static_cast<int>(state.range(2)));
     const auto d_z = random_buffer(heads.draws);
-    const DeviceBuffer<float> d_product(2 * extent.size());
+    const DeviceBuffer<D> d_product(2 * extent.size());
     const DeviceBuffer<float> d_bias(2 * extent.width());
     const ScratchBuffer scratch(extent.rows, 2 * extent.cols);
     const std::size_t bytes = 2 * heads.product.bytes() + d_product.bytes() + 2 * d_z.bytes();
     const kernels::LatentGradient gradient{.d_z = d_z.data(), .kl_scale = 0.01f};
-    measure(state, bytes, heads.draws, [&](cudaStream_t stream) {
+    bench.measure(state, bytes, heads.draws, [&](cudaStream_t stream) {
         reparameterize_backward(heads.view, heads.source, gradient, d_product.data(), d_bias.data(),
                                 d_bias.data() + extent.width(), scratch.get(), stream);
     });
 }
+
+BENCHMARK_DEFINE_F(GpuBench, reparameterize_backward)(benchmark::State& state) {
+    backward<float>(*this, state);
+}
 BENCHMARK_REGISTER_F(GpuBench, reparameterize_backward)->Apply(latent_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, reparameterize_backward_bf16)(benchmark::State& state) {
+    backward<kernels::Bf16>(*this, state);
+}
+BENCHMARK_REGISTER_F(GpuBench, reparameterize_backward_bf16)->Apply(latent_sizes);
 
 }  // namespace
 }  // namespace vae::bench

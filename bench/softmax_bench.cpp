@@ -5,6 +5,8 @@
 namespace vae::bench {
 namespace {
 
+using kernels::Storage;
+
 // Rows × outputs in groups of so many classes: of few levels, of a byte's, of the most.
 void class_sizes(benchmark::internal::Benchmark* benchmark) {
     benchmark->ArgNames({"rows", "cols", "classes"});
@@ -15,8 +17,9 @@ void class_sizes(benchmark::internal::Benchmark* benchmark) {
 
 // Of discrete pixels, or one-hot data, with the same outputs.
 struct Softmax {
-    Softmax(const benchmark::State& state, bool is_onehot)
-        : settings{.classes = static_cast<int>(state.range(2)), .is_onehot = is_onehot},
+    Softmax(const benchmark::State& state, bool is_onehot, Storage of_gradient = Storage::fp32)
+        : storage(of_gradient),
+          settings{.classes = static_cast<int>(state.range(2)), .is_onehot = is_onehot},
           outputs(state),
           groups(outputs.cols / settings.classes),
           pixels(is_onehot ? outputs.cols : groups),
@@ -24,7 +27,7 @@ struct Softmax {
           bias(random_buffer(outputs.width())),
           x(data()),
           recon(outputs.height()),
-          d_product(outputs.size()),
+          d_product(outputs.size() * kernels::bytes_of(storage)),
           d_bias(outputs.width()),
           mean(x.size()),
           scratch(kernels::softmax_scratch_size(outputs.rows, pixels, settings)) {}
@@ -34,10 +37,11 @@ struct Softmax {
     }
     kernels::LikelihoodGradient gradient() const {
         return {.scale = 1.0f / static_cast<float>(outputs.rows),
-                .d_product = d_product.data(),
+                .d_product = {d_product.data(), storage},
                 .d_bias = d_bias.data()};
     }
 
+    Storage storage;  // of d_product
     kernels::SoftmaxSettings settings;
     Extent outputs;
     int groups;  // in a row
@@ -46,7 +50,7 @@ struct Softmax {
     DeviceBuffer<float> bias;
     DeviceBuffer<float> x;
     DeviceBuffer<float> recon;
-    DeviceBuffer<float> d_product;
+    DeviceBuffer<std::byte> d_product;
     DeviceBuffer<float> d_bias;
     DeviceBuffer<float> mean;
     ScratchBuffer scratch;
@@ -73,9 +77,10 @@ class SoftmaxBench : public GpuBench {
                                      stream);
         });
     }
-    void forward_backward(benchmark::State& state, bool is_onehot) {
-        const Softmax s(state, is_onehot);
-        measure(state, 2 * s.product.bytes() + s.x.bytes(), s.product.size(),
+    void forward_backward(benchmark::State& state, bool is_onehot,
+                          Storage storage = Storage::fp32) {
+        const Softmax s(state, is_onehot, storage);
+        measure(state, s.product.bytes() + s.x.bytes() + s.d_product.bytes(), s.product.size(),
                 [&](cudaStream_t stream) {
                     kernels::softmax_forward_backward(s.input(), s.settings, s.gradient(),
                                                       s.recon.data(), s.scratch.get(), stream);
@@ -100,6 +105,11 @@ BENCHMARK_DEFINE_F(SoftmaxBench, categorical_forward_backward)(benchmark::State&
 }
 BENCHMARK_REGISTER_F(SoftmaxBench, categorical_forward_backward)->Apply(class_sizes);
 
+BENCHMARK_DEFINE_F(SoftmaxBench, categorical_forward_backward_bf16)(benchmark::State& state) {
+    forward_backward(state, false, Storage::bf16);
+}
+BENCHMARK_REGISTER_F(SoftmaxBench, categorical_forward_backward_bf16)->Apply(class_sizes);
+
 BENCHMARK_DEFINE_F(SoftmaxBench, categorical_mean)(benchmark::State& state) {
     mean(state, false);
 }
@@ -114,6 +124,11 @@ BENCHMARK_DEFINE_F(SoftmaxBench, onehot_forward_backward)(benchmark::State& stat
     forward_backward(state, true);
 }
 BENCHMARK_REGISTER_F(SoftmaxBench, onehot_forward_backward)->Apply(class_sizes);
+
+BENCHMARK_DEFINE_F(SoftmaxBench, onehot_forward_backward_bf16)(benchmark::State& state) {
+    forward_backward(state, true, Storage::bf16);
+}
+BENCHMARK_REGISTER_F(SoftmaxBench, onehot_forward_backward_bf16)->Apply(class_sizes);
 
 BENCHMARK_DEFINE_F(SoftmaxBench, onehot_mean)(benchmark::State& state) {
     mean(state, true);

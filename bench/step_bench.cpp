@@ -47,7 +47,7 @@ class Bench {
             loop_.reset();
             loop_ = std::make_unique<TrainingLoop>(backend_, config, images(workload));
             key_ = std::move(key);
-            loop_->train(loop_->chunk_steps());  // the first chunk also prepares
+            loop_->train(loop_->many_steps());  // the first ones also prepare
         }
         return *loop_;
     }
@@ -67,36 +67,30 @@ class Bench {
 
 using Settings = std::vector<std::string>;
 
+// An iteration has trained so many steps.
 void count_steps(benchmark::State& state, std::uint64_t steps, const Config& config,
                  std::size_t pixels) {
     using benchmark::Counter;
-    const auto count = static_cast<double>(steps);
-    state.SetItemsProcessed(static_cast<std::int64_t>(steps * config.train.batch));
+    const auto count = static_cast<double>(steps) * static_cast<double>(state.iterations());
+    state.SetItemsProcessed(state.iterations() *
+                            static_cast<std::int64_t>(steps * config.train.batch));
+    state.counters["steps_an_iteration"] = static_cast<double>(steps);
     state.counters["us_per_step"] = Counter(count / 1e6, Counter::kIsRate | Counter::kInvert);
     state.counters["flops"] = Counter(count * step_flops(config, pixels), Counter::kIsRate);
-    state.counters["steps_a_chunk"] =
-        count / static_cast<double>(std::max<std::int64_t>(state.iterations(), 1));
 }
 
-// Each iteration is a chunk of steps, from the call to the losses on the host.
+// Each iteration is some chunks of steps, from the first call to the last losses on the host.
 void train_step(benchmark::State& state, Bench& bench, const Workload& workload,
                 const Config& config) {
     TrainingLoop& loop = bench.loop(workload, config);
-    std::uint64_t steps = 0;
-    for (auto _ : state) steps += loop.train(loop.chunk_steps());
-    count_steps(state, steps, config, workload.shape.pixels());
+    for (auto _ : state) loop.train(loop.many_steps());
+    count_steps(state, loop.many_steps(), config, workload.shape.pixels());
 }
 
 void epoch(benchmark::State& state, Bench& bench, const Workload& workload, const Config& config) {
     TrainingLoop& loop = bench.loop(workload, config);
-    const auto run_epoch = [&loop] {
-        std::uint64_t steps = 0;
-        while (steps < loop.epoch_steps()) steps += loop.train(loop.chunk_steps());
-        return steps;
-    };
-    std::uint64_t steps = 0;
-    for (auto _ : state) steps += run_epoch();
-    count_steps(state, steps, config, workload.shape.pixels());
+    for (auto _ : state) loop.train(loop.epoch_steps());
+    count_steps(state, loop.epoch_steps(), config, workload.shape.pixels());
 }
 
 // From no backend to the first step's loss; a GPU's context is there after the first of them.
@@ -104,8 +98,7 @@ void start_up(benchmark::State& state, Bench& bench, const Workload& workload,
               const Config& config) {
     bench.images(workload);
     for (auto _ : state) {
-        TrainingLoop loop = bench.fresh_loop(workload, config);
-        benchmark::DoNotOptimize(loop.train(1));
+        bench.fresh_loop(workload, config).train(1);
     }
 }
 

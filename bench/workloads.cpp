@@ -111,10 +111,16 @@ TrainingLoop::TrainingLoop(const std::string& backend_name, const Config& config
     epoch_steps_ = steps_per_epoch(examples_, config.train.batch);
 }
 
-std::uint64_t TrainingLoop::train(std::uint64_t steps) {
+std::uint64_t TrainingLoop::many_steps() const {
+    constexpr std::uint64_t kChunks = 8;
+    const std::uint64_t chunk = std::min(chunk_steps_, epoch_steps_);
+    return backend_->queues_steps() ? kChunks * chunk : chunk;
+}
+
+std::uint64_t TrainingLoop::queue_chunk(std::uint64_t most) {
     const std::uint64_t batch = config_.train.batch;
     const std::uint64_t within = step_ % epoch_steps_;
-    steps = std::min(steps, epoch_steps_ - within);
+    const std::uint64_t steps = std::min({most, chunk_steps_, epoch_steps_ - within});
     const std::uint64_t first = within * batch;
     backend_->train({.first_step = step_,
                      .batch = config_.train.batch,
@@ -123,10 +129,27 @@ std::uint64_t TrainingLoop::train(std::uint64_t steps) {
                               .first = static_cast<std::uint32_t>(first),
                               .count = static_cast<std::uint32_t>(
                                   std::min(steps * batch, examples_ - first))}});
-    const TrainTotals totals = backend_->take_totals();
-    if (totals.skipped.count != 0) throw RunError("a step was skipped: " + totals.skipped.cause());
+    backend_->close_totals();
     step_ += steps;
     return steps;
+}
+
+void TrainingLoop::take_chunk() {
+    const TrainTotals totals = backend_->take_totals();
+    if (totals.skipped.count != 0) throw RunError("a step was skipped: " + totals.skipped.cause());
+}
+
+void TrainingLoop::train(std::uint64_t steps) {
+    const std::size_t ahead = backend_->queues_steps() ? kClosedTotals : 1;
+    std::size_t queued = 0;
+    for (std::uint64_t left = steps; left > 0; ++queued) {
+        if (queued == ahead) {
+            take_chunk();
+            --queued;
+        }
+        left -= queue_chunk(left);
+    }
+    for (; queued > 0; --queued) take_chunk();
 }
 
 }  // namespace vae::bench

@@ -40,8 +40,8 @@ double step_flops(const Config& config, std::size_t pixels);
 // not matter to the time.
 Splits random_images(const ImageShape& shape, std::size_t examples);
 
-// A backend that trains a workload as vae train does: chunks of steps over shuffled examples, the
-// losses read back after each chunk.
+// A backend that trains a workload as vae train does: chunks of steps over shuffled examples, and
+// the losses of a chunk read while the next ones run.
 class TrainingLoop {
   public:
     // The backend's name is one of --backend's. `splits` outlive it. Throws as choose_backend.
@@ -49,12 +49,17 @@ class TrainingLoop {
 
     Backend& backend() { return *backend_; }
     const std::string& note() const { return note_; }  // which backend on which device
-    std::uint64_t chunk_steps() const { return chunk_steps_; }
     std::uint64_t epoch_steps() const { return epoch_steps_; }
-    // Trains so many steps, at most to the end of the epoch, and waits for them. Returns how many.
-    std::uint64_t train(std::uint64_t steps);
+    // So many that the wait for the last of them is a small part of their time.
+    std::uint64_t many_steps() const;
+    // Trains so many steps and waits for them.
+    void train(std::uint64_t steps);
 
   private:
+    // At most to the end of the epoch; returns how many.
+    std::uint64_t queue_chunk(std::uint64_t most);
+    void take_chunk();
+
     Config config_;
     std::unique_ptr<Backend> backend_;
     std::string note_;

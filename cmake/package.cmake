@@ -1,11 +1,11 @@
-# The archive that cpack makes (scripts/package): the program, and beside it what checks and measures
-# it on a machine with a GPU where nothing can be built or installed. It looks like the source tree
+# The archive that cpack makes (scripts/package): the program, and beside it what checks and
+# measures it on a machine with a GPU where nothing can be built or installed. It looks like the source tree
 # with the programs in bin, so that its scripts find them. `cmake --install` installs the program
 # alone.
 set(vae_archive_only COMPONENT archive EXCLUDE_FROM_ALL)
 foreach(program gpu_tests vae_gpu_bench vae_step_bench)
     if(TARGET ${program})
-        # Google Benchmark is a shared library, and comes along; CUDA's are where the machine has them.
+        # Google Benchmark is a shared library, and comes along. CUDA's the machine has.
         set_target_properties(${program} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib/vae")
         install(TARGETS ${program} RUNTIME DESTINATION bin ${vae_archive_only})
     endif()

@@ -32,6 +32,8 @@ struct LossTotals {
     LossTotals& operator+=(const LossTotals& other);
 };
 
+inline constexpr std::size_t kClosedTotals = 2;
+
 // What the driver decides of one step.
 struct StepSchedule {
     double learning_rate = 0;
@@ -164,6 +166,9 @@ class Backend {
     // Whether values are kept in double (a dump is then F64).
     virtual bool is_double() const { return false; }
 
+    // Whether train returns before its steps are done.
+    virtual bool queues_steps() const { return false; }
+
     // Copies or keeps a reference to the splits; they outlive the backend. Throws RunError when
     // they do not fit, std::invalid_argument when their pixels are not the model's.
     virtual void set_data(const Splits& splits) = 0;
@@ -184,7 +189,11 @@ class Backend {
     // one for each step, and first_step is the state's step: noise and Adam's bias corrections
     // count the same steps.
     virtual void train(const TrainRequest& request) = 0;
-    // Waits, returns what all steps since the last call left, and starts from zero again.
+    // Ends the running totals: steps of later calls count to the next ones, from zero. Waits for
+    // nothing. At most kClosedTotals can be there that were not taken; std::logic_error else.
+    virtual void close_totals() = 0;
+    // Waits for the oldest totals that were closed, and no later step, and returns them; closes the
+    // running ones first if there are none.
     virtual TrainTotals take_totals() = 0;
 
     // evaluate, draw, encode and decode use the average of the parameters if train.ema is not 0,

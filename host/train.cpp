@@ -135,6 +135,7 @@ void Trainer::start_from(Checkpoint&& start) {
     const TrainingState state = std::move(start.state);  // gone when the backend has it
     backend_.set_state(state);
     step_ = state.step;
+    queued_ = state.step;
     epoch_totals_ = start.epoch_totals;
     epoch_seconds_ = start.epoch_seconds;
     early_stopping_ = start.early_stopping;
@@ -149,24 +150,29 @@ void Trainer::refuse_values(const std::string& what) const {
         what, folder_.checkpoint().string(), config_.train.learning_rate, config_.train.beta));
 }
 
-void Trainer::train_chunk(std::uint64_t end) {
-    const auto epoch = static_cast<std::uint32_t>(step_ / steps_per_epoch_);
-    const std::uint64_t within = step_ % steps_per_epoch_;
+void Trainer::queue_chunk(std::uint64_t end) {
+    const auto epoch = static_cast<std::uint32_t>(queued_ / steps_per_epoch_);
+    const std::uint64_t within = queued_ % steps_per_epoch_;
     // Chunks start at multiples of their length, wherever the run was resumed.
     const std::uint64_t to_boundary = chunk_steps_ - within % chunk_steps_;
-    const std::uint64_t steps = std::min(to_boundary, end - step_);
+    const std::uint64_t steps = std::min(to_boundary, end - queued_);
     const std::uint64_t batch = config_.train.batch;
     const std::uint64_t begin = within * batch;
     const std::uint64_t count = std::min(steps * batch, splits_.train.size - begin);
-
-    const auto start = Clock::now();
     backend_.train(
-        {.first_step = step_,
+        {.first_step = queued_,
          .batch = config_.train.batch,
-         .schedule = schedule_.steps(step_, steps),
+         .schedule = schedule_.steps(queued_, steps),
          .part = {epoch, static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(count)}});
+    backend_.close_totals();
+    queued_ += steps;
+    chunks_.push_back(steps);
+}
+
+void Trainer::take_chunk(std::uint64_t end) {
+    const std::uint64_t steps = chunks_.front();
+    chunks_.pop_front();
     const TrainTotals totals = backend_.take_totals();
-    epoch_seconds_ += seconds_since(start);
     epoch_totals_.losses += totals.losses;
     skipped_in_a_row_ = totals.skipped.count == steps ? skipped_in_a_row_ + steps : 0;
     const bool is_lost_epoch = step_ + steps == end && epoch_totals_.losses.examples == 0;
@@ -178,6 +184,23 @@ void Trainer::train_chunk(std::uint64_t end) {
     epoch_totals_.skipped += totals.skipped;
     step_ += steps;
     steps_here_ += steps;
+}
+
+// While a chunk's losses are looked at the backend has the next one: it never waits for the driver
+// within an epoch.
+void Trainer::train_chunk(std::uint64_t end) {
+    const auto start = Clock::now();
+    const std::size_t ahead = backend_.queues_steps() ? kClosedTotals : 1;
+    while (queued_ < end && chunks_.size() < ahead) queue_chunk(end);
+    take_chunk(end);
+    epoch_seconds_ += seconds_since(start);
+}
+
+// What is queued cannot be taken back.
+void Trainer::finish_queued(std::uint64_t end) {
+    const auto start = Clock::now();
+    while (!chunks_.empty()) take_chunk(end);
+    epoch_seconds_ += seconds_since(start);
 }
 
 // Of the last step.
@@ -290,17 +313,21 @@ TrainResult Trainer::run(Checkpoint&& start, const std::function<bool()>& should
         const std::uint64_t epoch_end = (step_ / steps_per_epoch_ + 1) * steps_per_epoch_;
         const std::uint64_t end = std::min(epoch_end, total_steps_);
         train_chunk(end);
-        if (step_ == end) {
-            finish_epoch();
-        } else {
+        const bool is_within = step_ != end;
+        bool stops = false;
+        if (is_within) {
             show();
+            stops = should_stop();
+            if (stops) finish_queued(end);
         }
+        if (step_ == end) finish_epoch();
         if (step_ == total_steps_) break;
         if (early_stopping_.is_over(config_.train.patience)) {
             result.stopped_early = true;
             break;
         }
-        if (should_stop()) {
+        if (!is_within) stops = should_stop();
+        if (stops) {
             if (step_ != end) save(false);
             result.was_stopped = true;
             break;

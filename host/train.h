@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -57,18 +58,20 @@ class Trainer {
     // held-out split, if there is one, appends to metrics.jsonl and replaces the checkpoint; with
     // train.patience also the best one, if the epoch is the best so far, and ends when there was
     // none for too long. Epochs count as stale once beta's first rise is over.
-    // should_stop is asked between chunks of steps; when it says yes a checkpoint is written and
-    // the run ends there. The parameters depend on neither stops nor chunks. An epoch with skipped
-    // steps says so in one line. Throws RunError when no step of an
-    // epoch or of 32 in a row could be taken, and when a
-    // loss of an evaluation, a parameter, a moment or an average is not finite; the checkpoint is
-    // then the last good one.
+    // should_stop is asked between chunks of steps; when it says yes a checkpoint is written when
+    // those that the backend has are done, and the run ends there. The parameters depend on neither
+    // stops nor chunks. An epoch with skipped steps says so in one line. Throws RunError when no
+    // step of an epoch or of 32 in a row could be taken, and when a loss of an evaluation, a
+    // parameter, a moment or an average is not finite; the checkpoint is then the last good one.
     // The state of `start` is taken from it, so that it takes no memory during the run.
     TrainResult run(Checkpoint&& start, const std::function<bool()>& should_stop);
 
   private:
     void start_from(Checkpoint&& start);
     void train_chunk(std::uint64_t end_of_epoch_or_run);
+    void queue_chunk(std::uint64_t end_of_epoch_or_run);
+    void take_chunk(std::uint64_t end_of_epoch_or_run);
+    void finish_queued(std::uint64_t end_of_epoch_or_run);
     void finish_epoch();
     MetricsRow evaluate(Split split);
     // Whether a whole epoch that was evaluated is the best so far.
@@ -93,7 +96,9 @@ class Trainer {
     const std::uint64_t steps_per_epoch_;
     const std::uint64_t chunk_steps_;
 
-    std::uint64_t step_ = 0;
+    std::uint64_t step_ = 0;            // whose losses are known
+    std::uint64_t queued_ = 0;          // given to the backend
+    std::deque<std::uint64_t> chunks_;  // the steps of each that is between the two
     TrainTotals epoch_totals_;
     std::uint64_t skipped_in_a_row_ = 0;  // chunks of which no step could be taken
     double epoch_seconds_ = 0;

@@ -24,12 +24,13 @@ void bernoulli_forward(const LikelihoodInput& in, float* recon, const Scratch& s
 // Computes  recon as above; d_product = scale·row_weight[r]·(sigmoid(l) − x);
 //           d_bias[c] = Σ_r d_product[r, c]
 // Shapes    as above
-// Writes    overwrites recon, d_product, d_bias; d_product may be product, nothing else may
-//           overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
+// Writes    overwrites recon, d_product, d_bias; d_product may be product (not if bf16), nothing
+//           else may overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
 // Numerics  as above; the sigmoid shares the loss's exponential. Column sums: float over the rows
 //           of a tile (at most 64), double across tiles.
-// Cost      12 bytes an element and about 75 instructions; bound as above
-// Launch    as above, with 12 KiB of shared memory (3 if an array is not aligned to 16 bytes or
+// Cost      12 bytes an element (10 with a gradient in bf16) and about 75 instructions; bound as
+//           above
+// Launch    as above, with 12 KiB of shared memory (3 if an array is not aligned to 4 elements or
 //           pixels % 4 is not 0)
 void bernoulli_forward_backward(const LikelihoodInput& in, const LikelihoodGradient& gradient,
                                 float* recon, const Scratch& scratch, cudaStream_t stream);

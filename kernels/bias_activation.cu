@@ -2,6 +2,7 @@
 
 #include "kernels/elementwise.cuh"
 #include "kernels/functions.cuh"
+#include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -48,8 +49,8 @@ struct Silu {
     }
 };
 
-// d_pre = d_h · f'(product + bias) and its column sums.
-template <class Function>
+// d_pre = d_h · f'(product + bias) and its column sums, of what d_pre is before it is stored as T.
+template <class Function, class T>
 struct ActivationBackwardOp {
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = true;
@@ -57,15 +58,15 @@ struct ActivationBackwardOp {
     using Columns = Pack<V>;
     template <int V>
     struct Loaded {
-        Pack<V> product;
-        Pack<V> d_h;
+        StoredPack<V, T> product;
+        StoredPack<V, T> d_h;
     };
 
-    const float* product;
+    const T* product;
     const float* bias;
-    const float* d_h;
+    const T* d_h;
     std::size_t cols;
-    float* d_pre;
+    T* d_pre;
     float* d_bias;
 
     template <int V>
@@ -75,18 +76,20 @@ struct ActivationBackwardOp {
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
         const std::size_t offset = row * cols + col;
-        return {load_pack<V>(product + offset), load_pack<V>(d_h + offset)};
+        return {load_stored<V>(product + offset), load_stored<V>(d_h + offset)};
     }
     template <int V>
     __device__ void apply(unsigned row, unsigned col, const Columns<V>& biases,
                           const Loaded<V>& loaded, float&, float (&column_sums)[V]) const {
+        const Pack<V> product_here = widened(loaded.product);
+        const Pack<V> d_h_here = widened(loaded.d_h);
         Pack<V> d;
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            d.v[i] = loaded.d_h.v[i] * Function::slope(loaded.product.v[i] + biases.v[i]);
+            d.v[i] = d_h_here.v[i] * Function::slope(product_here.v[i] + biases.v[i]);
             column_sums[i] += d.v[i];
         }
-        store_pack<V>(d_pre + row * cols + col, d);
+        store_floats<V>(d_pre + row * cols + col, d);
     }
     __device__ void store_column(unsigned col, double sum) const {
         d_bias[col] = static_cast<float>(sum);
@@ -113,16 +116,20 @@ void with_function(Activation f, const char* launcher, const Body& body) {
 
 }  // namespace
 
-void bias_activation_forward(Activation f, const float* product, const float* bias, int rows,
-                             int cols, float* h, cudaStream_t stream) {
-    with_function(f, "bias_activation_forward", [&](auto function) {
-        launch_biased<decltype(function)>("bias_activation_forward", product, bias, rows, cols, h,
-                                          stream);
+void bias_activation_forward(Activation f, ConstReals product, const float* bias, int rows,
+                             int cols, Reals h, cudaStream_t stream) {
+    constexpr const char* kLauncher = "bias_activation_forward";
+    with_storage(kLauncher, {product, h}, [&](auto element) {
+        using T = decltype(element);
+        with_function(f, kLauncher, [&](auto function) {
+            launch_biased<decltype(function)>(kLauncher, product.of<T>(), bias, rows, cols,
+                                              h.of<T>(), stream);
+        });
     });
 }
 
-void bias_activation_backward(Activation f, const float* product, const float* bias,
-                              const float* d_h, int rows, int cols, float* d_pre, float* d_bias,
+void bias_activation_backward(Activation f, ConstReals product, const float* bias, ConstReals d_h,
+                              int rows, int cols, Reals d_pre, float* d_bias,
                               const Scratch& scratch, cudaStream_t stream) {
     constexpr const char* kLauncher = "bias_activation_backward";
     require_shape(rows, cols, kLauncher);
@@ -132,10 +139,14 @@ void bias_activation_backward(Activation f, const float* product, const float* b
         cuda_check(cudaMemsetAsync(d_bias, 0, sizeof(float) * width, stream), kLauncher);
         return;
     }
-    const bool wide = cols % 4 == 0 && aligned_to_16(product, bias, d_h, d_pre);
-    with_function(f, kLauncher, [&](auto function) {
-        const ActivationBackwardOp<decltype(function)> op{product, bias, d_h, width, d_pre, d_bias};
-        launch_tiles(kLauncher, op, rows, cols, wide, scratch, stream);
+    with_storage(kLauncher, {product, d_h, d_pre}, [&](auto element) {
+        using T = decltype(element);
+        with_function(f, kLauncher, [&](auto function) {
+            const ActivationBackwardOp<decltype(function), T> op{
+                product.of<T>(), bias, d_h.of<T>(), width, d_pre.of<T>(), d_bias};
+            const bool wide = cols % 4 == 0 && aligned_to_four(op.product, bias, op.d_h, op.d_pre);
+            launch_tiles(kLauncher, op, rows, cols, wide, scratch, stream);
+        });
     });
 }
 

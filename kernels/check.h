@@ -16,10 +16,10 @@ inline void require_shape(int rows, int cols, const char* launcher) {
     require(rows >= 0 && cols >= 0, launcher, "rows and cols must not be negative");
 }
 
-// Whether every pointer can be read or written 16 bytes at a time.
+// Whether four elements of every array can be read or written at a time.
 template <class... T>
-bool aligned_to_16(const T*... pointers) {
-    return ((reinterpret_cast<std::uintptr_t>(pointers) % 16 == 0) && ...);
+bool aligned_to_four(const T*... pointers) {
+    return ((reinterpret_cast<std::uintptr_t>(pointers) % (4 * sizeof(T)) == 0) && ...);
 }
 
 }  // namespace vae::kernels

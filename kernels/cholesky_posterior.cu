@@ -4,6 +4,7 @@
 
 #include "kernels/philox.cuh"
 #include "kernels/step_state.cuh"
+#include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -92,6 +93,9 @@ __device__ inline void forward_element(const ExampleHeads& heads, const Cholesky
     }
     draws.epsilon[draw.row * latent + i] = epsilon;
     draws.z[draw.row * latent + i] = z;
+    if (draws.rounded_z != nullptr) {
+        store_floats<1>(draws.rounded_z + draw.row * latent + i, {{z}});
+    }
     draw.twice_kl += mu * mu + (expm1f(logvar) - logvar);
     draw.twice_log_ratio += (mu + (expm1f(half) * epsilon + below)) * (z + epsilon) - logvar;
     draw.minus_twice_log_q += epsilon * epsilon + (logvar + kLog2Pi);
@@ -206,7 +210,8 @@ __global__ void __launch_bounds__(kThreads)
 
 enum class Block { mu, logvar, tril, padding };
 
-// Over the columns of d_product: mu's, log-variance's, tril's, each with its padding.
+// Over the columns of d_product, stored as D: mu's, log-variance's, tril's, each with its padding.
+template <class D>
 struct CholeskyBackwardOp {
     static constexpr unsigned kResidentBlocks = 2;  // four columns' places take 128 registers
     static constexpr bool kRowSums = false;
@@ -226,6 +231,7 @@ struct CholeskyBackwardOp {
     const float* g;
     LatentGradient gradient;
     CholeskyGradients to;
+    D* d_product;
 
     __device__ unsigned latent() const { return static_cast<unsigned>(in.heads.latent); }
     __device__ unsigned stride() const { return static_cast<unsigned>(in.heads.stride); }
@@ -301,7 +307,7 @@ struct CholeskyBackwardOp {
                              loaded.v[v] + columns.bias[v]);
             column_sums[v] += d.v[v];
         }
-        store_pack<V>(to.d_product + row * pitch_of(in) + col, d);
+        store_floats<V>(d_product + row * pitch_of(in) + col, d);
     }
 
     __device__ void store_column(unsigned col, double sum) const {
@@ -377,10 +383,13 @@ void cholesky_backward(const CholeskyHeads& heads, const CholeskySaved& saved,
                saved, gradient, to.draws);
         g = to.draws;
     }
-    const CholeskyBackwardOp op{heads, saved.epsilon, g, gradient, to};
-    const bool wide = view.stride % 4 == 0 && heads.tril_stride % 4 == 0 &&
-                      aligned_to_16(view.product, to.d_product);
-    launch_tiles(kLauncher, op, view.examples, cols, wide, scratch, stream);
+    with_storage(kLauncher, {to.d_product}, [&](auto element) {
+        using D = decltype(element);
+        const CholeskyBackwardOp<D> op{heads, saved.epsilon, g, gradient, to, to.d_product.of<D>()};
+        const bool wide = view.stride % 4 == 0 && heads.tril_stride % 4 == 0 &&
+                          aligned_to_four(view.product, op.d_product);
+        launch_tiles(kLauncher, op, view.examples, cols, wide, scratch, stream);
+    });
 }
 
 }  // namespace vae::kernels

@@ -38,6 +38,7 @@ struct CholeskyDraws {
     float* z = nullptr;          // [examples·samples, latent]
     float* log_ratio = nullptr;  // [examples·samples]
     float* log_q = nullptr;      // [examples·samples]
+    Bf16* rounded_z = nullptr;   // as z: z in bf16
 };
 
 // Computes  mu, logvar (clamped) and tril = product + bias
@@ -67,7 +68,7 @@ struct CholeskySaved {
 
 // Where the gradients go; nothing is null unless its size is 0.
 struct CholeskyGradients {
-    float* d_product = nullptr;      // [examples, 2·stride + tril_stride]
+    Reals d_product;                 // [examples, 2·stride + tril_stride]
     float* d_mu_bias = nullptr;      // [latent]
     float* d_logvar_bias = nullptr;  // [latent]
     float* d_tril_bias = nullptr;    // [tril_size]
@@ -87,9 +88,10 @@ struct CholeskyGradients {
 // Writes    overwrites, padding of d_product with zero; nothing may overlap. The bias gradients are
 //           zero if examples is 0.
 // Numerics  float, draws in ascending order; u by back substitution, from the last row of L on.
-//           Column sums: float over the rows of a tile (at most 64), double across tiles.
+//           Column sums: float over the rows of a tile (at most 64), double across tiles, of
+//           d_product before it is rounded to bf16.
 // Cost      latent²/2 products a draw for u, where ratio or score is there, and as many for d_L; 8
-//           bytes an element of d_product; bound by latency at usual sizes
+//           bytes an element of d_product (bf16 6); bound by latency at usual sizes
 // Launch    where g is not d_z itself, a warp a draw, 4 warps a block, 32·latent bytes of shared
 //           memory; then tiles of [examples, 2·stride + tril_stride], see kernels/tile.cuh. Throws
 //           std::invalid_argument if scratch is smaller than scratch_size of those.

@@ -114,7 +114,7 @@ void free_bits_per_dimension(const HeadsView& heads, float nats, float* kl_mask,
     if (heads.examples == 0 || heads.latent == 0) return;
     const MeanKlOp op{heads, 2.0 * static_cast<double>(nats) * heads.examples, kl_mask};
     const bool wide = heads.latent % 4 == 0 && heads.stride % 4 == 0 &&
-                      aligned_to_16(heads.product, heads.mu_bias, heads.logvar_bias);
+                      aligned_to_four(heads.product, heads.mu_bias, heads.logvar_bias);
     launch_tiles(kLauncher, op, heads.examples, heads.latent, wide, scratch, stream);
     const std::size_t blocks = tiles_of(static_cast<std::size_t>(heads.examples), kLossWarps);
     const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kLossThreads)};

@@ -3,27 +3,31 @@
 #include <limits>
 
 #include "kernels/functions.cuh"
+#include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
 namespace {
 
 // Over the columns [0, cols) of h.
+template <class T>
 struct GatedForwardOp {
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = false;
     template <int V>
-    struct Both {
+    struct Columns {
         Pack<V> linear;
         Pack<V> gate;
     };
     template <int V>
-    using Columns = Both<V>;
-    template <int V>
-    using Loaded = Both<V>;
+    struct Loaded {
+        StoredPack<V, T> linear;
+        StoredPack<V, T> gate;
+    };
 
     GatedView layer;
-    float* h;
+    const T* product;
+    T* h;
 
     template <int V>
     __device__ Columns<V> columns(unsigned col) const {
@@ -32,26 +36,28 @@ struct GatedForwardOp {
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
         const std::size_t stride = static_cast<std::size_t>(layer.stride);
-        const float* const linear = layer.product + row * 2 * stride + col;
-        return {load_pack<V>(linear), load_pack<V>(linear + stride)};
+        const T* const linear = product + row * 2 * stride + col;
+        return {load_stored<V>(linear), load_stored<V>(linear + stride)};
     }
     template <int V>
     __device__ void apply(unsigned row, unsigned col, const Columns<V>& biases,
                           const Loaded<V>& loaded, float&, float (&)[V]) const {
+        const Pack<V> linear = widened(loaded.linear);
+        const Pack<V> gate = widened(loaded.gate);
         Pack<V> result;
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            result.v[i] = (loaded.linear.v[i] + biases.linear.v[i]) *
-                          sigmoid(loaded.gate.v[i] + biases.gate.v[i]);
+            result.v[i] =
+                (linear.v[i] + biases.linear.v[i]) * sigmoid(gate.v[i] + biases.gate.v[i]);
         }
-        store_pack<V>(h + row * static_cast<std::size_t>(layer.cols) + col, result);
+        store_floats<V>(h + row * static_cast<std::size_t>(layer.cols) + col, result);
     }
 };
 
 // Both parts' gradients at an element need both parts' products there, and may take their place: so
 // one thread has them. Its four columns 4k … 4k+3 of the tile are elements 2k and 2k+1 of the
 // linear part, then of the gate.
-template <bool kPairs>
+template <bool kPairs, class T>
 struct GatedBackwardOp {
     static constexpr bool kRowSums = false;
     static constexpr bool kColumnSums = true;
@@ -71,25 +77,27 @@ struct GatedBackwardOp {
     };
 
     GatedView layer;
-    const float* d_h;
-    float* d_product;
+    const T* product;
+    const T* d_h;
+    T* d_product;
     float* d_bias;
     float* d_gate_bias;
 
     // `count` elements; the rest is zero.
-    static __device__ Pair load_some(const float* address, unsigned count) {
-        if (kPairs && count == 2) return load_pack<2>(address);
+    template <class Element>
+    static __device__ Pair load_some(const Element* address, unsigned count) {
+        if (kPairs && count == 2) return load_floats<2>(address);
         Pair result = {};
-        if (count > 0) result.v[0] = address[0];
-        if (count > 1) result.v[1] = address[1];
+        if (count > 0) result.v[0] = load_floats<1>(address).v[0];
+        if (count > 1) result.v[1] = load_floats<1>(address + 1).v[0];
         return result;
     }
-    static __device__ void store_both(float* address, const Pair& pair) {
+    static __device__ void store_both(T* address, const Pair& pair) {
         if (kPairs) {
-            store_pack<2>(address, pair);
+            store_floats<2>(address, pair);
         } else {
-            address[0] = pair.v[0];
-            address[1] = pair.v[1];
+            store_floats<1>(address, {{pair.v[0]}});
+            store_floats<1>(address + 1, {{pair.v[1]}});
         }
     }
 
@@ -106,8 +114,8 @@ struct GatedBackwardOp {
     }
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned, const Columns<V>& columns) const {
-        const float* const linear = layer.product + row * 2 * stride() + columns.first;
-        const float* const upstream = d_h + row * static_cast<std::size_t>(cols()) + columns.first;
+        const T* const linear = product + row * 2 * stride() + columns.first;
+        const T* const upstream = d_h + row * static_cast<std::size_t>(cols()) + columns.first;
         return {load_some(linear, columns.count), load_some(linear + stride(), columns.count),
                 load_some(upstream, columns.count)};
     }
@@ -129,7 +137,7 @@ struct GatedBackwardOp {
             column_sums[i] += d_linear.v[i];
             column_sums[2 + i] += d_gate.v[i];
         }
-        float* const linear = d_product + row * 2 * stride() + columns.first;
+        T* const linear = d_product + row * 2 * stride() + columns.first;
         store_both(linear, d_linear);
         store_both(linear + stride(), d_gate);
     }
@@ -149,17 +157,20 @@ void require_gated(const GatedView& layer, const char* launcher) {
 
 }  // namespace
 
-void gated_forward(const GatedView& layer, float* h, cudaStream_t stream) {
+void gated_forward(const GatedView& layer, Reals h, cudaStream_t stream) {
     constexpr const char* kLauncher = "gated_forward";
     require_gated(layer, kLauncher);
     if (layer.rows == 0 || layer.cols == 0) return;
-    const bool wide = layer.cols % 4 == 0 && layer.stride % 4 == 0 &&
-                      aligned_to_16(layer.product, layer.bias, layer.gate_bias, h);
-    launch_tiles(kLauncher, GatedForwardOp{layer, h}, layer.rows, layer.cols, wide, Scratch{},
-                 stream);
+    with_storage(kLauncher, {layer.product, h}, [&](auto element) {
+        using T = decltype(element);
+        const GatedForwardOp<T> op{layer, layer.product.of<T>(), h.of<T>()};
+        const bool wide = layer.cols % 4 == 0 && layer.stride % 4 == 0 &&
+                          aligned_to_four(op.product, layer.bias, layer.gate_bias, op.h);
+        launch_tiles(kLauncher, op, layer.rows, layer.cols, wide, Scratch{}, stream);
+    });
 }
 
-void gated_backward(const GatedView& layer, const float* d_h, float* d_product, float* d_bias,
+void gated_backward(const GatedView& layer, ConstReals d_h, Reals d_product, float* d_bias,
                     float* d_gate_bias, const Scratch& scratch, cudaStream_t stream) {
     constexpr const char* kLauncher = "gated_backward";
     require_gated(layer, kLauncher);
@@ -172,16 +183,21 @@ void gated_backward(const GatedView& layer, const float* d_h, float* d_product, 
         cuda_check(cudaMemsetAsync(d_gate_bias, 0, bytes, stream), kLauncher);
         return;
     }
-    const bool pairs = layer.cols % 2 == 0 &&
-                       aligned_to_16(layer.product, layer.bias, layer.gate_bias, d_h, d_product);
-    const auto run = [&](const auto& op) {
-        launch_tiles_of<4>(kLauncher, op, layer.rows, 2 * layer.stride, scratch, stream);
-    };
-    if (pairs) {
-        run(GatedBackwardOp<true>{layer, d_h, d_product, d_bias, d_gate_bias});
-    } else {
-        run(GatedBackwardOp<false>{layer, d_h, d_product, d_bias, d_gate_bias});
-    }
+    with_storage(kLauncher, {layer.product, d_h, d_product}, [&](auto element) {
+        using T = decltype(element);
+        const T* const product = layer.product.of<T>();
+        const T* const upstream = d_h.of<T>();
+        T* const result = d_product.of<T>();
+        const auto run = [&](const auto& op) {
+            launch_tiles_of<4>(kLauncher, op, layer.rows, 2 * layer.stride, scratch, stream);
+        };
+        if (layer.cols % 2 == 0 &&
+            aligned_to_four(product, layer.bias, layer.gate_bias, upstream, result)) {
+            run(GatedBackwardOp<true, T>{layer, product, upstream, result, d_bias, d_gate_bias});
+        } else {
+            run(GatedBackwardOp<false, T>{layer, product, upstream, result, d_bias, d_gate_bias});
+        }
+    });
 }
 
 }  // namespace vae::kernels

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "kernels/philox.cuh"
+#include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -44,6 +45,7 @@ struct GatherOp {
     NoiseStream noise;
     std::uint32_t first_index;
     float* x;
+    Bf16* rounded_x;  // may be null
 
     template <int V>
     __device__ Columns<V> columns(unsigned) const {
@@ -70,21 +72,22 @@ struct GatherOp {
             }
         }
         store_pack<V>(x + row * cols + col, result);
+        if (rounded_x != nullptr) store_floats<V>(rounded_x + row * cols + col, result);
     }
 };
 
 template <class T>
 void gather_any(const T* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
-                const NoiseStream& noise, std::uint32_t first_index, float* x,
+                const NoiseStream& noise, std::uint32_t first_index, float* x, Bf16* rounded_x,
                 cudaStream_t stream) {
     constexpr const char* kLauncher = "gather";
     require_shape(rows, cols, kLauncher);
     if (rows == 0 || cols == 0) return;
     const auto width = static_cast<std::size_t>(cols);
-    const bool data_aligned = reinterpret_cast<std::uintptr_t>(data) % (4 * sizeof(T)) == 0;
-    const bool wide = cols % 4 == 0 && data_aligned && aligned_to_16(x);
+    const bool wide = cols % 4 == 0 && aligned_to_four(data, x, rounded_x);  // null is aligned
     const auto launch_as = [&](auto kind) {
-        const GatherOp<T, decltype(kind)::value> op{data, index, width, noise, first_index, x};
+        const GatherOp<T, decltype(kind)::value> op{data,        index, width,    noise,
+                                                    first_index, x,     rounded_x};
         launch_tiles(kLauncher, op, rows, cols, wide, Scratch{}, stream);
     };
     switch (pixels) {
@@ -101,13 +104,15 @@ void gather_any(const T* data, const std::uint32_t* index, int rows, int cols, P
 }  // namespace
 
 void gather(const std::uint8_t* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
-            const NoiseStream& noise, std::uint32_t first_index, float* x, cudaStream_t stream) {
-    gather_any(data, index, rows, cols, pixels, noise, first_index, x, stream);
+            const NoiseStream& noise, std::uint32_t first_index, float* x, Bf16* rounded_x,
+            cudaStream_t stream) {
+    gather_any(data, index, rows, cols, pixels, noise, first_index, x, rounded_x, stream);
 }
 
 void gather(const float* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
-            const NoiseStream& noise, std::uint32_t first_index, float* x, cudaStream_t stream) {
-    gather_any(data, index, rows, cols, pixels, noise, first_index, x, stream);
+            const NoiseStream& noise, std::uint32_t first_index, float* x, Bf16* rounded_x,
+            cudaStream_t stream) {
+    gather_any(data, index, rows, cols, pixels, noise, first_index, x, rounded_x, stream);
 }
 
 }  // namespace vae::kernels

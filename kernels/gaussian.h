@@ -25,12 +25,12 @@ void gaussian_forward(const LikelihoodInput& in, const GaussianVariance* varianc
 // Computes  recon as above; d_product = scale·row_weight[r]·(m − x)/variance;
 //           d_bias[c] = Σ_r d_product[r, c]; squares[r] = Σ_c (x − m)²
 // Shapes    as above; squares[rows], or null
-// Writes    overwrites recon, squares, d_product, d_bias; d_product may be product, nothing else
-//           may overlap. recon is zero and squares is left if pixels is 0, d_bias is zero if rows
-//           is 0.
+// Writes    overwrites recon, squares, d_product, d_bias; d_product may be product (not if bf16),
+//           nothing else may overlap. recon is zero and squares is left if pixels is 0, d_bias is
+//           zero if rows is 0.
 // Numerics  as above. Column sums: float over the rows of a tile (at most 64), double across tiles.
-// Cost      12 bytes and 8 flops an element; bound by memory bandwidth
-// Launch    as above, with 12 KiB of shared memory (3 if an array is not aligned to 16 bytes or
+// Cost      12 bytes (10 with a gradient in bf16) and 8 flops an element; bound by memory bandwidth
+// Launch    as above, with 12 KiB of shared memory (3 if an array is not aligned to 4 elements or
 //           pixels % 4 is not 0)
 void gaussian_forward_backward(const LikelihoodInput& in, const GaussianVariance* variance,
                                const LikelihoodGradient& gradient, float* recon, float* squares,
@@ -65,11 +65,12 @@ void gaussian_pixel_forward(const LikelihoodInput& in, const LogBounds& bounds, 
 // Computes  recon as above; with w = scale·row_weight[r] and e = (m − x)·exp(−v)
 //           d_product = w·e for m, w·½(1 − (m − x)·e)·dv/ds for s; d_bias its column sums
 // Shapes    as above; d_product [rows, 2·pixels], d_bias [2·pixels]
-// Writes    overwrites recon, d_product, d_bias; d_product may be product, nothing else may
-//           overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
+// Writes    overwrites recon, d_product, d_bias; d_product may be product (not if bf16), nothing
+//           else may overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
 // Numerics  as above. Column sums: float over the rows of a tile, double across tiles.
-// Cost      20 bytes an element and about 120 instructions; bound as above
-// Launch    as above, with 24 KiB of shared memory (6 if an array is not aligned to 16 bytes or
+// Cost      20 bytes an element (16 with a gradient in bf16) and about 120 instructions; bound as
+//           above
+// Launch    as above, with 24 KiB of shared memory (6 if an array is not aligned to 4 elements or
 //           pixels % 4 is not 0) and scratch_size(rows, pixels, 2)
 void gaussian_pixel_forward_backward(const LikelihoodInput& in, const LogBounds& bounds,
                                      const LikelihoodGradient& gradient, float* recon,

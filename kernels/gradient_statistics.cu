@@ -152,7 +152,7 @@ void gradient_statistics(const ArenaTable& arena, const float* gradients,
     const unsigned blocks = arena.piece_count > 0 ? arena.piece_count : 1;
     const LaunchShape shape{dim3(blocks), dim3(kThreads), sizeof(BlockMemory)};
     launch("gradient_statistics", gradient_statistics_kernel, shape, stream, arena, gradients,
-           aligned_to_16(gradients), rules, state, statistics);
+           aligned_to_four(gradients), rules, state, statistics);
 }
 
 }  // namespace vae::kernels

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/likelihood.h"
+#include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -11,6 +12,13 @@ inline void require_input(const LikelihoodInput& in, const char* launcher) {
     require_shape(in.rows, in.pixels, launcher);
     require(in.samples >= 1 && in.rows % in.samples == 0, launcher,
             "samples must be at least 1 and divide rows");
+}
+
+// An element of bf16 would overwrite another's float.
+inline void require_gradient(const LikelihoodInput& in, const LikelihoodGradient& gradient,
+                             const char* launcher) {
+    require(gradient.d_product.storage == Storage::fp32 || gradient.d_product.data != in.product,
+            launcher, "a gradient in bf16 cannot take the place of the product");
 }
 
 // Where row r's example and weight are.
@@ -43,8 +51,8 @@ struct PlainPixel {
 //                   float (&gradient)[kOutputs]) const;          // gradient[k] = d loss/d m[k]
 //   double recon(unsigned row, std::size_t pixels, double sum) const;   // from the row's Σ loss
 // With two outputs a row of the product has all first ones, then all second ones. If kBackward,
-// d_product = weight of the row · gradient, and its column sums.
-template <class Pixel, bool kBackward>
+// d_product = weight of the row · gradient, stored as D, and its column sums before that.
+template <class Pixel, bool kBackward, class D>
 struct LikelihoodOp {
     static constexpr int kOutputs = Pixel::kOutputs;
     static constexpr bool kRowSums = true;
@@ -70,7 +78,7 @@ struct LikelihoodOp {
     LikelihoodRows rows;
     std::size_t pixels;
     float* recon;
-    float* d_product;
+    D* d_product;
     float* d_bias;
 
     __device__ std::size_t output(unsigned row, unsigned col, int k) const {
@@ -122,7 +130,7 @@ struct LikelihoodOp {
         if constexpr (kBackward) {
 #pragma unroll
             for (int k = 0; k < kOutputs; ++k) {
-                store_pack<V>(d_product + output(row, col, k), d[k]);
+                store_floats<V>(d_product + output(row, col, k), d[k]);
             }
         }
     }
@@ -143,6 +151,7 @@ void launch_likelihood(const char* launcher, const Pixel& pixel, const Likelihoo
                        const LikelihoodGradient& gradient, float* recon, const Scratch& scratch,
                        cudaStream_t stream) {
     require_input(in, launcher);
+    require_gradient(in, gradient, launcher);
     const auto pixels = static_cast<std::size_t>(in.pixels);
     if (in.rows == 0 && in.pixels > 0 && kBackward) {
         const std::size_t bytes = sizeof(float) * pixels * Pixel::kOutputs;
@@ -153,18 +162,26 @@ void launch_likelihood(const char* launcher, const Pixel& pixel, const Likelihoo
         cuda_check(cudaMemsetAsync(recon, 0, bytes, stream), launcher);
     }
     if (in.rows == 0 || in.pixels == 0) return;
-    const LikelihoodOp<Pixel, kBackward> op = {.pixel = pixel,
-                                               .product = in.product,
-                                               .bias = in.bias,
-                                               .x = in.x,
-                                               .rows = rows_of(in, gradient),
-                                               .pixels = pixels,
-                                               .recon = recon,
-                                               .d_product = gradient.d_product,
-                                               .d_bias = gradient.d_bias};
-    const bool wide = in.pixels % 4 == 0 && aligned_to_16(op.product, op.bias, op.x) &&
-                      (!kBackward || aligned_to_16(op.d_product));
-    launch_tiles(launcher, op, in.rows, in.pixels, wide, scratch, stream);
+    const auto launch_as = [&](auto element) {
+        using D = decltype(element);
+        const LikelihoodOp<Pixel, kBackward, D> op = {.pixel = pixel,
+                                                      .product = in.product,
+                                                      .bias = in.bias,
+                                                      .x = in.x,
+                                                      .rows = rows_of(in, gradient),
+                                                      .pixels = pixels,
+                                                      .recon = recon,
+                                                      .d_product = gradient.d_product.of<D>(),
+                                                      .d_bias = gradient.d_bias};
+        const bool wide = in.pixels % 4 == 0 && aligned_to_four(op.product, op.bias, op.x) &&
+                          (!kBackward || aligned_to_four(op.d_product));
+        launch_tiles(launcher, op, in.rows, in.pixels, wide, scratch, stream);
+    };
+    if constexpr (kBackward) {
+        with_storage(launcher, {gradient.d_product}, launch_as);
+    } else {
+        launch_as(float{});
+    }
 }
 
 }  // namespace vae::kernels

@@ -1,6 +1,8 @@
 // What every likelihood kernel reads and writes.
 #pragma once
 
+#include "kernels/reals.h"
+
 namespace vae::kernels {
 
 // The decoder's output and the data. Row r of product is of example r / samples: the posterior
@@ -15,11 +17,12 @@ struct LikelihoodInput {
     int samples = 1;
 };
 
-// Of Σ_r scale·row_weight[r]·recon[r], recon[r] = −log p(x | row r).
+// Of Σ_r scale·row_weight[r]·recon[r], recon[r] = −log p(x | row r). Column sums are of d_product
+// before it is rounded to bf16.
 struct LikelihoodGradient {
     float scale = 1;
     const float* row_weight = nullptr;  // [rows] on the device; null: all 1
-    float* d_product = nullptr;         // [rows, outputs]; may be product
+    Reals d_product;                    // [rows, outputs]; may be product (not if bf16)
     float* d_bias = nullptr;            // [outputs], its column sums
 };
 

@@ -133,7 +133,7 @@ void logistic_mean(const LikelihoodInput& in, const LogisticSettings& settings, 
                                .steps = steps,
                                .step = static_cast<float>(1.0 / steps),
                                .mean = mean};
-    const bool wide = in.pixels % 4 == 0 && aligned_to_16(in.product, in.bias, mean);
+    const bool wide = in.pixels % 4 == 0 && aligned_to_four(in.product, in.bias, mean);
     launch_tiles(kLauncher, op, in.rows, in.pixels, wide, Scratch{}, stream);
 }
 

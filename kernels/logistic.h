@@ -33,11 +33,12 @@ void logistic_forward(const LikelihoodInput& in, const LogisticSettings& setting
 //           edge where it has no bound:  d_product = w·(σ(−a) − σ(b))/scale for m,
 //           w·(u/expm1(u) + a·σ(−a) − b·σ(b))·d log scale/ds for s; d_bias its column sums
 // Shapes    as above; d_product [rows, 2·pixels], d_bias [2·pixels]
-// Writes    overwrites recon, d_product, d_bias; d_product may be product, nothing else may
-//           overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
+// Writes    overwrites recon, d_product, d_bias; d_product may be product (not if bf16), nothing
+//           else may overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
 // Numerics  as above. Column sums: float over the rows of a tile, double across tiles.
-// Cost      20 bytes an element and about 300 instructions; bound as above
-// Launch    as above, with 24 KiB of shared memory (6 if an array is not aligned to 16 bytes or
+// Cost      20 bytes an element (16 with a gradient in bf16) and about 300 instructions; bound as
+//           above
+// Launch    as above, with 24 KiB of shared memory (6 if an array is not aligned to 4 elements or
 //           pixels % 4 is not 0) and scratch_size(rows, pixels, 2)
 void logistic_forward_backward(const LikelihoodInput& in, const LogisticSettings& settings,
                                const LikelihoodGradient& gradient, float* recon,

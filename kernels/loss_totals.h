@@ -16,10 +16,10 @@ struct LossSums {
 };
 
 // Computes  totals += (Σ recon, Σ kl, Σ loss, rows); without loss, Σ recon + beta·Σ kl in its
-// place,
-//           beta times that of `state` if it is not null
-// Shapes    recon[rows], kl[rows]; loss[rows] or null; totals, state: one, on the device; any rows
-// >= 0 Writes    accumulates in totals, which may not overlap anything; nothing if rows is 0
+//           place, beta times that of `state` if it is not null
+// Shapes    recon[rows], kl[rows]; loss[rows] or null; totals, state: one, on the device; any
+//           rows >= 0
+// Writes    accumulates in totals, which may not overlap anything; nothing if rows is 0
 // Numerics  double, in a fixed order
 // Cost      8 or 12 bytes and 2 or 3 flops a row; bound by latency
 // Launch    one block of 512 threads, 384 bytes of shared memory

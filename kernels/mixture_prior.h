@@ -11,6 +11,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/reals.h"
 #include "kernels/scratch.h"
 #include "kernels/step_state.h"
 
@@ -81,8 +82,8 @@ struct MixtureRows {
 
 // Of the source's parameters, laid out as they are; on the device.
 struct MixtureGradient {
-    float* mean = nullptr;
-    float* logvar = nullptr;
+    Reals mean;
+    Reals logvar;                  // stored as mean
     float* mean_bias = nullptr;    // [latent], added to; null where there are none
     float* logvar_bias = nullptr;  // likewise
     float* logits = nullptr;       // [components]; null where there are none
@@ -96,7 +97,8 @@ struct MixtureGradient {
 // Writes    overwrites all but the biases, and leaves what lies between rows of a longer stride;
 //           nothing may overlap. All are zero, and biases stay, if rows is 0.
 // Numerics  Terms in float; sums over rows and components: float over 32 rows, or as
-//           kernels/tile.cuh, double across these, in a fixed order
+//           kernels/tile.cuh, double across these, in a fixed order; biases take what d_mean and
+//           d_logvar are before they are rounded to bf16
 // Cost      6 flops for each latent element, component and row; parameters' sums are written once
 //           for every 128 rows or more. Bound by latency at usual sizes.
 // Launch    tiles of 32 components by 32 latent elements, for parts of the rows, 256 threads, 8

@@ -2,6 +2,7 @@
 
 #include "kernels/mixture_prior.cuh"
 #include "kernels/step_state.cuh"
+#include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -100,7 +101,9 @@ __global__ void __launch_bounds__(kMixtureThreads, 2)
     }
 }
 
-// The gradients of means and log-variances from the parts' sums, over [components, latent].
+// The gradients of means and log-variances from the parts' sums, over [components, latent], stored
+// as T.
+template <class T>
 struct MixtureFinishOp {
     static constexpr bool kRowSums = false;
     static constexpr int kColumnSums = 2;
@@ -114,6 +117,8 @@ struct MixtureFinishOp {
 
     MixtureSource source;
     MixtureGradient gradient;
+    T* d_mean;
+    T* d_logvar;
     const float* partials;
     unsigned parts;
 
@@ -139,8 +144,8 @@ struct MixtureFinishOp {
     __device__ void apply(unsigned k, unsigned j, const Columns<V>&, const Loaded<V>& loaded,
                           float&, float (&column_sums)[2 * V]) const {
         const std::size_t at = static_cast<std::size_t>(k) * source.row_stride + j;
-        gradient.mean[at] = loaded.mean;
-        gradient.logvar[at] = loaded.logvar;
+        store_floats<1>(d_mean + at, {{loaded.mean}});
+        store_floats<1>(d_logvar + at, {{loaded.logvar}});
         column_sums[0] += loaded.mean;
         column_sums[1] += loaded.logvar;
     }
@@ -240,8 +245,13 @@ void mixture_backward(const MixtureSource& source, const MixtureComponents& comp
     const std::size_t used = std::size_t{2} * grid.parts * count * latent;
     const Scratch behind{scratch.partials + used, scratch.partials_size - used, scratch.tickets,
                          scratch.tickets_size};
-    const MixtureFinishOp op{source, gradient, scratch.partials, grid.parts};
-    launch_tiles_of<1>(kLauncher, op, source.components, source.latent, behind, stream);
+    with_storage(kLauncher, {gradient.mean, gradient.logvar}, [&](auto element) {
+        using T = decltype(element);
+        const MixtureFinishOp<T> op{
+            source,           gradient,  gradient.mean.of<T>(), gradient.logvar.of<T>(),
+            scratch.partials, grid.parts};
+        launch_tiles_of<1>(kLauncher, op, source.components, source.latent, behind, stream);
+    });
 }
 
 }  // namespace vae::kernels

@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "kernels/launch.h"
+#include "kernels/storage.cuh"
 
 namespace vae::kernels {
 namespace {
@@ -50,25 +51,19 @@ __device__ inline float direction(const Constants& c, const StepState& state, fl
     }
 }
 
-// V neighboring elements, read and written in one access each.
 template <int V>
-struct alignas(V * sizeof(float)) Elements {
-    float v[V];
-};
-
-template <int V>
-__device__ inline Elements<V>& at(float* array, unsigned i) {
-    return reinterpret_cast<Elements<V>*>(array)[i];
+__device__ inline Pack<V>& at(float* array, unsigned i) {
+    return reinterpret_cast<Pack<V>*>(array)[i];
 }
 
 template <UpdateRule rule, bool has_average, int V>
 __device__ inline void update(const Constants& c, const StepState& state, float scale,
                               const OptimizerArenas& arenas, unsigned i) {
-    const Elements<V> gradients = reinterpret_cast<const Elements<V>*>(arenas.gradients)[i];
-    Elements<V> p = at<V>(arenas.parameters, i);
-    Elements<V> moment1 = {};
-    Elements<V> moment2 = {};
-    Elements<V> average = {};
+    const Pack<V> gradients = reinterpret_cast<const Pack<V>*>(arenas.gradients)[i];
+    Pack<V> p = at<V>(arenas.parameters, i);
+    Pack<V> moment1 = {};
+    Pack<V> moment2 = {};
+    Pack<V> average = {};
     if constexpr (kMoments < rule >> 0) moment1 = at<V>(arenas.moment1, i);
     if constexpr (kMoments < rule >> 1) moment2 = at<V>(arenas.moment2, i);
     if constexpr (has_average) average = at<V>(arenas.average, i);
@@ -83,6 +78,7 @@ __device__ inline void update(const Constants& c, const StepState& state, float 
     if constexpr (kMoments < rule >> 0) at<V>(arenas.moment1, i) = moment1;
     if constexpr (kMoments < rule >> 1) at<V>(arenas.moment2, i) = moment2;
     if constexpr (has_average) at<V>(arenas.average, i) = average;
+    if (arenas.copy != nullptr) store_floats<V>(arenas.copy + i * V, p);
 }
 
 // The arenas from a piece's first element on.
@@ -93,6 +89,7 @@ __device__ inline OptimizerArenas piece_of(OptimizerArenas arenas, unsigned offs
     if constexpr (kMoments < rule >> 0) arenas.moment1 += offset;
     if constexpr (kMoments < rule >> 1) arenas.moment2 += offset;
     if constexpr (has_average) arenas.average += offset;
+    if (arenas.copy != nullptr) arenas.copy += offset;
     return arenas;
 }
 
@@ -123,8 +120,8 @@ void launch_rule(const Constants& c, const StepState* state, const ArenaTable& a
     require(kMoments<rule> < 2 || arenas.moment2 != nullptr, "optimizer", "no second moment");
     if (arena.piece_count == 0) return;
     // Null is aligned.
-    const bool are_aligned = aligned_to_16(arenas.gradients, arenas.parameters, arenas.moment1,
-                                           arenas.moment2, arenas.average);
+    const bool are_aligned = aligned_to_four(arenas.gradients, arenas.parameters, arenas.moment1,
+                                             arenas.moment2, arenas.average, arenas.copy);
     const LaunchShape shape{dim3(arena.piece_count), dim3(kThreads)};
     const auto kernel =
         arenas.average != nullptr ? &optimizer_kernel<rule, true> : &optimizer_kernel<rule, false>;

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/arena.h"
+#include "kernels/reals.h"
 #include "kernels/step_state.h"
 
 namespace vae::kernels {
@@ -30,6 +31,7 @@ struct OptimizerArenas {
     float* moment1 = nullptr;  // adam: m; adagrad: s; momentum: v; sgd: none
     float* moment2 = nullptr;  // adam: v; else none
     float* average = nullptr;  // null: there is none
+    Bf16* copy = nullptr;      // of the parameters; null: there is none
 };
 
 // Computes  nothing if *is_taken is 0; else, with g = scales[tensor]·gradient + weight_decay·p,
@@ -40,18 +42,18 @@ struct OptimizerArenas {
 //           sgd       u = g
 //           with step_size, shrink and the correction of the state
 //           p = shrink·p − step_size·u
-//           average = average_decay·average + (1 − average_decay)·p
+//           average = average_decay·average + (1 − average_decay)·p; copy = p in bf16
 // Shapes    scales[tensor_count]; is_taken, state: one; all on the device. Any pieces, none
-// included Writes    updates parameters, moments and average in place; no array may overlap
-// another. What
-//           lies between tensors is neither read nor written. Throws std::invalid_argument when a
-//           moment is missing or, for adam and adagrad, unless epsilon > 0: without it there is 0/0
-//           where there never was a gradient.
+//           included
+// Writes    updates parameters, moments and average in place, overwrites the copy; no array may
+//           overlap another. What lies between tensors is neither read nor written. Throws
+//           std::invalid_argument when a moment is missing or, for adam and adagrad, unless epsilon
+//           > 0: without it there is 0/0 where there never was a gradient.
 // Numerics  float, IEEE division and square root; each element on its own, so always the same bits
-// Cost      adam 28, adagrad and momentum 20, sgd 12 bytes an element, and 8 for the average; up to
-//           20 flops; bound by memory bandwidth
+// Cost      adam 28, adagrad and momentum 20, sgd 12 bytes an element, 8 more for the average and 2
+//           for the copy; up to 20 flops; bound by memory bandwidth
 // Launch    a block of 256 threads a piece; four elements a thread and turn, if all arrays are
-//           aligned to 16 bytes, else one
+//           aligned to 4 elements, else one
 void optimizer(const OptimizerSettings& settings, const StepState* state, const ArenaTable& arena,
                const float* scales, const unsigned* is_taken, const OptimizerArenas& arenas,
                cudaStream_t stream);

@@ -3,6 +3,7 @@
 #include "kernels/elementwise.cuh"
 #include "kernels/functions.cuh"
 #include "kernels/likelihood.cuh"
+#include "kernels/storage.cuh"
 
 namespace vae::kernels {
 namespace {
@@ -57,8 +58,14 @@ void poisson_mean(const LikelihoodInput& in, float* mean, cudaStream_t stream) {
                                stream);
 }
 
-void log_counts(const float* x, int rows, int cols, float* out, cudaStream_t stream) {
-    launch_biased<LogCount>("log_counts", x, nullptr, rows, cols, out, stream);
+void log_counts(const float* x, int rows, int cols, Reals out, cudaStream_t stream) {
+    constexpr const char* kLauncher = "log_counts";
+    require(out.storage == Storage::fp32 || out.data != x, kLauncher,
+            "bf16 cannot take the place of x");
+    with_storage(kLauncher, {out}, [&](auto element) {
+        launch_biased<LogCount>(kLauncher, x, nullptr, rows, cols, out.of<decltype(element)>(),
+                                stream);
+    });
 }
 
 }  // namespace vae::kernels

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/likelihood.h"
+#include "kernels/reals.h"
 #include "kernels/scratch.h"
 
 namespace vae::kernels {
@@ -25,11 +26,12 @@ void poisson_forward(const LikelihoodInput& in, float* recon, const Scratch& scr
 // Computes  recon as above; d_product = scale·row_weight[r]·(exp(l) − x);
 //           d_bias[c] = Σ_r d_product[r, c]
 // Shapes    as above
-// Writes    overwrites recon, d_product, d_bias; d_product may be product, nothing else may
-//           overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
+// Writes    overwrites recon, d_product, d_bias; d_product may be product (not if bf16), nothing
+//           else may overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
 // Numerics  as above. Column sums: float over the rows of a tile (at most 64), double across tiles.
-// Cost      12 bytes an element and about 105 instructions; bound as above
-// Launch    as above, with 12 KiB of shared memory (3 if an array is not aligned to 16 bytes or
+// Cost      12 bytes an element (10 with a gradient in bf16) and about 105 instructions; bound as
+//           above
+// Launch    as above, with 12 KiB of shared memory (3 if an array is not aligned to 4 elements or
 //           pixels % 4 is not 0)
 void poisson_forward_backward(const LikelihoodInput& in, const LikelihoodGradient& gradient,
                               float* recon, const Scratch& scratch, cudaStream_t stream);
@@ -44,10 +46,11 @@ void poisson_mean(const LikelihoodInput& in, float* mean, cudaStream_t stream);
 
 // Computes  out = log2(1 + x)/8, what the encoder sees of counts
 // Shapes    x, out [rows, cols]; any rows, cols >= 0
-// Writes    overwrites out, which may be x
-// Numerics  float; a few roundings, NaN in gives NaN out
-// Cost      8 bytes an element and about 20 instructions; bound by memory bandwidth
+// Writes    overwrites out, which may be x (not if bf16)
+// Numerics  float, a few roundings, and rounded to bf16 where out is; NaN in gives NaN out
+// Cost      8 bytes an element (6 if out is bf16) and about 20 instructions; bound by memory
+//           bandwidth
 // Launch    tiles, no shared memory
-void log_counts(const float* x, int rows, int cols, float* out, cudaStream_t stream);
+void log_counts(const float* x, int rows, int cols, Reals out, cudaStream_t stream);
 
 }  // namespace vae::kernels

@@ -4,6 +4,7 @@
 
 #include "kernels/philox.cuh"
 #include "kernels/step_state.cuh"
+#include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
@@ -37,6 +38,7 @@ __device__ inline void forward_element(const HeadsView& heads, const Draws& draw
     }
     if (draws.epsilon != nullptr) draws.epsilon[row * latent + j] = epsilon;
     draws.z[row * latent + j] = z;
+    if (draws.rounded_z != nullptr) store_floats<1>(draws.rounded_z + row * latent + j, {{z}});
     kl += mu * mu + (expm1f(logvar) - logvar);
     log_ratio += (mu + expm1f(half) * epsilon) * (z + epsilon) - logvar;
 }
@@ -77,7 +79,8 @@ __global__ void __launch_bounds__(kForwardThreads)
     }
 }
 
-// Over the columns [0, 2·stride) of d_product: mu's half, then log-variance's.
+// Over the columns [0, 2·stride) of d_product, stored as D: mu's half, then log-variance's.
+template <class D>
 struct HeadsBackwardOp {
     static constexpr unsigned kResidentBlocks = 2;  // the draws' noise takes 128 registers
     static constexpr bool kRowSums = false;
@@ -101,7 +104,7 @@ struct HeadsBackwardOp {
     HeadsView heads;
     EpsilonSource source;
     LatentGradient gradient;
-    float* d_product;
+    D* d_product;
     float* d_mu_bias;
     float* d_logvar_bias;
 
@@ -201,7 +204,7 @@ struct HeadsBackwardOp {
             d.v[i] = !is_logvar ? elements[i].d : is_outside[i] ? 0.0f : 0.5f * elements[i].d;
             column_sums[i] += d.v[i];
         }
-        store_pack<V>(d_product + static_cast<std::size_t>(row) * 2 * stride() + col, d);
+        store_floats<V>(d_product + static_cast<std::size_t>(row) * 2 * stride() + col, d);
     }
 
     __device__ void store_column(unsigned col, double sum) const {
@@ -235,7 +238,7 @@ void reparameterize_forward(const HeadsView& heads, const EpsilonSource& source,
 }
 
 void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source,
-                             const LatentGradient& gradient, float* d_product, float* d_mu_bias,
+                             const LatentGradient& gradient, Reals d_product, float* d_mu_bias,
                              float* d_logvar_bias, const Scratch& scratch, cudaStream_t stream) {
     constexpr const char* kLauncher = "reparameterize_backward";
     require_heads(heads, kLauncher);
@@ -247,9 +250,13 @@ void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source
         return;
     }
     if (heads.stride == 0) return;
-    const HeadsBackwardOp op{heads, source, gradient, d_product, d_mu_bias, d_logvar_bias};
-    const bool wide = heads.stride % 4 == 0 && aligned_to_16(heads.product, d_product);
-    launch_tiles(kLauncher, op, heads.examples, 2 * heads.stride, wide, scratch, stream);
+    with_storage(kLauncher, {d_product}, [&](auto element) {
+        using D = decltype(element);
+        const HeadsBackwardOp<D> op{heads,     source,       gradient, d_product.of<D>(),
+                                    d_mu_bias, d_logvar_bias};
+        const bool wide = heads.stride % 4 == 0 && aligned_to_four(heads.product, op.d_product);
+        launch_tiles(kLauncher, op, heads.examples, 2 * heads.stride, wide, scratch, stream);
+    });
 }
 
 }  // namespace vae::kernels

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/noise.h"
+#include "kernels/reals.h"
 #include "kernels/scratch.h"
 
 namespace vae::kernels {
@@ -44,6 +45,7 @@ struct Draws {
     float* epsilon = nullptr;    // [examples·samples, latent]
     float* z = nullptr;          // [examples·samples, latent]
     float* log_ratio = nullptr;  // [examples·samples]
+    Bf16* rounded_z = nullptr;   // as z: z in bf16
 };
 
 // Computes  mu = product + bias; logvar = clamp(product + bias, min, max)
@@ -57,7 +59,7 @@ struct Draws {
 // Numerics  float; kl and log_ratio by lane, then a fixed tree over the warp. epsilon as
 //           kernels/philox.cuh says, which the tests hold within 1e-5 of host/noise.h. NaN in gives
 //           NaN out: the clamp lets it through.
-// Cost      8 bytes read and 4 to 16 written an element of z, about 100 instructions; bound by
+// Cost      8 bytes read and 4 to 18 written an element of z, about 100 instructions; bound by
 //           latency at the sizes of a latent space
 // Launch    a warp a draw, 4 elements a lane at a time, 4 warps a block
 void reparameterize_forward(const HeadsView& heads, const EpsilonSource& source, const Draws& draws,
@@ -89,14 +91,14 @@ struct LatentGradient {
 // Writes    overwrites, padding of d_product with zero; nothing may overlap: each half of d_product
 //           needs both of heads.product. The bias gradients are zero if examples is 0.
 // Numerics  float, draws in ascending order. Column sums: float over the rows of a tile (at most
-//           64), double across tiles.
-// Cost      32 bytes an element of z for one draw, 8 for each more; about 150 instructions a draw;
-//           bound by latency at usual sizes. A stride that is no multiple of 4 draws noise for each
-//           element anew.
+//           64), double across tiles, of d_product before it is rounded to bf16.
+// Cost      32 bytes an element of z for one draw (28 with d_product in bf16), 8 for each more;
+//           about 150 instructions a draw; bound by latency at usual sizes. A stride that is no
+//           multiple of 4 draws noise for each element anew.
 // Launch    tiles of [examples, 2·stride], see kernels/tile.cuh. Throws std::invalid_argument if
 //           scratch is smaller than scratch_size(examples, 2·stride).
 void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source,
-                             const LatentGradient& gradient, float* d_product, float* d_mu_bias,
+                             const LatentGradient& gradient, Reals d_product, float* d_mu_bias,
                              float* d_logvar_bias, const Scratch& scratch, cudaStream_t stream);
 
 }  // namespace vae::kernels

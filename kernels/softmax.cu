@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/likelihood.cuh"
+#include "kernels/storage.cuh"
 
 namespace vae::kernels {
 namespace {
@@ -28,7 +29,6 @@ struct SoftmaxArrays {
     unsigned classes;
     unsigned row_blocks;
     std::size_t pixels;
-    float* d_product;
     float* losses;
     float* columns;
 
@@ -100,10 +100,10 @@ struct Target {
     }
 };
 
-// Each warp takes every eighth row of its block and one group of it.
-template <int kPerLane, bool kOneHot, bool kBackward>
+// Each warp takes every eighth row of its block and one group of it. d_product is stored as D.
+template <int kPerLane, bool kOneHot, bool kBackward, class D>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks)
-    softmax_kernel(const SoftmaxArrays in) {
+    softmax_kernel(const SoftmaxArrays in, D* d_product) {
     const unsigned warp = threadIdx.x / kWarpSize;
     const unsigned lane = threadIdx.x % kWarpSize;
     const unsigned group = blockIdx.x % in.groups;
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks)
             if constexpr (kBackward) {
                 const float d = weight * (softmax.probability(j) - t);
                 column_sums[j] += d;
-                in.d_product[at + k] = d;
+                store_floats<1>(d_product + at + k, {{d}});
             }
         }
         loss = warp_sum(loss);
@@ -241,7 +241,6 @@ SoftmaxArrays arrays_of(const LikelihoodInput& in, const SoftmaxSettings& settin
     arrays.classes = static_cast<unsigned>(settings.classes);
     arrays.row_blocks = static_cast<unsigned>(blocks_of(arrays.rows, kRowsPerBlock));
     arrays.pixels = static_cast<std::size_t>(in.pixels);
-    arrays.d_product = gradient.d_product;
     arrays.losses = scratch.partials;
     arrays.columns = scratch.partials + static_cast<std::size_t>(arrays.rows) * arrays.groups;
     return arrays;
@@ -262,6 +261,7 @@ void launch_softmax(const char* launcher, const LikelihoodInput& in,
                     const SoftmaxSettings& settings, const LikelihoodGradient& gradient,
                     float* recon, const Scratch& scratch, cudaStream_t stream) {
     const SoftmaxArrays arrays = arrays_of(in, settings, gradient, scratch, launcher);
+    require_gradient(in, gradient, launcher);
     const std::size_t outputs = static_cast<std::size_t>(arrays.groups) * arrays.classes;
     if (in.rows == 0 || in.pixels == 0) {
         const std::size_t rows = static_cast<std::size_t>(in.rows);
@@ -276,12 +276,21 @@ void launch_softmax(const char* launcher, const LikelihoodInput& in,
     }
     require(scratch.partials_size >= softmax_scratch_size(in.rows, in.pixels, settings).partials,
             launcher, "scratch is smaller than softmax_scratch_size says");
-    with_kind(settings, [&](auto per_lane, auto is_onehot) {
-        constexpr int kPerLane = decltype(per_lane)::value;
-        const std::size_t bytes = kBackward ? sizeof(float) * kThreads * kPerLane : 0;
-        launch(launcher, softmax_kernel<kPerLane, decltype(is_onehot)::value, kBackward>,
-               blocks(group_blocks(arrays), bytes, launcher), stream, arrays);
-    });
+    const auto launch_as = [&](auto element) {
+        using D = decltype(element);
+        with_kind(settings, [&](auto per_lane, auto is_onehot) {
+            constexpr int kPerLane = decltype(per_lane)::value;
+            const std::size_t bytes = kBackward ? sizeof(float) * kThreads * kPerLane : 0;
+            launch(launcher, softmax_kernel<kPerLane, decltype(is_onehot)::value, kBackward, D>,
+                   blocks(group_blocks(arrays), bytes, launcher), stream, arrays,
+                   gradient.d_product.of<D>());
+        });
+    };
+    if constexpr (kBackward) {
+        with_storage(launcher, {gradient.d_product}, launch_as);
+    } else {
+        launch_as(float{});
+    }
     launch(launcher, softmax_rows_kernel, blocks(blocks_of(arrays.rows, kWarps), 0, launcher),
            stream, arrays, recon);
     if constexpr (kBackward) {

@@ -43,10 +43,10 @@ void softmax_forward(const LikelihoodInput& in, const SoftmaxSettings& settings,
 // Computes  recon as above; d_product = scale·row_weight[r]·(softmax(l)_k − t_k);
 //           d_bias[c] = Σ_r d_product[r, c]
 // Shapes    as above
-// Writes    overwrites recon, d_product, d_bias; d_product may be product, nothing else may
-//           overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
+// Writes    overwrites recon, d_product, d_bias; d_product may be product (not if bf16), nothing
+//           else may overlap. recon is zero if pixels is 0, d_bias is zero if rows is 0.
 // Numerics  as above. Column sums: float over the rows of a block (at most 64), double across.
-// Cost      8 bytes an output and about 45 instructions; bound as above
+// Cost      8 bytes an output (6 with a gradient in bf16) and about 45 instructions; bound as above
 // Launch    as above, with up to 32 KiB of shared memory (32 bytes a class, rounded up to 32 times
 //           a power of two); then a thread a column as well
 void softmax_forward_backward(const LikelihoodInput& in, const SoftmaxSettings& settings,

@@ -2,7 +2,7 @@
 // column sums. What is computed is an Op; this file is the traversal and the sums.
 //
 // A block owns a tile: kTileWarps · rows_per_warp rows by 32·V columns. A thread owns V neighboring
-// columns (V is 4 where 16-byte accesses are possible, else 1), a warp owns every eighth row.
+// columns (V is 4 where one access can take 4 elements, else 1), a warp owns every eighth row.
 //   row sums     lanes' terms by shuffle, one float a row and tile; over tiles in double
 //   column sums  a thread's rows in registers, the 8 warps through shared memory, one float a
 //                column and tile; over tiles in double
@@ -294,7 +294,7 @@ void launch_tiles_of(const char* launcher, const Op& op, int rows, int cols, con
     launch(launcher, tile_kernel<V, Op>, shape, stream, op, grid, scratch);
 }
 
-// Runs op over [rows, cols], both at least 1. wide: 16-byte accesses at columns 4k are possible.
+// Runs op over [rows, cols], both at least 1. wide: one access can take columns 4k … 4k+3.
 template <class Op>
 void launch_tiles(const char* launcher, const Op& op, int rows, int cols, bool wide,
                   const Scratch& scratch, cudaStream_t stream) {

@@ -97,7 +97,8 @@ class Equality(unittest.TestCase):
             self.assertEqual(workload.Workload.is_equal(given, loss, precision), is_equal, loss)
 
     def test_config(self):
-        text = '# c\n[model]\n# help\nencoder_hidden = [400, 20]\nlikelihood = "x"\n[train]\nema = 0.0'
+        text = ('# c\n[model]\n# help\nencoder_hidden = [400, 20]\nlikelihood = "x"\n'
+                '[train]\nema = 0.0')
         self.assertEqual(workload.read_config(text), {
             "model": {"encoder_hidden": [400, 20], "likelihood": "x"}, "train": {"ema": 0.0}})
 

@@ -42,7 +42,7 @@ TEST_F(Bernoulli, LargeSizes) {
 }
 
 TEST_F(Bernoulli, UnalignedArrays) {
-    check(kLaunchers, kReference, {33, 128}, 3);
+    check_unaligned(kLaunchers, kReference);
 }
 
 TEST_F(Bernoulli, SamplesAndRowWeights) {

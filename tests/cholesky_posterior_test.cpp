@@ -13,6 +13,7 @@
 #include "tests/cholesky_reference.h"
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 namespace {
@@ -49,16 +50,22 @@ class CholeskyPosterior : public KernelTest {
                                   stream().get());
         auto only_z = output(in.draws.size());
         auto its_epsilon = output(in.draws.size());
-        kernels::cholesky_forward(heads, source_of(index.data()),
-                                  {.epsilon = its_epsilon.data(), .z = only_z.data()},
-                                  stream().get());
-        if (in.draws.size() > 0) expect_same_bits(only_z.download(), z.download(), "z alone");
+        DeviceArray<Bf16> rounded_z(stream(), in.draws.size(), shift);
+        kernels::cholesky_forward(
+            heads, source_of(index.data()),
+            {.epsilon = its_epsilon.data(), .z = only_z.data(), .rounded_z = rounded_z.data()},
+            stream().get());
+        if (in.draws.size() > 0) {
+            expect_same_bits(only_z.download(), z.download(), "z alone");
+            expect_rounded(rounded_z.download(), z.download(), "rounded_z");
+        }
         return {mu.download(),      logvar.download(), tril.download(),      kl.download(),
                 epsilon.download(), z.download(),      log_ratio.download(), log_q.download()};
     }
 
+    // d_product as it is stored.
     BackwardOutputs backward(const CholeskyInputs& in, const ForwardOutputs& of,
-                             std::size_t shift = 0) {
+                             std::size_t shift = 0, Storage storage = Storage::fp32) {
         auto product = upload(in.product, shift);
         auto mu_bias = upload(in.mu_bias, shift);
         auto logvar_bias = upload(in.logvar_bias, shift);
@@ -71,7 +78,7 @@ class CholeskyPosterior : public KernelTest {
         auto score = upload(in.score);
         auto prior_score = upload(in.prior_score, shift);
         auto kl_mask = upload(in.kl_mask);
-        auto d_product = output(in.product.size(), shift);
+        StoredArray d_product(stream(), storage, in.product.size(), shift);
         auto d_mu_bias = output(in.latent.width());
         auto d_logvar_bias = output(in.latent.width());
         auto d_tril_bias = output(in.tril.width());
@@ -91,7 +98,7 @@ class CholeskyPosterior : public KernelTest {
         kernels::cholesky_backward(
             view(in, product.data(), mu_bias.data(), logvar_bias.data(), tril_bias.data()),
             {epsilon.data(), z.data()}, gradient,
-            {d_product.data(), d_mu_bias.data(), d_logvar_bias.data(), d_tril_bias.data(),
+            {d_product.get(), d_mu_bias.data(), d_logvar_bias.data(), d_tril_bias.data(),
              draws.data()},
             scratch.get(), stream().get());
         return {d_product.download(), d_mu_bias.download(), d_logvar_bias.download(),
@@ -204,7 +211,7 @@ class CholeskyPosterior : public KernelTest {
     }
 
     void check_backward(const CholeskyInputs& in, const ForwardOutputs& of,
-                        const BackwardOutputs& out) {
+                        const BackwardOutputs& out, Storage storage) {
         const std::size_t width = in.latent.width();
         const auto g = in.gradient_of_draws(of.epsilon, of.z);
         const auto e = [&](std::size_t r, std::size_t j) {
@@ -237,8 +244,8 @@ class CholeskyPosterior : public KernelTest {
             if (c < 2 * stride) return c - stride < width ? d_logvar(b, c - stride) : Bound{0, 0};
             return c - 2 * stride < in.tril.width() ? d_tril(b, c - 2 * stride) : Bound{0, 0};
         };
-        expect_close(out.d_product, each({in.shape.examples, in.shape.pitch()}, element),
-                     "d_product");
+        const Shape all{in.shape.examples, in.shape.pitch()};
+        expect_close(out.d_product, stored(each(all, element), storage), "d_product");
         expect_close(out.d_mu_bias, column_sums(in.latent, d_mu), "d_mu_bias");
         expect_close(out.d_logvar_bias, column_sums(in.latent, d_logvar), "d_logvar_bias");
         expect_close(out.d_tril_bias, column_sums(in.tril, d_tril), "d_tril_bias");
@@ -253,7 +260,9 @@ class CholeskyPosterior : public KernelTest {
         const ForwardOutputs out = forward(in, shift);
         check_posterior(in, out);
         check_draws(in, out);
-        check_backward(in, out, backward(in, out, shift));
+        for (const Storage storage : kStorages) {
+            check_backward(in, out, backward(in, out, shift, storage), storage);
+        }
     }
 };
 

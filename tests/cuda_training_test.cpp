@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -134,6 +135,21 @@ TEST_P(CudaTrainingTest, TheSameRunTwiceOrInTwoPartsGivesTheSameBits) {
     EXPECT_EQ(parts.parameters, whole.parameters);
     EXPECT_EQ(parts.moments, whole.moments);
     EXPECT_EQ(parts.ema, whole.ema);
+}
+
+TEST_P(CudaTrainingTest, ClosedTotalsAreApart) {
+    const auto rows = some_rows(3 * kBatch);
+    for (Backend* backend : {cuda().get(), cpu().get()}) {
+        SCOPED_TRACE(backend->name());
+        backend->train(request(std::span(rows).first(kBatch)));
+        backend->close_totals();
+        backend->train(request(std::span(rows).subspan(kBatch), 1));
+        backend->close_totals();
+        EXPECT_THROW(backend->close_totals(), std::logic_error);
+        EXPECT_EQ(backend->take_totals().losses.examples, kBatch);
+        EXPECT_EQ(backend->take_totals().losses.examples, 2 * kBatch);
+        EXPECT_EQ(backend->take_totals().losses.examples, 0U);
+    }
 }
 
 // Steps 1 and 3 of five have an example with a NaN.

@@ -109,9 +109,10 @@ class DeviceArray {
     std::size_t back() const { return front_ + size_ * sizeof(T); }
     std::size_t bytes() const { return back() + kGuard; }
     bool is_guard(std::size_t byte) const { return byte < front_ || byte >= back(); }
-    // Of the word 0xFFC5A5A5, a quiet NaN, counted from the array's start as its elements are.
+    // Of the word 0xFFC5FFC5, a quiet NaN and so is each half of it as bf16, counted from the
+    // array's start as its elements are.
     unsigned char guard_byte(std::size_t byte) const {
-        constexpr unsigned char kWord[] = {0xA5, 0xA5, 0xC5, 0xFF};
+        constexpr unsigned char kWord[] = {0xC5, 0xFF, 0xC5, 0xFF};
         return kWord[(byte + 4 - front_ % 4) % 4];
     }
     void copy(void* to, const void* from, std::size_t count, cudaMemcpyKind kind) const {

@@ -10,6 +10,7 @@
 #include "host/noise.h"
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 namespace {
@@ -62,9 +63,15 @@ const char* name_of(Pixels pixels) {
 template <class T>
 class Gather : public KernelTest {
   protected:
-    // Exactly equal, binary too: both sides have the same uniforms, to the bit.
+    // With the copy in bf16 and without it.
     void check(const Shape& shape, Pixels pixels, std::size_t shift = 0) {
         SCOPED_TRACE(testing::Message() << shape << name_of(pixels));
+        check(shape, pixels, shift, false);
+        check(shape, pixels, shift, true);
+    }
+
+    // Exactly equal, binary too: both sides have the same uniforms, to the bit.
+    void check(const Shape& shape, Pixels pixels, std::size_t shift, bool is_copied) {
         const std::vector<T> data = make_data<T>(shape.width());
         std::vector<std::uint32_t> index(shape.height());
         for (std::size_t r = 0; r < index.size(); ++r) {
@@ -73,10 +80,13 @@ class Gather : public KernelTest {
         auto device_data = upload(data, shift);
         auto device_index = upload(index);
         auto x = output(shape.size(), shift);
+        DeviceArray<Bf16> rounded_x(stream(), shape.size(), shift);
         kernels::gather(device_data.data(), device_index.data(), shape.rows, shape.cols, pixels,
-                        noise_stream(), kFirstIndex, x.data(), stream().get());
+                        noise_stream(), kFirstIndex, x.data(),
+                        is_copied ? rounded_x.data() : nullptr, stream().get());
         const std::vector<float> got = x.download();
         ASSERT_EQ(got.size(), shape.size());
+        if (is_copied) expect_rounded(rounded_x.download(), got, "rounded_x");
         std::vector<float> uniforms(shape.width());
         for (std::size_t r = 0; r < shape.height(); ++r) {
             fill_uniform(address_of(noise_stream(), kFirstIndex + index[r]), uniforms);
@@ -117,7 +127,7 @@ TYPED_TEST(Gather, UnalignedArrays) {
 
 TYPED_TEST(Gather, NegativeSizesThrow) {
     EXPECT_THROW(kernels::gather(static_cast<const TypeParam*>(nullptr), nullptr, -1, 1,
-                                 Pixels::grey, {}, 0, nullptr, this->stream().get()),
+                                 Pixels::grey, {}, 0, nullptr, nullptr, this->stream().get()),
                  std::invalid_argument);
 }
 
@@ -142,7 +152,7 @@ TEST_F(Binarize, UniformsAreTheHostsToTheBit) {
         auto data = upload(at ? uniforms : below);
         auto x = output(shape.size());
         kernels::gather(data.data(), device_index.data(), shape.rows, shape.cols, Pixels::binary,
-                        noise, kFirstIndex, x.data(), stream().get());
+                        noise, kFirstIndex, x.data(), nullptr, stream().get());
         EXPECT_EQ(x.download(), std::vector<float>(shape.size(), at ? 1.0f : 0.0f));
     }
 }
@@ -152,13 +162,15 @@ TEST_F(Binarize, NanComesThrough) {
     auto index = upload(std::vector<std::uint32_t>{0});
     for (const Pixels pixels : {Pixels::grey, Pixels::counts, Pixels::binary}) {
         auto x = output(4);
+        DeviceArray<Bf16> rounded_x(stream(), 4);
         kernels::gather(data.data(), index.data(), 1, 4, pixels, noise_stream(), 0, x.data(),
-                        stream().get());
-        const std::vector<float> got = x.download();
-        EXPECT_EQ(got[0], 0);
-        EXPECT_EQ(got[1], 1);
-        EXPECT_TRUE(std::isnan(got[2]));
-        EXPECT_EQ(got[3], 1);
+                        rounded_x.data(), stream().get());
+        for (const std::vector<float>& got : {x.download(), from_bf16(rounded_x.download())}) {
+            EXPECT_EQ(got[0], 0);
+            EXPECT_EQ(got[1], 1);
+            EXPECT_TRUE(std::isnan(got[2]));
+            EXPECT_EQ(got[3], 1);
+        }
     }
 }
 

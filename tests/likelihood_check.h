@@ -10,6 +10,7 @@
 #include "kernels/likelihood.h"
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 
@@ -71,6 +72,7 @@ struct LikelihoodInputs {
     std::vector<float> x;
     std::vector<float> row_weight;
     bool is_weighted = false;
+    Storage storage = Storage::fp32;  // of d_product
 };
 
 struct LikelihoodOutputs {
@@ -119,17 +121,17 @@ class LikelihoodTest : public KernelTest {
     LikelihoodOutputs run(const Launchers& launchers, const LikelihoodInputs& in,
                           std::size_t shift = 0, bool in_place = false) {
         LikelihoodArrays arrays(stream(), in, shift);
-        auto separate = output(in.product.size(), shift);
+        StoredArray separate(stream(), in.storage, in.product.size(), shift);
         auto d_bias = output(in.width());
-        auto& d_product = in_place ? arrays.product : separate;
         const kernels::LikelihoodGradient gradient = {
             .scale = kScale,
             .row_weight = in.is_weighted ? arrays.row_weight.data() : nullptr,
-            .d_product = d_product.data(),
+            .d_product = in_place ? kernels::Reals(arrays.product.data()) : separate.get(),
             .d_bias = d_bias.data()};
         launchers.forward_backward(arrays.input(), gradient, arrays.recon.data(),
                                    arrays.scratch.get(), stream().get());
-        return {arrays.recon.download(), d_product.download(), d_bias.download()};
+        return {arrays.recon.download(), in_place ? arrays.product.download() : separate.download(),
+                d_bias.download()};
     }
 
     std::vector<float> run_forward(const Launchers& launchers, const LikelihoodInputs& in,
@@ -173,25 +175,40 @@ class LikelihoodTest : public KernelTest {
         };
         const Shape wide{in.shape.rows, static_cast<int>(in.width())};
         expect_close(out.recon, recon, "recon");
-        expect_close(out.d_product, each(wide, gradient), "d_product");
+        expect_close(out.d_product, stored(each(wide, gradient), in.storage), "d_product");
         expect_close(out.d_bias, column_sums(wide, gradient), "d_bias");
         expect_close(run_forward(launchers, in, shift), recon, "recon without backward");
     }
 
     void check(const Launchers& launchers, const PixelReference& reference, const Shape& shape,
-               std::size_t shift = 0) {
+               std::size_t shift = 0, Storage storage = Storage::fp32) {
         SCOPED_TRACE(testing::Message() << shape);
-        check(launchers, reference, LikelihoodInputs(shape, reference), shift);
+        LikelihoodInputs in(shape, reference);
+        in.storage = storage;
+        check(launchers, reference, in, shift);
     }
 
     void check_every_size(const Launchers& launchers, const PixelReference& reference) {
-        for (const Shape& shape : ragged_shapes()) check(launchers, reference, shape);
+        for (const Storage storage : kStorages) {
+            for (const Shape& shape : ragged_shapes()) {
+                check(launchers, reference, shape, 0, storage);
+            }
+        }
     }
 
     void check_large_sizes(const Launchers& launchers, const PixelReference& reference) {
         for (const Shape& shape : large_shapes()) check(launchers, reference, shape);
         for (const Shape& shape : {kTwoRowsAWarp, kTwoRowsAWarpWide, kEightRowsAWarp}) {
             check(launchers, reference, shape);
+        }
+        check(launchers, reference, {128, 784}, 0, Storage::bf16);
+    }
+
+    void check_unaligned(const Launchers& launchers, const PixelReference& reference) {
+        for (const Storage storage : kStorages) {
+            for (const std::size_t shift : {2, 3}) {
+                check(launchers, reference, {33, 128}, shift, storage);
+            }
         }
     }
 
@@ -203,6 +220,8 @@ class LikelihoodTest : public KernelTest {
                 LikelihoodInputs in({66 * samples / (samples == 33 ? 3 : 1), cols}, reference,
                                     samples);
                 in.is_weighted = true;
+                check(launchers, reference, in);
+                in.storage = Storage::bf16;
                 check(launchers, reference, in);
             }
         }
@@ -228,10 +247,12 @@ class LikelihoodTest : public KernelTest {
         constexpr std::size_t kPixels = 300;
         constexpr std::size_t kPixel = 157;
         enum Where { in_x, in_weight, in_product, in_bias };
-        for (int where = 0; where < 2 + 2 * reference.outputs; ++where) {
-            SCOPED_TRACE(where);
+        for (int turn = 0; turn < 2 * (2 + 2 * reference.outputs); ++turn) {
+            SCOPED_TRACE(turn);
+            const int where = turn / 2;
             LikelihoodInputs in({3, kPixels}, reference);
             in.is_weighted = true;
+            in.storage = kStorages[turn % 2];
             const int kind = where < 2 ? where : in_product + where % 2;
             const std::size_t column =
                 where < 2 ? kPixel : static_cast<std::size_t>(where / 2 - 1) * kPixels + kPixel;
@@ -283,6 +304,11 @@ class LikelihoodTest : public KernelTest {
         kernels::Scratch small = scratch.get();
         small.tickets_size = 0;
         expect_refused(small);
+        // A gradient in bf16 in place of the product.
+        EXPECT_THROW(launchers.forward_backward(
+                         in, {1, nullptr, {array.data(), Storage::bf16}, array.data()},
+                         array.data(), scratch.get(), stream().get()),
+                     std::invalid_argument);
     }
 };
 

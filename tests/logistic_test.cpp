@@ -134,7 +134,7 @@ TEST_F(Logistic, OtherNumbersOfLevels) {
 }
 
 TEST_F(Logistic, UnalignedArrays) {
-    check(kLaunchers, kReference, {33, 128}, 3);
+    check_unaligned(kLaunchers, kReference);
 }
 
 TEST_F(Logistic, SamplesAndRowWeights) {

@@ -10,6 +10,7 @@
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
 #include "tests/mixture_prior_reference.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 namespace {
@@ -44,7 +45,8 @@ class MixtureScratch {
 
 class MixturePrior : public KernelTest {
   protected:
-    Outputs run(const Mixture& in) {
+    // d_mean and d_logvar as they are stored.
+    Outputs run(const Mixture& in, Storage storage = Storage::fp32) {
         auto mean = upload(in.mean);
         auto logvar = upload(in.logvar);
         auto mean_bias = upload(in.mean_bias);
@@ -61,8 +63,8 @@ class MixturePrior : public KernelTest {
         auto relative = output(in.rows);
         auto score = output(in.rows * in.latent);
         auto gamma = output(in.rows * in.components);
-        auto d_mean = output(in.components * in.stride);
-        auto d_logvar = output(in.components * in.stride);
+        StoredArray d_mean(stream(), storage, in.components * in.stride);
+        StoredArray d_logvar(stream(), storage, in.components * in.stride);
         auto d_mean_bias = upload(in.mean_bias);  // to be added to
         auto d_logvar_bias = upload(in.logvar_bias);
         auto d_logits = output(in.components);
@@ -87,7 +89,7 @@ class MixturePrior : public KernelTest {
         MixtureScratch scratch(stream(), in.shape);
         kernels::mixture_backward(
             source, own, {z.data(), gamma.data(), weight.data(), in.shape.rows, kMixtureScale},
-            {d_mean.data(), d_logvar.data(), is_heads ? d_mean_bias.data() : nullptr,
+            {d_mean.get(), d_logvar.get(), is_heads ? d_mean_bias.data() : nullptr,
              is_heads ? d_logvar_bias.data() : nullptr, is_heads ? nullptr : d_logits.data()},
             scratch.get(), stream().get());
         EXPECT_TRUE(scratch.is_clean()) << "a ticket is left";
@@ -165,7 +167,7 @@ class MixturePrior : public KernelTest {
 
     // From the gammas that the kernel took. Rounding: as kMixtureRoundings, with a's two products
     // and the partial's own more.
-    static void check_backward(const Mixture& in, const Outputs& out) {
+    static void check_backward(const Mixture& in, const Outputs& out, Storage storage) {
         std::vector<Bound> d_mean(in.components * in.latent), d_logvar(d_mean), d_logits;
         for (std::size_t k = 0; k < in.components; ++k) {
             Sum logit;
@@ -203,8 +205,8 @@ class MixturePrior : public KernelTest {
             }
             return all;
         };
-        expect_close(strided(out.d_mean), d_mean, "d_mean");
-        expect_close(strided(out.d_logvar), d_logvar, "d_logvar");
+        expect_close(strided(out.d_mean), stored(d_mean, storage), "d_mean");
+        expect_close(strided(out.d_logvar), stored(d_logvar, storage), "d_logvar");
         if (!in.is_heads) {
             expect_close(out.d_logits, d_logits, "d_logits");
             return;
@@ -228,7 +230,8 @@ class MixturePrior : public KernelTest {
         const Outputs out = run(in);
         check_components(in, out);
         check_forward(in, out);
-        check_backward(in, out);
+        check_backward(in, out, Storage::fp32);
+        check_backward(in, run(in, Storage::bf16), Storage::bf16);
     }
 };
 

@@ -9,6 +9,7 @@
 #include "tests/device_arena.h"
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 namespace {
@@ -120,9 +121,10 @@ class OptimizerKernel : public KernelTest {
   protected:
     // Everything that a launch changes, or the bits that it must leave.
     void check(const Layout& layout, UpdateRule rule, bool has_average, std::size_t shift = 0,
-               bool is_taken = true) {
-        SCOPED_TRACE(testing::Message() << "rule " << static_cast<int>(rule) << ", average "
-                                        << has_average << ", shift " << shift);
+               bool is_taken = true, bool has_copy = true) {
+        SCOPED_TRACE(testing::Message()
+                     << "rule " << static_cast<int>(rule) << ", average " << has_average
+                     << ", copy " << has_copy << ", shift " << shift);
         const Arenas before(layout);
         const Step step = step_of(rule);
         const auto& first = rule == UpdateRule::adagrad ? before.positive : before.moment1;
@@ -138,12 +140,14 @@ class OptimizerKernel : public KernelTest {
         auto moment1 = upload(first, shift);
         auto moment2 = upload(before.moment2, shift);
         auto average = upload(before.average, shift);
+        const std::vector<float> other = layout.normals(7);
+        auto copy = upload(to_bf16(other), shift);
         auto state = upload(std::vector<StepState>{step});
         kernels::optimizer(
             step, state.data(), device.table(), scales.data(), word.data(),
             {gradients.data(), parameters.data(), moments_of(rule) > 0 ? moment1.data() : nullptr,
              moments_of(rule) > 1 ? moment2.data() : nullptr,
-             has_average ? average.data() : nullptr},
+             has_average ? average.data() : nullptr, has_copy ? copy.data() : nullptr},
             stream().get());
         Updated want;
         for (std::size_t t = 0; t < layout.tensors.size(); ++t) {
@@ -168,6 +172,8 @@ class OptimizerKernel : public KernelTest {
         expect(moment1, first, want.moment1, moments_of(rule) > 0, "moment1");
         expect(moment2, before.moment2, want.moment2, moments_of(rule) > 1, "moment2");
         expect(average, before.average, want.average, has_average, "average");
+        const bool is_copied = has_copy && is_taken;
+        expect_rounded(copy.download(), is_copied ? parameters.download() : other, "copy");
     }
 
     // One step of Adam from zero moments; moves four parameters from zero.
@@ -196,7 +202,11 @@ class OptimizerKernel : public KernelTest {
 TEST_F(OptimizerKernel, EveryRuleOnRaggedTensors) {
     const Layout layout(ragged_sizes());
     for (const UpdateRule rule : kRules) {
-        for (const bool has_average : {false, true}) check(layout, rule, has_average);
+        for (const bool has_average : {false, true}) {
+            for (const bool has_copy : {false, true}) {
+                check(layout, rule, has_average, 0, true, has_copy);
+            }
+        }
     }
 }
 

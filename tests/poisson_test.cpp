@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <stdexcept>
 
 #include "tests/likelihood_check.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 namespace {
@@ -51,7 +53,7 @@ TEST_F(Poisson, LargeSizes) {
 }
 
 TEST_F(Poisson, UnalignedArrays) {
-    check(kLaunchers, kReference, {33, 128}, 3);
+    check_unaligned(kLaunchers, kReference);
 }
 
 TEST_F(Poisson, SamplesAndRowWeights) {
@@ -105,14 +107,19 @@ TEST_F(Poisson, LogCounts) {
         for (const std::size_t shift : {0U, 1U}) {
             const LikelihoodInputs in(shape, kReference);
             auto x = upload(in.x, shift);
-            auto out = output(shape.size(), shift);
-            kernels::log_counts(x.data(), shape.rows, shape.cols, out.data(), stream().get());
+            StoredArray out(stream(), Storage::fp32, shape.size(), shift);
+            StoredArray half(stream(), Storage::bf16, shape.size(), shift);
+            for (auto* result : {&out, &half}) {
+                kernels::log_counts(x.data(), shape.rows, shape.cols, result->get(),
+                                    stream().get());
+            }
             kernels::log_counts(x.data(), shape.rows, shape.cols, x.data(), stream().get());
             const auto want = each(shape, [&](std::size_t r, std::size_t c) {
                 const double value = std::log2(1 + in.pixel(r, c)) / 8;
                 return Bound{value, 4 * kEpsilon * value};
             });
             expect_close(out.download(), want, "log counts");
+            expect_close(half.download(), stored(want, Storage::bf16), "log counts in bf16");
             expect_close(x.download(), want, "log counts in place");
         }
     }
@@ -121,6 +128,8 @@ TEST_F(Poisson, LogCounts) {
     EXPECT_EQ(x.download()[0], 0);
     EXPECT_TRUE(std::isnan(x.download()[1]));
     EXPECT_NEAR(x.download()[2], 1, 1e-6);
+    EXPECT_THROW(kernels::log_counts(x.data(), 1, 3, {x.data(), Storage::bf16}, stream().get()),
+                 std::invalid_argument);
 }
 
 TEST_F(Poisson, BadRequestsThrow) {

@@ -12,6 +12,7 @@
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
 #include "tests/reparameterize_reference.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 namespace {
@@ -45,14 +46,21 @@ class Reparameterize : public KernelTest {
             {mu.data(), logvar.data(), kl.data(), epsilon.data(), z.data(), log_ratio.data()},
             stream().get());
         auto only_z = output(in.draws.size());
-        kernels::reparameterize_forward(heads, source_of(index.data()), {.z = only_z.data()},
+        DeviceArray<Bf16> rounded_z(stream(), in.draws.size(), shift);
+        kernels::reparameterize_forward(heads, source_of(index.data()),
+                                        {.z = only_z.data(), .rounded_z = rounded_z.data()},
                                         stream().get());
-        if (in.draws.size() > 0) expect_same_bits(only_z.download(), z.download(), "z alone");
+        if (in.draws.size() > 0) {
+            expect_same_bits(only_z.download(), z.download(), "z alone");
+            expect_rounded(rounded_z.download(), z.download(), "rounded_z");
+        }
         return {mu.download(), logvar.download(), epsilon.download(),
                 z.download(),  kl.download(),     log_ratio.download()};
     }
 
-    BackwardOutputs backward(const Heads& in, std::size_t shift = 0) {
+    // d_product as it is stored.
+    BackwardOutputs backward(const Heads& in, std::size_t shift = 0,
+                             Storage storage = Storage::fp32) {
         auto product = upload(in.product, shift);
         auto mu_bias = upload(in.mu_bias, shift);
         auto logvar_bias = upload(in.logvar_bias, shift);
@@ -63,7 +71,7 @@ class Reparameterize : public KernelTest {
         auto score = upload(in.score);
         auto kl_mask = upload(in.kl_mask, shift);
         auto prior_score = upload(in.prior_score, shift);
-        auto d_product = output(in.product.size(), shift);
+        StoredArray d_product(stream(), storage, in.product.size(), shift);
         auto d_mu_bias = output(in.latent.width());
         auto d_logvar_bias = output(in.latent.width());
         DeviceScratch scratch(stream(), in.shape.examples, 2 * in.shape.stride);
@@ -80,7 +88,7 @@ class Reparameterize : public KernelTest {
         if (in.shape.has_prior) gradient.prior_score = prior_score.data();
         kernels::reparameterize_backward(
             view(in, product.data(), mu_bias.data(), logvar_bias.data()), source_of(index.data()),
-            gradient, d_product.data(), d_mu_bias.data(), d_logvar_bias.data(), scratch.get(),
+            gradient, d_product.get(), d_mu_bias.data(), d_logvar_bias.data(), scratch.get(),
             stream().get());
         return {d_product.download(), d_mu_bias.download(), d_logvar_bias.download()};
     }
@@ -182,7 +190,7 @@ class Reparameterize : public KernelTest {
     }
 
     void check_backward(const Heads& in, const BackwardOutputs& out,
-                        const std::vector<float>& epsilon) {
+                        const std::vector<float>& epsilon, Storage storage) {
         const std::size_t stride = in.stride();
         const std::size_t width = in.latent.width();
         const auto d_mu = [&](std::size_t b, std::size_t j) { return in.d_mu(b, j, epsilon); };
@@ -190,14 +198,12 @@ class Reparameterize : public KernelTest {
             return in.d_logvar(b, j, epsilon);
         };
         const Shape both{in.shape.examples, 2 * in.shape.stride};
-        expect_close(out.d_product,
-                     each(both,
-                          [&](std::size_t b, std::size_t c) {
-                              const std::size_t j = c < stride ? c : c - stride;
-                              if (j >= width) return Bound{0, 0};
-                              return c < stride ? d_mu(b, j) : d_logvar(b, j);
-                          }),
-                     "d_product");
+        const auto element = [&](std::size_t b, std::size_t c) {
+            const std::size_t j = c < stride ? c : c - stride;
+            if (j >= width) return Bound{0, 0};
+            return c < stride ? d_mu(b, j) : d_logvar(b, j);
+        };
+        expect_close(out.d_product, stored(each(both, element), storage), "d_product");
         expect_close(out.d_mu_bias, column_sums(in.latent, d_mu), "d_mu_bias");
         expect_close(out.d_logvar_bias, column_sums(in.latent, d_logvar), "d_logvar_bias");
     }
@@ -210,7 +216,9 @@ class Reparameterize : public KernelTest {
         const Heads in(shape);
         const ForwardOutputs out = forward(in, shift);
         check_forward(in, out);
-        check_backward(in, backward(in, shift), out.epsilon);
+        for (const Storage storage : kStorages) {
+            check_backward(in, backward(in, shift, storage), out.epsilon, storage);
+        }
     }
 };
 
@@ -267,11 +275,13 @@ TEST_F(Reparameterize, NanComesThrough) {
             EXPECT_EQ(std::isnan(out.log_ratio[r]), r / 2 == 1) << r;
         }
         EXPECT_TRUE(std::isnan(in_logvar ? out.logvar[27] : out.mu[27]));
-        const BackwardOutputs back = backward(in);
-        EXPECT_TRUE(std::isnan(back.d_product[64 + (in_logvar ? 32 : 0) + 7]));
-        for (std::size_t j = 0; j < 20; ++j) {
-            EXPECT_EQ(std::isnan(back.d_mu_bias[j]), !in_logvar && j == 7) << j;
-            EXPECT_EQ(std::isnan(back.d_logvar_bias[j]), in_logvar && j == 7) << j;
+        for (const Storage storage : kStorages) {
+            const BackwardOutputs back = backward(in, 0, storage);
+            EXPECT_TRUE(std::isnan(back.d_product[64 + (in_logvar ? 32 : 0) + 7]));
+            for (std::size_t j = 0; j < 20; ++j) {
+                EXPECT_EQ(std::isnan(back.d_mu_bias[j]), !in_logvar && j == 7) << j;
+                EXPECT_EQ(std::isnan(back.d_logvar_bias[j]), in_logvar && j == 7) << j;
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
+#include "tests/stored_reals.h"
 
 namespace vae::test {
 namespace {
@@ -19,6 +20,7 @@ struct Case {
     bool is_onehot;
     int samples = 1;
     bool is_weighted = false;
+    Storage storage = Storage::fp32;  // of d_product
 
     int pixels() const { return is_onehot ? groups * classes : groups; }
     std::size_t outputs() const { return static_cast<std::size_t>(groups * classes); }
@@ -93,23 +95,23 @@ class Softmax : public KernelTest {
         auto weight = upload(in.row_weight);
         auto recon = output(c.height());
         auto alone = output(c.height());
-        auto separate = output(in.product.size(), shift);
+        StoredArray separate(stream(), c.storage, in.product.size(), shift);
         auto d_bias = output(c.outputs());
         auto mean = output(c.height() * static_cast<std::size_t>(c.pixels()));
         auto partials =
             output(kernels::softmax_scratch_size(c.rows, c.pixels(), settings).partials);
         const kernels::Scratch scratch = {partials.data(), partials.size(), nullptr, 0};
-        auto& d_product = in_place ? product : separate;
         const kernels::LikelihoodInput input = {product.data(), bias.data(), x.data(),
                                                 c.rows,         c.pixels(),  c.samples};
         kernels::softmax_mean(input, settings, mean.data(), stream().get());
         kernels::softmax_forward(input, settings, alone.data(), scratch, stream().get());
         kernels::softmax_forward_backward(
             input, settings,
-            {kScale, c.is_weighted ? weight.data() : nullptr, d_product.data(), d_bias.data()},
+            {kScale, c.is_weighted ? weight.data() : nullptr,
+             in_place ? kernels::Reals(product.data()) : separate.get(), d_bias.data()},
             recon.data(), scratch, stream().get());
-        return {recon.download(), d_product.download(), d_bias.download(), alone.download(),
-                mean.download()};
+        return {recon.download(), in_place ? product.download() : separate.download(),
+                d_bias.download(), alone.download(), mean.download()};
     }
 
     void check(const Case& c, std::size_t shift = 0);
@@ -174,7 +176,7 @@ void Softmax::check(const Case& c, std::size_t shift) {
     }
     expect_close(out.recon, recon, "recon");
     expect_close(out.recon_alone, recon, "recon without backward");
-    expect_close(out.d_product, d_product, "d_product");
+    expect_close(out.d_product, stored(d_product, c.storage), "d_product");
     expect_close(out.mean, means, "mean");
     const Shape wide{c.rows, static_cast<int>(c.outputs())};
     expect_close(out.d_bias,
@@ -191,6 +193,18 @@ TEST_F(Softmax, EverySize) {
         }
         for (const int groups : {1, 2, 31, 32, 33, 101}) check({11, groups, 5, is_onehot});
         for (const int rows : {31, 63, 64, 127, 128, 129}) check({rows, 7, 10, is_onehot});
+    }
+}
+
+TEST_F(Softmax, GradientStoredAsBf16) {
+    for (const bool is_onehot : {false, true}) {
+        for (const int classes : {2, 33, 64, 128, 257}) {
+            for (const int rows : {1, 65}) {
+                check({rows, 3, classes, is_onehot, 1, false, Storage::bf16});
+            }
+        }
+        check({66, 5, 7, is_onehot, 3, true, Storage::bf16});
+        check({33, 5, 64, is_onehot, 1, false, Storage::bf16}, 1);
     }
 }
 
@@ -234,9 +248,10 @@ TEST_F(Softmax, NanComesThrough) {
     constexpr std::size_t kClasses = 40;
     constexpr std::size_t kGroup = 2;
     for (const bool is_onehot : {false, true}) {
-        for (int where = 0; where < 3; ++where) {
-            SCOPED_TRACE(where);
-            Inputs in({3, 5, kClasses, is_onehot});
+        for (int turn = 0; turn < 6; ++turn) {
+            SCOPED_TRACE(turn);
+            const int where = turn / 2;
+            Inputs in({3, 5, kClasses, is_onehot, 1, false, kStorages[turn % 2]});
             const std::size_t column = kGroup * kClasses + 7;
             const auto pixels = static_cast<std::size_t>(in.c.pixels());
             if (where == 0) in.product[in.c.outputs() + column] = kNan;
@@ -278,6 +293,12 @@ TEST_F(Softmax, BadRequestsThrow) {
     refused(8, 8, 1, {1025, false}, 4096);
     refused(8, 8, 1, {3, true}, 4096);
     refused(8, 8, 1, {4, false}, kernels::softmax_scratch_size(8, 8, {4, false}).partials - 1);
+    // A gradient in bf16 in place of the product.
+    EXPECT_THROW(kernels::softmax_forward_backward(
+                     {array.data(), array.data(), array.data(), 8, 8, 1}, {4, false},
+                     {1, nullptr, {array.data(), Storage::bf16}, array.data()}, array.data(),
+                     {array.data(), 4096, nullptr, 0}, stream().get()),
+                 std::invalid_argument);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ TEST_F(StepStateTest, GatherDrawsItsPixels) {
     check([&](std::uint32_t step, const StepState* state, double) {
         auto x = output(30);
         kernels::gather(data.data(), index.data(), 3, 10, kernels::Pixels::binary,
-                        noise(step, state), 0, x.data(), stream().get());
+                        noise(step, state), 0, x.data(), nullptr, stream().get());
         return x.download();
     });
 }

@@ -340,7 +340,8 @@ def make_images(path, examples, height, width, channels):
             centre, spread = torch.rand(2, count, channels, 1)
             size = at.numel()
             spots.append(torch.exp(-(((at - size * centre) / (size * (0.1 + 0.2 * spread))) ** 2)))
-        image = spots[0][:, :, :, None] * spots[1][:, :, None, :]  # [count, channels, height, width]
+        # [count, channels, height, width]
+        image = spots[0][:, :, :, None] * spots[1][:, :, None, :]
         rows.append((255 * (0.05 + 0.9 * image)).permute(0, 2, 3, 1).to(torch.uint8))
     values = torch.cat(rows)
     buffer = bytearray(values.numel())  # NumPy may not be there

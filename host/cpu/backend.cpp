@@ -220,6 +220,20 @@ void CpuBackend<T>::train(const TrainRequest& request) {
 }
 
 template <class T>
+void CpuBackend<T>::close_totals() {
+    if (closed_.size() == kClosedTotals) throw std::logic_error("totals that nobody takes");
+    closed_.push_back(std::exchange(totals_, {}));
+}
+
+template <class T>
+TrainTotals CpuBackend<T>::take_totals() {
+    if (closed_.empty()) close_totals();
+    TrainTotals oldest = std::move(closed_.front());
+    closed_.pop_front();
+    return oldest;
+}
+
+template <class T>
 LossTotals CpuBackend<T>::evaluate(Split split, double beta) {
     const Dataset& data = data_of(split);
     const std::size_t samples = config_.objective.samples;

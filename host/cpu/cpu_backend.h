@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <span>
@@ -62,7 +63,8 @@ class CpuBackend final : public Backend {
     }
 
     void train(const TrainRequest& request) override;
-    TrainTotals take_totals() override { return std::exchange(totals_, {}); }
+    void close_totals() override;
+    TrainTotals take_totals() override;
     LossTotals evaluate(Split split, double beta) override;
     void draw(const DrawRequest& request,
               const std::function<void(const DrawBlock&)>& visit) override;
@@ -114,6 +116,7 @@ class CpuBackend final : public Backend {
     std::uint64_t step_ = 0;
     double running_mean_ = 0;  // of the score function's signal
     TrainTotals totals_;
+    std::deque<TrainTotals> closed_;
 };
 
 extern template class CpuBackend<float>;

@@ -237,10 +237,6 @@ void CudaBackend::train(const TrainRequest& request) {
     steps_done_ += steps_per_epoch(request.examples(), request.batch);
 }
 
-TrainTotals CudaBackend::take_totals() {
-    return optimizer_.take_totals();
-}
-
 LossTotals CudaBackend::evaluate(Split split, double beta) {
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     const std::size_t size = data(split).size();

@@ -55,6 +55,7 @@ class CudaBackend : public Backend {
     CudaBackend& operator=(CudaBackend&&) = delete;
 
     std::string name() const override { return "cuda"; }
+    bool queues_steps() const override { return true; }
     std::string device() const override { return device_; }
     void set_data(const Splits& splits) override;
     void set_state(const TrainingState& state) override;
@@ -62,7 +63,8 @@ class CudaBackend : public Backend {
     std::vector<double> exact_parameters() override;
     std::vector<double> exact_ema() override;
     void train(const TrainRequest& request) override;
-    TrainTotals take_totals() override;
+    void close_totals() override { optimizer_.close_totals(); }
+    TrainTotals take_totals() override { return optimizer_.take_totals(); }
     LossTotals evaluate(Split split, double beta) override;
     void draw(const DrawRequest& request,
               const std::function<void(const DrawBlock&)>& visit) override;
@@ -71,6 +73,7 @@ class CudaBackend : public Backend {
     std::vector<float> outputs(std::span<const float> z) override;
     std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
     Trace trace(const TrainRequest& one_step) override;
+    void set_stepping(Stepping stepping) { steps_.set_stepping(stepping); }
 
   private:
     // While it lives the network reads the average of the parameters, if there is one.

@@ -143,10 +143,25 @@ void DeviceOptimizer::step(const kernels::StepState* state, const float* gradien
                        stream_.get());
 }
 
-TrainTotals DeviceOptimizer::take_totals() {
-    kernels::StepRecord record = {};
-    record_.download({&record, 1}, stream_);
+void DeviceOptimizer::close_totals() {
+    if (times_closed_ - times_taken_ == kClosedTotals) {
+        throw std::logic_error("totals that nobody takes");
+    }
+    const std::size_t slot = times_closed_ % kClosedTotals;
+    cuda_check(cudaMemcpyAsync(closed_.data() + slot, record_.data(), record_.bytes(),
+                               cudaMemcpyDeviceToHost, stream_.get()),
+               "cudaMemcpyAsync of the totals");
+    is_there_[slot].record(stream_);
     record_.zero(stream_);
+    ++times_closed_;
+}
+
+TrainTotals DeviceOptimizer::take_totals() {
+    if (times_closed_ == times_taken_) close_totals();
+    const std::size_t slot = times_taken_ % kClosedTotals;
+    is_there_[slot].synchronize();
+    ++times_taken_;
+    const kernels::StepRecord record = closed_.data()[slot];
     TrainTotals totals;
     totals.losses = {.recon = record.losses.recon,
                      .kl = record.losses.kl,

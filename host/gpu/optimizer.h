@@ -2,6 +2,7 @@
 // the losses and skipped steps until somebody asks.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -36,7 +37,8 @@ class DeviceOptimizer {
     void step(const kernels::StepState* state, const float* gradients, float* parameters);
     // Whether the last step was taken, 1 or 0 on the device.
     const unsigned* is_taken() const { return is_taken_.data(); }
-    // Waits, returns what steps left, and starts from zero again.
+    // As those of Backend.
+    void close_totals();
     TrainTotals take_totals();
 
     float* ema_arena() { return ema_.data(); }  // null if there is none
@@ -63,6 +65,10 @@ class DeviceOptimizer {
     DeviceArray<unsigned> is_taken_;
     DeviceArray<kernels::LossSums> batch_losses_;
     DeviceArray<kernels::StepRecord> record_;
+    PinnedArray<kernels::StepRecord> closed_{kClosedTotals};  // in turn
+    std::array<Event, kClosedTotals> is_there_;               // of each: it was copied
+    std::size_t times_closed_ = 0;
+    std::size_t times_taken_ = 0;
 };
 
 }  // namespace vae::gpu

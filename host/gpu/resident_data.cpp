@@ -23,10 +23,10 @@ void ResidentData::gather(const std::uint32_t* index, std::uint32_t offset, int 
     const std::uint32_t first = first_index_ + offset;
     if (floats_.size() == 0) {
         kernels::gather(bytes_.data() + skip, index, rows, pixels_, pixels, noise, first, x,
-                        stream.get());
+                        nullptr, stream.get());
     } else {
         kernels::gather(floats_.data() + skip, index, rows, pixels_, pixels, noise, first, x,
-                        stream.get());
+                        nullptr, stream.get());
     }
 }
 

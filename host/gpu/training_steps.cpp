@@ -103,6 +103,10 @@ void TrainingSteps::upload(const TrainRequest& request, std::size_t first, std::
 void TrainingSteps::run_queued(std::size_t examples, std::uint32_t batch) {
     const int rows = static_cast<int>(std::min<std::size_t>(batch, examples));
     std::size_t whole = examples / batch;
+    const auto rest = static_cast<int>(examples % batch);
+    if (stepping_ == Stepping::eager) {
+        for (; whole > 0; --whole) queue_steps(1, rows);
+    }
     if (whole > 0 && graph_rows_ != rows) {
         graph_rows_ = rows;
         many_.reset();
@@ -113,7 +117,6 @@ void TrainingSteps::run_queued(std::size_t examples, std::uint32_t batch) {
     const auto many = static_cast<std::size_t>(graph_steps_);
     for (; whole >= many; whole -= many) graph(graph_steps_, rows).launch(stream_);
     for (; whole > 0; --whole) graph(1, rows).launch(stream_);
-    const auto rest = static_cast<int>(examples % batch);
     if (rest > 0) queue_steps(1, rest);
 }
 

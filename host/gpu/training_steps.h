@@ -34,6 +34,10 @@ struct StepParts {
     std::function<kernels::StepState(std::uint64_t step, const StepSchedule&)> state_of;
 };
 
+// How steps are given to the device: from captured graphs, or one by one, as whoever looks at
+// single kernels wants it. The bits are the same.
+enum class Stepping { graphs, eager };
+
 class TrainingSteps {
   public:
     // For steps of up to `capacity` examples. Throws RunError when the device is full.
@@ -41,6 +45,7 @@ class TrainingSteps {
 
     // Of how many examples an epoch is. Graphs made before are forgotten.
     void set_examples(std::uint32_t examples);
+    void set_stepping(Stepping stepping) { stepping_ = stepping; }
     // Queues all steps of a request that was checked. Waits for nothing but the copy of an earlier
     // request's steps.
     void run(const TrainRequest& request);
@@ -69,6 +74,7 @@ class TrainingSteps {
     PinnedArray<std::uint32_t> staged_rows_;
     Event uploaded_;
     kernels::StepOrder order_;
+    Stepping stepping_ = Stepping::graphs;
     // Of steps of graph_rows_ examples.
     int graph_rows_ = 0;
     std::unique_ptr<Graph> many_;

@@ -1,0 +1,108 @@
+// Steps replayed from a captured graph are the steps that are given one by one, bit for bit,
+// whatever changes from step to step and however many are in a graph.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/gpu/cuda_backend.h"
+#include "host/shuffle.h"
+#include "tests/cuda_backend_cases.h"
+#include "tests/model_fixtures.h"
+
+namespace vae {
+namespace {
+
+struct Outcome {
+    TrainingState state;
+    TrainTotals totals;
+};
+
+class CudaGraphTest : public testing::TestWithParam<test::NetworkCase> {
+  protected:
+    // Every step its own, as a schedule may have it.
+    static std::vector<StepSchedule> schedule(std::size_t steps) {
+        std::vector<StepSchedule> result;
+        for (std::size_t i = 0; i < steps; ++i) {
+            result.push_back({1e-3 / static_cast<double>(i + 1), 0.2 * static_cast<double>(i)});
+        }
+        return result;
+    }
+
+    // Two epochs, the second in two parts.
+    Outcome train(std::uint32_t graph_steps, gpu::Stepping stepping) const {
+        Config own = config;
+        own.train.graph_steps = graph_steps;
+        own.train.optimizer = Optimizer::adamw;
+        own.train.weight_decay = 0.1;
+        own.train.ema = 0.9;
+        gpu::CudaBackend backend(own, layout);
+        backend.set_stepping(stepping);
+        backend.set_data(splits);
+        TrainConfig& train = own.train;
+        backend.set_state(
+            start_state(train, initial_parameters(layout, own.model.initialization, train.seed)));
+        const auto size = static_cast<std::uint32_t>(splits.train.size);
+        const std::uint64_t per_epoch = steps_per_epoch(size, train.batch);
+        backend.train({0, {}, train.batch, schedule(per_epoch), {0, 0, size}});
+        const std::uint64_t before = per_epoch / 2;
+        const auto middle = static_cast<std::uint32_t>(before * train.batch);
+        backend.train({per_epoch, {}, train.batch, schedule(before), {1, 0, middle}});
+        backend.train({per_epoch + before,
+                       {},
+                       train.batch,
+                       schedule(per_epoch - before),
+                       {1, middle, size - middle}});
+        const TrainTotals totals = backend.take_totals();
+        return {backend.state(), totals};
+    }
+
+    static void expect_same(const Outcome& a, const Outcome& b) {
+        EXPECT_EQ(a.state.parameters, b.state.parameters);
+        EXPECT_EQ(a.state.moments, b.state.moments);
+        EXPECT_EQ(a.state.ema, b.state.ema);
+        EXPECT_EQ(a.state.step, b.state.step);
+        EXPECT_EQ(a.state.running_mean, b.state.running_mean);
+        EXPECT_EQ(a.totals.losses.recon, b.totals.losses.recon);
+        EXPECT_EQ(a.totals.losses.kl, b.totals.losses.kl);
+        EXPECT_EQ(a.totals.losses.loss, b.totals.losses.loss);
+        EXPECT_EQ(a.totals.losses.examples, b.totals.losses.examples);
+    }
+
+    const Config config = test::config_of(GetParam());
+    const Splits splits = test::make_splits(GetParam());
+    const ParameterLayout layout{config.model, GetParam().pixels};
+};
+
+TEST_P(CudaGraphTest, ReplayGivesTheBitsOfEagerSteps) {
+    const Outcome eager = train(0, gpu::Stepping::eager);
+    EXPECT_EQ(eager.totals.losses.examples, 2 * splits.train.size);
+    EXPECT_EQ(eager.totals.skipped.count, 0U);
+    for (const std::uint32_t steps : {2U, 64U}) {
+        SCOPED_TRACE(steps);
+        expect_same(train(steps, gpu::Stepping::graphs), eager);
+    }
+}
+
+TEST_P(CudaGraphTest, APartOfAnEpochIsItsRows) {
+    const auto size = static_cast<std::uint32_t>(splits.train.size);
+    const std::vector<std::uint32_t> rows = shuffled_rows(config.train.seed, 5, size);
+    gpu::CudaBackend given(config, layout);
+    gpu::CudaBackend computed(config, layout);
+    for (gpu::CudaBackend* backend : {&given, &computed}) {
+        backend->set_data(splits);
+        backend->set_state(test::initial_state(layout, config));
+    }
+    const std::uint32_t batch = config.train.batch;
+    given.train({0, std::span(rows).subspan(7), batch, {{1e-3, 1}}});
+    computed.train({0, {}, batch, {{1e-3, 1}}, {5, 7, size - 7}});
+    EXPECT_EQ(given.state().parameters, computed.state().parameters);
+}
+
+INSTANTIATE_TEST_SUITE_P(Networks, CudaGraphTest, testing::ValuesIn(test::network_cases()),
+                         [](const auto& network) { return std::string(network.param.name); });
+
+}  // namespace
+}  // namespace vae
