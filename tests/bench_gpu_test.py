@@ -188,7 +188,8 @@ class Turns(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder, \
                 mock.patch.object(peers, "PeerProcess", FakeProcess):
             arguments = mock.Mock(chunk=None, device="cpu", bin=pathlib.Path(folder))
-            one = bench.Cell(arguments, "S/fp32", pathlib.Path(folder), deadline=0)
+            folder = pathlib.Path(folder)
+            one = bench.Cell(arguments, "S/fp32", folder, folder / "images.npy", deadline=0)
             self.addCleanup(one.log.close)
             good, bad = one.contender("pytorch", "good"), one.contender("pytorch", "hangs")
             apart = one.contender("pytorch", "compile, max-autotune")
