@@ -9,10 +9,11 @@ using kernels::Pixels;
 
 class GatherBench : public GpuBench {
   protected:
-    // Also with a copy in bf16.
+    // T are the data's; also with a copy in bf16.
+    template <class T>
     void run(benchmark::State& state, Pixels pixels, bool is_copied = false) {
         const Extent extent(state);
-        const DeviceBuffer<std::uint8_t> data(extent.size());
+        const DeviceBuffer<T> data(extent.size());
         const auto index = row_index(extent.height());
         const DeviceBuffer<float> x(extent.size());
         const DeviceBuffer<kernels::Bf16> rounded_x(is_copied ? extent.size() : 0);
@@ -26,29 +27,34 @@ class GatherBench : public GpuBench {
 };
 
 BENCHMARK_DEFINE_F(GatherBench, grey)(benchmark::State& state) {
-    run(state, Pixels::grey);
+    run<std::uint8_t>(state, Pixels::grey);
 }
 BENCHMARK_REGISTER_F(GatherBench, grey)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, grey_bf16)(benchmark::State& state) {
-    run(state, Pixels::grey, true);
+    run<std::uint8_t>(state, Pixels::grey, true);
 }
 BENCHMARK_REGISTER_F(GatherBench, grey_bf16)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, counts)(benchmark::State& state) {
-    run(state, Pixels::counts);
+    run<std::uint8_t>(state, Pixels::counts);
 }
 BENCHMARK_REGISTER_F(GatherBench, counts)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, binary)(benchmark::State& state) {
-    run(state, Pixels::binary);
+    run<std::uint8_t>(state, Pixels::binary);
 }
 BENCHMARK_REGISTER_F(GatherBench, binary)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, binary_bf16)(benchmark::State& state) {
-    run(state, Pixels::binary, true);
+    run<std::uint8_t>(state, Pixels::binary, true);
 }
 BENCHMARK_REGISTER_F(GatherBench, binary_bf16)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GatherBench, floats)(benchmark::State& state) {
+    run<float>(state, Pixels::grey);
+}
+BENCHMARK_REGISTER_F(GatherBench, floats)->Apply(batch_sizes);
 
 }  // namespace
 }  // namespace vae::bench

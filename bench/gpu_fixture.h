@@ -1,5 +1,6 @@
 // What every benchmark of kernels shares: a stream, timing by events around the launch alone, a
-// cold L2 cache for every iteration, and arrays of random numbers.
+// cold L2 cache for every iteration, the bandwidth of a copy in the same run as the ceiling, and
+// arrays of random numbers.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -38,7 +39,14 @@ class DeviceBuffer {
         void* memory = nullptr;
         kernels::cuda_check(cudaMalloc(&memory, std::max<std::size_t>(bytes(), 1)), "cudaMalloc");
         memory_.reset(static_cast<T*>(memory));
-        kernels::cuda_check(cudaMemset(memory, 0, bytes()), "cudaMemset");
+        // Zeros, like whatever is copied over them, are there before the next stream starts.
+        const std::vector<char> zeros(std::min(bytes(), std::size_t{1} << 20));
+        for (std::size_t first = 0; first < bytes(); first += zeros.size()) {
+            kernels::cuda_check(
+                cudaMemcpy(static_cast<char*>(memory) + first, zeros.data(),
+                           std::min(bytes() - first, zeros.size()), cudaMemcpyHostToDevice),
+                "cudaMemcpy");
+        }
     }
     T* data() const { return memory_.get(); }
     std::size_t size() const { return size_; }
@@ -62,7 +70,8 @@ DeviceBuffer<T> repeated_buffer(std::size_t size, const std::vector<T>& block) {
     return buffer;
 }
 
-// Standard normals, as float or as Bf16.
+// Standard normals, as float or as Bf16. (Of zeros a GPU that is bound by power would compute
+// faster.)
 template <class T = float>
 DeviceBuffer<T> random_buffer(std::size_t size) {
     constexpr std::size_t kBlock = 1 << 16;
@@ -101,65 +110,121 @@ class ScratchBuffer {
     DeviceBuffer<unsigned> tickets_;
 };
 
-class GpuBench : public benchmark::Fixture {
+// Times launches on a stream of its own, or the caller's, each with a cold L2 cache.
+class Stopwatch {
   public:
-    using benchmark::Fixture::SetUp;
-    using benchmark::Fixture::TearDown;
+    struct Nothing {
+        void operator()(cudaStream_t) const {}
+    };
 
-    void SetUp(benchmark::State&) override {
-        int l2_bytes = 0;
-        kernels::cuda_check(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, 0),
-                            "cudaDeviceGetAttribute");
-        flush_ = std::make_unique<DeviceBuffer<char>>(2 * static_cast<std::size_t>(l2_bytes));
-        cudaStream_t stream = nullptr;
-        kernels::cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
-                            "cudaStreamCreateWithFlags");
-        stream_.reset(stream);
-        start_.reset(make_event());
-        stop_.reset(make_event());
-    }
-    void TearDown(benchmark::State&) override {
-        stop_.reset();
-        start_.reset();
-        stream_.reset();
-        flush_.reset();
+    Stopwatch() : Stopwatch(make_stream()) { own_stream_.reset(stream_); }
+    explicit Stopwatch(cudaStream_t stream)
+        : stream_(stream), flush_(2 * level2_bytes()), start_(make_event()), stop_(make_event()) {
+        kernels::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // arrays are filled
     }
 
-    // Times run(stream), which reads and writes so many bytes and computes so many elements. The
-    // flush keeps the GPU busy while the launch is queued, so that its latency is not timed.
+    // Runs once without looking at the clock: the first launch loads the kernel.
     template <class Run>
-    void measure(benchmark::State& state, std::size_t bytes, std::size_t items, const Run& run) {
+    void warm_up(const Run& run) {
+        run(stream_);
+    }
+    // Seconds of run(stream), which comes after what is not timed. The flush keeps the GPU busy
+    // while the launch is queued, so that its latency is not timed either.
+    template <class Run, class Before = Nothing>
+    double time(const Run& run, const Before& before = {}) {
         using kernels::cuda_check;
-        cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // the arrays are filled
-        run(stream_.get());  // once unmeasured: the first launch loads the kernel
-        for (auto _ : state) {
-            cuda_check(cudaMemsetAsync(flush_->data(), 1, flush_->bytes(), stream_.get()),
-                       "cudaMemsetAsync");
-            cuda_check(cudaEventRecord(start_.get(), stream_.get()), "cudaEventRecord");
-            run(stream_.get());
-            cuda_check(cudaEventRecord(stop_.get(), stream_.get()), "cudaEventRecord");
-            cuda_check(cudaEventSynchronize(stop_.get()), "cudaEventSynchronize");
-            float milliseconds = 0;
-            cuda_check(cudaEventElapsedTime(&milliseconds, start_.get(), stop_.get()),
-                       "cudaEventElapsedTime");
-            state.SetIterationTime(static_cast<double>(milliseconds) * 1e-3);
-        }
-        const auto iterations = static_cast<std::int64_t>(state.iterations());
-        state.SetBytesProcessed(iterations * static_cast<std::int64_t>(bytes));
-        state.SetItemsProcessed(iterations * static_cast<std::int64_t>(items));
+        before(stream_);
+        cuda_check(cudaMemsetAsync(flush_.data(), 1, flush_.bytes(), stream_), "cudaMemsetAsync");
+        cuda_check(cudaEventRecord(start_.get(), stream_), "cudaEventRecord");
+        run(stream_);
+        cuda_check(cudaEventRecord(stop_.get(), stream_), "cudaEventRecord");
+        cuda_check(cudaEventSynchronize(stop_.get()), "cudaEventSynchronize");
+        float milliseconds = 0;
+        cuda_check(cudaEventElapsedTime(&milliseconds, start_.get(), stop_.get()),
+                   "cudaEventElapsedTime");
+        return static_cast<double>(milliseconds) * 1e-3;
     }
 
   private:
+    static std::size_t level2_bytes() {
+        int bytes = 0;
+        kernels::cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, 0),
+                            "cudaDeviceGetAttribute");
+        return static_cast<std::size_t>(bytes);
+    }
+    static cudaStream_t make_stream() {
+        cudaStream_t stream = nullptr;
+        kernels::cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                            "cudaStreamCreateWithFlags");
+        return stream;
+    }
     static cudaEvent_t make_event() {
         cudaEvent_t event = nullptr;
         kernels::cuda_check(cudaEventCreate(&event), "cudaEventCreate");
         return event;
     }
 
-    std::unique_ptr<DeviceBuffer<char>> flush_;
-    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroy> stream_;
+    cudaStream_t stream_;
+    std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroy> own_stream_;
+    DeviceBuffer<char> flush_;
     std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDestroy> start_;
     std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDestroy> stop_;
+};
+
+// Bytes a second that copies on the device read and write together: the best of a few large ones,
+// measured when first asked for.
+inline double copy_bandwidth() {
+    static const double best = [] {
+        constexpr std::size_t kLargest = std::size_t{1} << 28;
+        const DeviceBuffer<char> from(kLargest);
+        const DeviceBuffer<char> to(kLargest);
+        Stopwatch stopwatch;
+        double fastest = 0;
+        for (const std::size_t bytes : {kLargest / 8, kLargest}) {
+            const auto copy = [&](cudaStream_t stream) {
+                kernels::cuda_check(cudaMemcpyAsync(to.data(), from.data(), bytes,
+                                                    cudaMemcpyDeviceToDevice, stream),
+                                    "cudaMemcpyAsync");
+            };
+            stopwatch.warm_up(copy);
+            for (int i = 0; i < 5; ++i) {
+                fastest = std::max(fastest, 2 * static_cast<double>(bytes) / stopwatch.time(copy));
+            }
+        }
+        return fastest;
+    }();
+    return best;
+}
+
+class GpuBench : public benchmark::Fixture {
+  public:
+    // What a benchmark needs on the device before it is timed.
+    template <class Run>
+    static void prepare(const Run& run) {
+        Stopwatch().warm_up(run);
+        kernels::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    }
+    // Times run(stream), which reads and writes so many bytes and computes so many elements.
+    // before(stream), which is not timed, comes before each.
+    template <class Run, class Before = Stopwatch::Nothing>
+    void measure(benchmark::State& state, std::size_t bytes, std::size_t items, const Run& run,
+                 const Before& before = {}) {
+        Stopwatch stopwatch;
+        stopwatch.warm_up(before);
+        stopwatch.warm_up(run);
+        double seconds = 0;
+        for (auto _ : state) {
+            const double elapsed = stopwatch.time(run, before);
+            state.SetIterationTime(elapsed);
+            seconds += elapsed;
+        }
+        const auto iterations = static_cast<std::int64_t>(state.iterations());
+        state.SetBytesProcessed(iterations * static_cast<std::int64_t>(bytes));
+        state.SetItemsProcessed(iterations * static_cast<std::int64_t>(items));
+        const double bandwidth =
+            static_cast<double>(iterations) * static_cast<double>(bytes) / seconds;
+        state.counters["percent_of_copy"] = 100 * bandwidth / copy_bandwidth();
+    }
 };
 
 // Rows × columns from a benchmark's arguments.

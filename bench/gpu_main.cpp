@@ -1,17 +1,48 @@
 // Runs the benchmarks on a GPU. Without one it says so and exits with the status that CTest counts
 // as skipped; that no benchmark matches the filter is a failure.
 #include <benchmark/benchmark.h>
+#include <cuda_runtime.h>
 
 #include <cstddef>
+#include <exception>
+#include <iostream>
+#include <string>
 
+#include "bench/gpu_fixture.h"
 #include "tests/gpu_presence.h"
+
+namespace {
+
+// What the numbers belong to, in the output of every format.
+void describe_device() {
+    using vae::kernels::cuda_check;
+    cudaDeviceProp properties = {};
+    cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    int driver = 0;
+    int runtime = 0;
+    cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+    cuda_check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+    benchmark::AddCustomContext("gpu", properties.name);
+    benchmark::AddCustomContext("cuda_driver", std::to_string(driver));
+    benchmark::AddCustomContext("cuda_runtime", std::to_string(runtime));
+    benchmark::AddCustomContext("copy_bytes_per_second",
+                                std::to_string(vae::bench::copy_bandwidth()));
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
     const int status = vae::test::gpu_exit_status();
     if (status != 0) return status;
-    const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
-    benchmark::Shutdown();
-    return ran > 0 ? 0 : 1;
+    try {
+        describe_device();
+        const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
+        benchmark::Shutdown();
+        return ran > 0 ? 0 : 1;
+    } catch (const std::exception& error) {
+        std::cerr << "error: " << error.what() << '\n';
+        return 1;
+    }
 }

@@ -77,7 +77,9 @@ BENCHMARK_REGISTER_F(GpuBench, mixture_components)->Apply(prior_sizes);
 
 BENCHMARK_DEFINE_F(GpuBench, mixture_forward)(benchmark::State& state) {
     const Mixture mixture(state);
-    kernels::mixture_components(mixture.source, mixture.components, nullptr);
+    prepare([&](cudaStream_t stream) {
+        kernels::mixture_components(mixture.source, mixture.components, stream);
+    });
     measure(state, mixture.bytes(), mixture.terms(), [&](cudaStream_t stream) {
         kernels::mixture_forward(mixture.source, mixture.components, mixture.z.data(),
                                  mixture.codes.rows, mixture.outputs(), stream);
@@ -89,9 +91,11 @@ BENCHMARK_REGISTER_F(GpuBench, mixture_forward)->Apply(prior_sizes);
 template <class D>
 void backward(GpuBench& bench, benchmark::State& state) {
     const Mixture mixture(state);
-    kernels::mixture_components(mixture.source, mixture.components, nullptr);
-    kernels::mixture_forward(mixture.source, mixture.components, mixture.z.data(),
-                             mixture.codes.rows, mixture.outputs(), nullptr);
+    GpuBench::prepare([&](cudaStream_t stream) {
+        kernels::mixture_components(mixture.source, mixture.components, stream);
+        kernels::mixture_forward(mixture.source, mixture.components, mixture.z.data(),
+                                 mixture.codes.rows, mixture.outputs(), stream);
+    });
     const DeviceBuffer<D> d_mean(mixture.mean.size());
     const DeviceBuffer<D> d_logvar(mixture.mean.size());
     const DeviceBuffer<float> d_logits(mixture.logits.size());

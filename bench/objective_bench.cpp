@@ -39,5 +39,21 @@ BENCHMARK_REGISTER_F(GpuBench, objective_iwae)
     ->UseManualTime()
     ->Unit(benchmark::kMicrosecond);
 
+BENCHMARK_DEFINE_F(GpuBench, update_running_mean)(benchmark::State& state) {
+    const auto examples = static_cast<std::size_t>(state.range(0));
+    const auto signal = random_buffer(examples);
+    const DeviceBuffer<double> mean(1);
+    measure(state, signal.bytes(), examples, [&](cudaStream_t stream) {
+        kernels::update_running_mean(signal.data(), static_cast<int>(examples), 0.99, mean.data(),
+                                     stream);
+    });
+}
+BENCHMARK_REGISTER_F(GpuBench, update_running_mean)
+    ->ArgName("examples")
+    ->Arg(128)
+    ->Arg(8192)
+    ->UseManualTime()
+    ->Unit(benchmark::kMicrosecond);
+
 }  // namespace
 }  // namespace vae::bench

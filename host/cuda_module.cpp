@@ -7,7 +7,9 @@
 #include <exception>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <system_error>
+#include <vector>
 
 #include "host/error.h"
 
@@ -37,21 +39,70 @@ std::optional<std::filesystem::path> find_module() {
     return std::nullopt;
 }
 
-// dlerror names the library that is missing before the first colon.
-std::string explain_load_failure(const std::filesystem::path& path, const std::string& error) {
+// The library that dlopen did not find, as dlerror says it: "NAME: cannot open …"; empty when
+// something else was wrong, or when it is the file itself.
+std::string missing_library(const std::filesystem::path& file, const std::string& error) {
     const std::string library = error.substr(0, error.find(':'));
-    const bool is_dependency = library.find(path.string()) == std::string::npos &&
+    const bool is_dependency = library.find(file.string()) == std::string::npos &&
                                error.find("cannot open shared object file") != std::string::npos;
-    if (is_dependency) {
+    return is_dependency ? library : "";
+}
+
+// Where the CUDA Toolkit keeps its libraries; the dynamic linker does not look there by itself.
+std::vector<std::filesystem::path> toolkit_folders() {
+    std::vector<std::filesystem::path> folders;
+    const auto add = [&folders](const std::filesystem::path& toolkit) {
+        for (const char* place : {"lib64", "lib"}) folders.push_back(toolkit / place);
+    };
+    for (const char* variable : {"CUDA_HOME", "CUDA_PATH"}) {
+        const char* toolkit = std::getenv(variable);
+        if (toolkit != nullptr && *toolkit != '\0') add(toolkit);
+    }
+    add("/usr/local/cuda");
+    return folders;
+}
+
+// A library and what it needs, some of which only toolkits may have. Null, and why in `error`.
+void* open_library(const std::filesystem::path& file, int depth, std::string& error);
+
+// Once it is loaded, whoever needs it by that name has it.
+bool open_from_toolkit(const std::string& library, int depth) {
+    std::string ignored;
+    for (const auto& folder : toolkit_folders()) {
+        std::error_code status;
+        const auto file = folder / library;
+        if (!std::filesystem::exists(file, status)) continue;
+        if (open_library(file, depth, ignored) != nullptr) return true;
+    }
+    return false;
+}
+
+void* open_library(const std::filesystem::path& file, int depth, std::string& error) {
+    std::string last_missing;
+    while (true) {
+        if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+        const char* reason = dlerror();
+        error = reason == nullptr ? "unknown reason" : reason;
+        const std::string missing = missing_library(file, error);
+        if (missing.empty() || missing == last_missing || depth == 0) return nullptr;
+        if (!open_from_toolkit(missing, depth - 1)) return nullptr;
+        last_missing = missing;
+    }
+}
+
+std::string explain_load_failure(const std::filesystem::path& file, const std::string& error) {
+    const std::string library = missing_library(file, error);
+    if (!library.empty()) {
         return fmt::format(
-            "the CUDA libraries ({}) were not found; install the CUDA Toolkit's "
-            "libraries or name their folder in LD_LIBRARY_PATH",
+            "the CUDA libraries ({}) were not found; install the CUDA Toolkit's libraries, name "
+            "the toolkit in CUDA_HOME or their folder in LD_LIBRARY_PATH",
             library);
     }
     return fmt::format("the CUDA backend cannot be loaded: {}", error);
 }
 
 Module open_module() {
+    constexpr int kDeepest = 4;  // libraries that libraries need
     Module module;
     const auto path = find_module();
     if (!path) {
@@ -59,10 +110,10 @@ Module open_module() {
         return module;
     }
     // Never closed: backends and the CUDA runtime live in it until the process ends.
-    void* handle = dlopen(path->c_str(), RTLD_NOW | RTLD_LOCAL);
+    std::string error;
+    void* handle = open_library(*path, kDeepest, error);
     if (handle == nullptr) {
-        const char* error = dlerror();
-        module.problem = explain_load_failure(*path, error == nullptr ? "unknown reason" : error);
+        module.problem = explain_load_failure(*path, error);
         return module;
     }
     module.status = reinterpret_cast<CudaStatusFunction*>(dlsym(handle, "vae_cuda_status"));

@@ -1,0 +1,371 @@
+#!/usr/bin/env python3
+"""PyTorch as a peer: the same network from the same parameters, in each way that it can be run.
+
+Written to be fast: images and their order stay on the device, pixels are binarised there, both
+heads are one product, gradients are dropped, not zeroed, and no loss is read back before the end.
+Started by scripts/bench_gpu and scripts/bench_cpu, which talk to it through its standard input
+(see serve in workload.py). `--make-images FILE` writes a data set instead and ends.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import time
+
+import torch
+from torch.nn import functional
+
+import workload
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
+# How a step is run: which Adam, what torch.compile is told, and whether steps are captured.
+VARIANTS = {
+    "eager, for-loop Adam": {"adam": {"foreach": False}},
+    "eager, foreach Adam": {"adam": {"foreach": True}},
+    "eager, fused Adam": {"adam": {"fused": True}},
+    "compile, default": {"compile": "default", "adam": {"foreach": True}},
+    "compile, reduce-overhead": {"compile": "reduce-overhead", "adam": {"foreach": True}},
+    "compile, max-autotune": {"compile": "max-autotune", "adam": {"foreach": True}},
+    "eager, captured": {"adam": {"fused": True}, "captured": True},
+    "compile, captured": {"compile": "default", "adam": {"foreach": True}, "captured": True},
+    "compile max-autotune, captured": {
+        "compile": "max-autotune-no-cudagraphs", "adam": {"foreach": True}, "captured": True},
+}
+WINDOWS = 10  # of a measurement
+
+
+class Network(torch.nn.Module):
+    """The encoder and the decoder, as lists of weights and biases."""
+
+    def __init__(self, given, device):
+        super().__init__()
+        self.given = given
+        self.activation = ACTIVATIONS[given.model["activation"]]
+        self.bounds = given.model["logvar_min"], given.model["logvar_max"]
+        self.initial = [self.tensor(names).to(device) for names in self.names()]
+        self.values = torch.nn.ParameterList(
+            [torch.nn.Parameter(value.clone()) for value in self.initial])
+
+    def names(self):
+        """Of each of our parameters, the names of the dump's that it is made of."""
+        heads = [["encoder.mu.weight", "encoder.logvar.weight"],
+                 ["encoder.mu.bias", "encoder.logvar.bias"]]
+        encoder = [[name] for pair in self.given.layers("encoder") for name in pair]
+        decoder = [[name] for pair in self.given.layers("decoder") for name in pair]
+        return encoder + heads + decoder + [["decoder.out.weight"], ["decoder.out.bias"]]
+
+    def tensor(self, names):
+        return torch.cat([from_bytes(*self.given.tensors[name]) for name in names])
+
+    @torch.no_grad()
+    def reset(self):
+        for value, initial in zip(self.values, self.initial):
+            value.copy_(initial)
+
+    def chain(self, h, first, count):
+        for i in range(first, first + 2 * count, 2):
+            h = self.activation(functional.linear(h, self.values[i], self.values[i + 1]))
+        return h
+
+    def forward(self, x, epsilon):
+        """The mean loss over the batch x[B, pixels] with epsilon[B, draws, latent]."""
+        encoder, decoder = len(self.given.layers("encoder")), len(self.given.layers("decoder"))
+        h = self.chain(x, 0, encoder)
+        at = 2 * encoder
+        heads = functional.linear(h, self.values[at], self.values[at + 1]).float()
+        mu, logvar = heads.chunk(2, dim=1)
+        logvar = logvar.clamp(*self.bounds)
+        z = mu[:, None] + torch.exp(0.5 * logvar)[:, None] * epsilon
+        h = self.chain(z.flatten(0, 1), at + 2, decoder)
+        logits = functional.linear(h, self.values[-2], self.values[-1]).float()
+        logits = logits.view(*epsilon.shape[:2], -1)
+        targets = x[:, None].expand_as(logits)
+        recon = functional.binary_cross_entropy_with_logits(
+            logits, targets, reduction="none").sum(-1)
+        if self.given.is_iwae:
+            ratio = 0.5 * (z * z - epsilon * epsilon - logvar[:, None]).sum(-1)
+            log_w = -recon - self.given.beta * ratio
+            return (math.log(self.given.samples) - torch.logsumexp(log_w, 1)).mean()
+        kl = 0.5 * (mu * mu + torch.expm1(logvar) - logvar).sum()
+        return (recon.sum() + self.given.beta * kl) / x.shape[0]
+
+
+def blas_libraries():
+    """The shared objects that matrix products run in, as mapped into this process."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = {line.split()[-1] for line in maps
+                 if "cublas" not in line and ("blas" in line or "mkl" in line)}
+    return sorted(os.path.realpath(path) for path in paths)
+
+
+def from_bytes(shape, values):
+    return torch.frombuffer(values, dtype=torch.float32).reshape(shape)
+
+
+class Order:
+    """Rows of the images in an order that is drawn anew for each epoch, on the device. An epoch's
+    last batch, which is smaller, is left out."""
+
+    def __init__(self, given, device):
+        self.count, self.device, self.at = given.examples, device, given.examples
+        self.permutation = None
+
+    def next(self, rows):
+        if self.at + rows > self.count:
+            self.permutation, self.at = torch.randperm(self.count, device=self.device), 0
+        self.at += rows
+        return self.permutation[self.at - rows : self.at]
+
+
+class Stepper:
+    """One way to train: step() after step(), or captured, many at once."""
+
+    def __init__(self, peer, settings, copies_batch=False):
+        given, device = peer.given, peer.device
+        self.copies_batch = copies_batch
+        self.peer, self.is_captured = peer, settings.get("captured", False)
+        self.mode = settings.get("compile")
+        self.network = Network(given, device)
+        self.total = torch.zeros((), device=device)
+        self.order = Order(given, device)
+        if self.is_captured and not peer.is_gpu:
+            raise workload.NotHere("CUDA graphs need a GPU")
+        self.optimizer = self.adam(settings["adam"])
+        self.loss_of, self.batch_of = self.network, peer.batch_of
+        self.update = self.optimizer.step
+        if self.mode is not None:
+            self.compile()
+        self.steps_at_once = peer.chunk if self.is_captured else 1
+        self.graph = None
+
+    def adam(self, which):
+        train = self.peer.given.train
+        settings = dict(lr=self.peer.given.learning_rate, eps=train["adam_epsilon"],
+                        betas=(train["adam_beta1"], train["adam_beta2"]), **which)
+        if self.peer.is_gpu and (self.is_captured or self.mode is not None):
+            settings["capturable"] = True
+        try:
+            return torch.optim.Adam(self.network.values, **settings)
+        except (TypeError, RuntimeError) as error:
+            raise workload.NotHere(f"no such Adam: {workload.one_line(error)}") from error
+
+    def compile(self):
+        if not hasattr(torch, "compile"):
+            raise workload.NotHere(f"PyTorch {torch.__version__} has no torch.compile")
+        torch._dynamo.reset()  # pylint: disable=protected-access
+        mode = None if self.mode == "default" else self.mode
+        self.loss_of = torch.compile(self.network, mode=mode, fullgraph=True)
+        self.batch_of = torch.compile(self.peer.batch_of, mode=mode, fullgraph=True)
+        self.update = torch.compile(self.optimizer.step, mode=mode)
+
+    def loss(self, x, epsilon):
+        """Of one batch, in the code that trains: its gradient is computed too, and dropped."""
+        with self.peer.autocast():
+            loss = self.loss_of(x, epsilon)
+        loss.backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    def step(self, rows):
+        if self.mode is not None and hasattr(torch, "compiler"):
+            torch.compiler.cudagraph_mark_step_begin()
+        x, epsilon = self.batch_of(rows)
+        if self.copies_batch:
+            x, epsilon = x.clone(), epsilon.clone()
+        with self.peer.autocast():
+            loss = self.loss_of(x, epsilon)
+        loss.backward()
+        self.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.total += loss.detach()
+
+    def capture(self):
+        """The documented recipe: some steps on a side stream, then capture."""
+        batch = self.peer.given.batch
+        self.rows = self.order.next(batch * self.steps_at_once).clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.step(self.rows[:batch])
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            for rows in self.rows.split(batch):
+                self.step(rows)
+
+    def run(self, steps):
+        """At least so many steps; returns how many."""
+        done = 0
+        while done < steps:
+            rows = self.order.next(self.peer.given.batch * self.steps_at_once)
+            if self.graph is not None:
+                self.rows.copy_(rows)
+                self.graph.replay()
+            else:
+                self.step(rows)
+            done += self.steps_at_once
+        return done
+
+    def reset(self):
+        """Back to our parameters and to no moments, where they are."""
+        self.network.reset()
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+        self.total.zero_()
+
+
+class Peer:
+    """What serve() asks."""
+
+    def __init__(self, arguments):
+        self.device = torch.device(arguments.device)
+        self.is_gpu = self.device.type == "cuda"
+        self.precision, self.chunk = arguments.precision, arguments.chunk
+        self.given = workload.Workload(arguments.dump, arguments.images)
+        torch.manual_seed(1)
+        self.choose_arithmetic(arguments.threads)
+        images = torch.frombuffer(self.given.bytes, dtype=torch.uint8)
+        images = images.view(-1, self.given.pixels)[: self.given.examples]
+        self.images = images.to(self.device)
+        # A graph of steps takes its rows from one epoch.
+        self.chunk = max(1, min(self.chunk, self.given.examples // self.given.batch))
+        self.steppers = {}
+
+    def choose_arithmetic(self, threads):
+        torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
+        if self.is_gpu:
+            torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
+        else:
+            torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+            torch.set_flush_denormal(True)
+
+    def autocast(self):
+        """bfloat16 in the products, with weights, moments and losses in float32."""
+        if self.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def versions(self):
+        versions = {"torch": torch.__version__}
+        if self.is_gpu:
+            versions |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name(),
+                         "capability": "%d.%d" % torch.cuda.get_device_capability()}
+        else:
+            versions["blas"] = blas_libraries()
+        return versions
+
+    def batch_of(self, rows):
+        """x[B, pixels] and epsilon[B, draws, latent] of a step."""
+        x = self.images[rows].float() / 255
+        if self.given.binarize:
+            x = (torch.rand_like(x) < x).float()
+        shape = (rows.shape[0], self.given.samples, self.given.model["latent"])
+        return x, torch.randn(shape, device=self.device)
+
+    def dumped_batch(self):
+        x = from_bytes(*self.given.tensors["x"]).to(self.device)
+        epsilon = from_bytes(*self.given.tensors["epsilon"]).to(self.device)
+        return x, epsilon.view(x.shape[0], self.given.samples, -1)
+
+    def synchronize(self):
+        if self.is_gpu:
+            torch.cuda.synchronize()
+
+    def prepare(self, variant):
+        try:
+            return self.prepare_once(variant, copies_batch=False)
+        except RuntimeError as error:
+            # Some versions take back a batch that one of their own graphs made.
+            if "overwritten" not in str(error):
+                raise
+            return self.prepare_once(variant, copies_batch=True)
+
+    def prepare_once(self, variant, copies_batch):
+        stepper = Stepper(self, VARIANTS[variant], copies_batch)
+        loss = stepper.loss(*self.dumped_batch())
+        stepper.run(3)  # the optimiser makes its state in the first
+        if stepper.is_captured:
+            stepper.capture()
+        stepper.run(stepper.steps_at_once)
+        self.synchronize()
+        self.steppers[variant] = stepper
+        return {"loss": loss, "ours": self.given.loss(),
+                "is_equal": self.given.is_equal(loss, self.precision)}
+
+    def window(self, stepper, steps):
+        """Microseconds a step."""
+        if not self.is_gpu:
+            begin = time.perf_counter()
+            done = stepper.run(steps)
+            return 1e6 * (time.perf_counter() - begin) / done
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        done = stepper.run(steps)
+        stop.record()
+        stop.synchronize()
+        return 1e3 * start.elapsed_time(stop) / done
+
+    def measure(self, variant, seconds):
+        """Windows that take so long together, after one that is not counted."""
+        stepper = self.steppers[variant]
+        steps = max(1, stepper.steps_at_once)
+        first = self.window(stepper, steps)
+        steps = max(steps, int(seconds / WINDOWS / (first * 1e-6)))
+        return [self.window(stepper, steps) for _ in range(WINDOWS)]
+
+    def train(self, variant, steps):
+        """The mean loss of at least so many first steps, as [steps, mean]."""
+        stepper = self.steppers[variant]
+        stepper.reset()
+        done = stepper.run(steps)
+        return [done, stepper.total.item() / done]
+
+    def variants(self):
+        return list(VARIANTS)
+
+
+def make_images(path, examples, height, width, channels):
+    """Blurred spots at random places on a grey ground, so that there is something to learn."""
+    torch.manual_seed(1)
+    across = [torch.arange(size, dtype=torch.float32) for size in (height, width)]
+    rows = []
+    for first in range(0, examples, 4096):
+        count = min(4096, examples - first)
+        spots = []
+        for at in across:
+            centre, spread = torch.rand(2, count, channels, 1)
+            size = at.numel()
+            spots.append(torch.exp(-(((at - size * centre) / (size * (0.1 + 0.2 * spread))) ** 2)))
+        # [count, channels, height, width]
+        image = spots[0][:, :, :, None] * spots[1][:, :, None, :]
+        rows.append((255 * (0.05 + 0.9 * image)).permute(0, 2, 3, 1).to(torch.uint8))
+    values = torch.cat(rows)
+    buffer = bytearray(values.numel())  # NumPy may not be there
+    torch.frombuffer(buffer, dtype=torch.uint8).copy_(values.flatten())
+    workload.write_images(path, values.shape, buffer)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dump", help="what `vae compare --dump` wrote")
+    parser.add_argument("--images", help=".npy file of uint8")
+    parser.add_argument("--precision", choices=workload.TOLERANCE, default="fp32")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--chunk", type=int, default=50, help="steps in a captured graph")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: all")
+    parser.add_argument("--make-images", metavar="FILE")
+    parser.add_argument("--shape", type=int, nargs=4, metavar="N", help="of the images to make: "
+                        "examples, height, width, channels")
+    arguments = parser.parse_args()
+    if arguments.make_images:
+        make_images(arguments.make_images, *arguments.shape)
+        return
+    workload.serve(lambda: Peer(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

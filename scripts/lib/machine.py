@@ -1,0 +1,124 @@
+"""What scripts/bench_gpu and scripts/check_gpu share: where the programs are, and what this machine
+and this tree are. Python 3.9 or newer, nothing else."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+# An archive has its programs in bin; a source tree in the folder of a preset.
+PLACES = ("bin", "build/cuda/bin", "build/bench/bin", "build/release/bin", "build/cpu/bin")
+TOOLKITS = ("CUDA_HOME", "CUDA_PATH")
+
+
+def find_folder(wanted, given=None):
+    """The folder that has all of these programs, or the one that was given; None without one."""
+    if given is not None:
+        return pathlib.Path(given).resolve()
+    for place in PLACES:
+        if all((ROOT / place / name).exists() for name in wanted):
+            return ROOT / place
+    return None
+
+
+def toolkit_folders():
+    """Folders of CUDA Toolkits on this machine, those that variables name first."""
+    named = [os.environ[name] for name in TOOLKITS if os.environ.get(name)]
+    usual = sorted(pathlib.Path("/usr/local").glob("cuda*"), reverse=True)
+    return [folder for folder in map(pathlib.Path, [*named, *usual]) if folder.is_dir()]
+
+
+def library_folders():
+    """Where CUDA's libraries may be: in toolkits, and in the packages that come with PyTorch."""
+    places = [folder / "lib64" for folder in toolkit_folders()]
+    for path in map(pathlib.Path, filter(None, sys.path)):
+        places += sorted(path.glob("nvidia/*/lib"))
+    return [str(place) for place in places if any(place.glob("libcublas*.so*"))]
+
+
+def environment():
+    """This one's, with CUDA's libraries where our programs find them. Not for PyTorch, which is to
+    find those that it was built with."""
+    libraries = [os.environ.get("LD_LIBRARY_PATH"), *library_folders()]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
+
+
+def python_environment():
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def find_tool(name):
+    """A program of the CUDA Toolkit or of its neighbours, on PATH or not; None without it."""
+    found = shutil.which(name)
+    for folder in toolkit_folders():
+        for place in ("bin", "compute-sanitizer"):
+            if found is None and os.access(folder / place / name, os.X_OK):
+                found = str(folder / place / name)
+    return found
+
+
+def text_of(command, **settings):
+    """What a command prints; None if it cannot be run or fails."""
+    try:
+        result = subprocess.run([str(part) for part in command], capture_output=True, text=True,
+                                check=True, timeout=60, stdin=subprocess.DEVNULL, **settings)
+        return result.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def commit():
+    packed = ROOT / "commit"  # an archive has no history
+    if packed.exists():
+        return packed.read_text().strip()
+    return text_of(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT) or "unknown"
+
+
+def gpu():
+    """What nvidia-smi says of the first GPU, clocks included; {} where it is not there."""
+    fields = ["name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
+              "temperature.gpu", "ecc.mode.current"]
+    text = text_of(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader",
+                    "--id=0"])
+    values = [value.strip() for value in (text or "").split(",")]
+    return dict(zip(fields, values)) if len(values) == len(fields) else {}
+
+
+def has_gpu():
+    return bool(gpu()) or any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
+
+
+def describe(vae):
+    """What numbers and verdicts belong to."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "gpu": gpu(),
+        "devices": text_of([vae, "devices"], env=environment()) or "unknown",
+        "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+    }
+
+
+def results_file(kind, record, out):
+    """Where a record goes: `out`, or a name of its own in bench/results."""
+    if out is not None:
+        return pathlib.Path(out)
+    name = record["gpu"].get("name", "no-gpu")
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    date = record["date"].replace(":", "").split("+")[0]
+    return ROOT / "bench" / "results" / f"{kind}-{slug}-{date}.json"
+
+
+def write_record(path, record):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {path}", file=sys.stderr)

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Tests of scripts/check_gpu: check_gpu_test.py [FOLDER OF vae].
+
+What it makes of what commands say, with commands that are made up; and, with the program, some of
+its checks on the CPU.
+"""
+
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def load(name):
+    """A script, which has no .py, as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+check = load("check_gpu")
+PASSED, FAILED, NOT_RUN = check.PASSED, check.FAILED, check.NOT_RUN
+PROGRAMS = sys.argv.pop(1) if len(sys.argv) > 1 else None
+RAN = "[==========] {} tests from 3 test suites ran. (5 ms total)\n[  PASSED  ] {} tests.\n"
+
+
+def result(rc, output=""):
+    return check.Result(rc, output)
+
+
+class Verdicts(unittest.TestCase):
+    def test_of_tests(self):
+        for rc, output, verdict in (
+                (0, RAN.format(20, 20), PASSED), (0, RAN.format(20, 18), PASSED),
+                (0, RAN.format(0, 0), FAILED), (0, "", FAILED), (1, RAN.format(20, 20), FAILED),
+                (77, "skipped: no CUDA device", NOT_RUN), (None, "still running", FAILED),
+                (-11, "", FAILED)):
+            self.assertEqual(check.verdict_of_tests(result(rc, output))[0], verdict, (rc, output))
+        self.assertEqual(check.verdict_of_tests(result(0, RAN.format(20, 18)))[1],
+                         "18 tests, 2 skipped")
+
+    def test_of_tools(self):
+        good, clean = RAN.format(20, 20), "========= ERROR SUMMARY: 0 errors\n"
+        hazards = "========= RACECHECK SUMMARY: {0} hazards displayed ({0} errors, 0 warnings)\n"
+        for rc, output, verdict in (
+                (0, good + clean, PASSED), (0, good + hazards.format(0), PASSED),
+                (0, good, FAILED),  # what the tool found is not known
+                (0, good + "========= ERROR SUMMARY: 2 errors\n", FAILED),
+                (0, good + hazards.format(1), FAILED), (99, good + clean, FAILED),
+                (1, clean, FAILED), (77, clean, NOT_RUN), (0, clean, FAILED)):
+            self.assertEqual(check.verdict_of_tool(result(rc, output))[0], verdict, (rc, output))
+        found = check.verdict_of_tool(result(
+            99, "========= COMPUTE-SANITIZER\n========= Invalid __global__ read of size 4 bytes\n"
+                "========= ERROR SUMMARY: 1 error\n"))
+        self.assertEqual(found, (FAILED, "Invalid __global__ read of size 4 bytes"))
+
+    def test_exit_status(self):
+        def of(*verdicts):
+            return check.status_of([{"verdict": verdict} for verdict in verdicts])
+
+        self.assertEqual(of(PASSED, NOT_RUN), (0, "1 passed, 0 failed, 1 not run"))
+        self.assertEqual(of(PASSED, FAILED)[0], 1)
+        self.assertEqual(of(NOT_RUN)[0], 1)  # nothing passed
+        self.assertEqual(of()[0], 1)
+
+
+class MadeUp(unittest.TestCase):
+    """Checks whose commands are made up."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.commands = []
+        self.answers = {"--help": result(0, "--precision NAME")}
+
+    def checks(self):
+        arguments = check.parse(["--bin", str(self.folder)])
+        return check.Checks(arguments, self.folder, self.execute)
+
+    def execute(self, command, timeout):
+        del timeout
+        command = [str(part) for part in command]
+        self.commands.append(command)
+        for key, answer in self.answers.items():
+            if key in command:
+                return answer(command) if callable(answer) else answer
+        return result(0, RAN.format(5, 5) + "========= ERROR SUMMARY: 0 errors\n")
+
+    def report(self, is_ok, rows=1):
+        row = {"name": "x", "relative_l2": 1e-7, "gate": 1e-5, "ok": is_ok}
+        return "progress\n" + json.dumps({"ok": is_ok, "tensors": [row] * rows})
+
+    def test_compare(self):
+        for rc, output, verdict in ((0, self.report(True), PASSED), (1, self.report(False), FAILED),
+                                    (1, self.report(True), FAILED),
+                                    (0, self.report(True, rows=0), FAILED),
+                                    (1, "vae: error: no GPU", FAILED), (None, "", FAILED)):
+            self.answers["compare"] = lambda command, rc=rc, output=output: (
+                result(0, "--precision") if "--help" in command else result(rc, output))
+            self.assertEqual(self.checks().compare("S", "tf32")[0], verdict, (rc, output))
+        self.assertIn("tf32", self.commands[-1])
+        self.assertIn(str(self.folder / "images.npy"), self.commands[-1])
+
+    def test_without_the_option_there_is_one_precision(self):
+        self.answers = {"--help": result(0, ""), "compare": result(0, self.report(True))}
+        self.assertEqual(self.checks().compare("S", "bf16")[0], NOT_RUN)
+        self.assertEqual(self.checks().compare("S", "fp32")[0], PASSED)
+        self.assertNotIn("--precision", self.commands[-1])
+
+    def test_what_is_not_here_is_not_run(self):
+        checks = self.checks()
+        self.assertEqual(checks.tests()[0], NOT_RUN)
+        self.assertEqual(checks.sanitized("*", "memcheck")[0], NOT_RUN)
+        (self.folder / "gpu_tests").touch()
+        self.assertEqual(checks.tests(), (PASSED, "5 tests"))
+        for tool, verdict in ((None, NOT_RUN), ("/x/compute-sanitizer", PASSED)):
+            with mock.patch.object(check.machine, "find_tool", return_value=tool):
+                self.assertEqual(checks.sanitized("*", "racecheck")[0], verdict)
+        self.assertEqual(self.commands[-1][:3], ["/x/compute-sanitizer", "--tool", "racecheck"])
+
+    def train(self, contents):
+        """An answer of `vae train` that leaves one of the checkpoints, in turn."""
+        left = list(contents)
+
+        def answer(command):
+            out = pathlib.Path(command[command.index("--out") + 1])
+            out.mkdir(exist_ok=True)
+            metadata, values = left.pop(0)
+            table = json.dumps({"__metadata__": metadata, "w": {"dtype": "F32"}}).encode()
+            (out / "checkpoint.safetensors").write_bytes(
+                struct.pack("<Q", len(table)) + table + values)
+            return result(0)
+
+        return answer
+
+    def test_bits(self):
+        one, other = b"1234", b"1235"
+        for contents, verdict in ((({"seconds": "1"}, one), ({"seconds": "22"}, one)), PASSED), (
+                (({}, one), ({}, other)), FAILED), ((({}, b""), ({}, b"")), FAILED):
+            self.answers["train"] = self.train(contents)
+            checks = self.checks()
+            self.assertEqual(checks.runs("fp32", checks.twice)[0], verdict, contents)
+        self.answers["train"] = self.train([({}, one), ({}, other), ({}, one)])
+        self.assertEqual(checks.runs("fp32", checks.resumed), (PASSED, "4 bytes"))
+        self.answers["train"] = result(1, "vae: error: no GPU")
+        self.assertEqual(checks.runs("fp32", checks.twice), (FAILED, "vae: error: no GPU"))
+
+
+class Program(unittest.TestCase):
+    def test_without_a_gpu(self):
+        devices = "cpu   2 threads\ncuda  not usable: there is no NVIDIA driver"
+        error = io.StringIO()
+        with mock.patch.object(check.machine, "describe", return_value={"devices": devices}), \
+                mock.patch("sys.stderr", error):
+            self.assertEqual(check.main(["--bin", str(ROOT)]), 2)
+        self.assertEqual(error.getvalue(),
+                         "check_gpu: there is no GPU to use: there is no NVIDIA driver\n")
+
+    @unittest.skipIf(PROGRAMS is None, "no program was given")
+    def test_on_the_cpu(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "record.json"
+            ran = subprocess.run(
+                [sys.executable, ROOT / "scripts" / "check_gpu", "--backend", "cpu", "--bin",
+                 PROGRAMS, "--out", out, "--only",
+                 "compare: (deep|gaussian|logistic|onehot|iwae).*fp32|runs: .*fp32"],
+                env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+                check=False)
+            self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+            verdicts = [row["verdict"] for row in json.loads(out.read_text())["checks"]]
+            self.assertEqual(verdicts, [PASSED] * 11)
+
+
+if __name__ == "__main__":
+    unittest.main()
