@@ -101,6 +101,36 @@ TEST_P(CudaGraphTest, APartOfAnEpochIsItsRows) {
     EXPECT_EQ(given.state().parameters, computed.state().parameters);
 }
 
+// A batch in parts is the batch to rounding: the same examples, noise and scale.
+TEST_P(CudaGraphTest, MicroBatchesAreOneBatchToRounding) {
+    // Refused: what looks at whole batches.
+    if (config.objective.uses_free_bits() || config.model.variance == Variance::optimal ||
+        config.objective.baseline == Baseline::running_mean) {
+        return;
+    }
+    Config own = config;
+    own.train.micro_batches = 3;  // does not divide the batch
+    gpu::CudaBackend whole(config, layout);
+    gpu::CudaBackend parts(own, layout);
+    const auto size = static_cast<std::uint32_t>(splits.train.size);
+    for (gpu::CudaBackend* backend : {&whole, &parts}) {
+        backend->set_data(splits);
+        backend->set_state(test::initial_state(layout, config));
+        backend->train({0, {}, config.train.batch, {{1e-3, GetParam().beta}}, {0, 0, size}});
+    }
+    const TrainTotals a = whole.take_totals();
+    const TrainTotals b = parts.take_totals();
+    EXPECT_EQ(a.losses.examples, b.losses.examples);
+    // Parameters of up to 13 steps that differ by rounding: gates of FP32.
+    EXPECT_NEAR(a.losses.loss / b.losses.loss, 1, 1e-5);
+    const TrainingState one = whole.state();
+    const TrainingState three = parts.state();
+    const auto widen = [](const std::vector<float>& v) {
+        return std::vector<double>(v.begin(), v.end());
+    };
+    EXPECT_LE(test::relative_l2(widen(three.parameters), widen(one.parameters)), 1e-5);
+}
+
 INSTANTIATE_TEST_SUITE_P(Networks, CudaGraphTest, testing::ValuesIn(test::network_cases()),
                          [](const auto& network) { return std::string(network.param.name); });
 
