@@ -3,6 +3,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "host/error.h"
+
 namespace vae {
 
 LossTotals& LossTotals::operator+=(const LossTotals& other) {
@@ -46,6 +48,11 @@ TrainingState start_state(const TrainConfig& train, std::vector<float> parameter
     if (train.ema > 0) state.ema = parameters;
     state.parameters = std::move(parameters);
     return state;
+}
+
+StepProfile Backend::profile(const TrainRequest&) {
+    throw InputError("--profile measures the kernels of the CUDA backend; \"" + name() +
+                     "\" has none: use --backend cuda, or perf for a program on the CPU");
 }
 
 }  // namespace vae

@@ -19,6 +19,7 @@
 #include "host/config.h"
 #include "host/dataset.h"
 #include "host/parameters.h"
+#include "host/step_profile.h"
 
 namespace vae {
 
@@ -194,6 +195,10 @@ class Backend {
     // Ends the running totals: steps of later calls count to the next ones, from zero. Waits for
     // nothing. At most kClosedTotals can be there that were not taken; std::logic_error else.
     virtual void close_totals() = 0;
+    // The request's steps, taken and measured; at least 3 whole ones and nothing else. Throws
+    // InputError where there is nothing to measure.
+    virtual StepProfile profile(const TrainRequest& request);
+
     // Waits for the oldest totals that were closed, and no later step, and returns them; closes the
     // running ones first if there are none.
     virtual TrainTotals take_totals() = 0;

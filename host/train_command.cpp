@@ -28,6 +28,8 @@ namespace {
 constexpr std::size_t kSamples = 64;
 constexpr std::size_t kSampleColumns = 8;
 constexpr std::size_t kReconstructions = 32;
+constexpr std::uint64_t kProfiledSteps = 257;
+constexpr std::uint64_t kLeastProfiledSteps = 3;
 
 struct TrainOptions {
     explicit TrainOptions(CLI::App& command) : config(command) { config.add_length(); }
@@ -36,6 +38,7 @@ struct TrainOptions {
     std::string backend = "auto";
     std::string out;
     bool resume = false;
+    bool profile = false;
 };
 
 void write_samples(const RunFolder& folder, Backend& backend, const Config& config,
@@ -140,12 +143,38 @@ void train_to_the_end(Plan& plan, Backend& backend, const RunFolder& folder, con
                               is_drawable(plan.splits.train.shape) ? "png" : "npy"));
 }
 
+// Where the time of the run's steps goes, on steps that are then forgotten.
+void show_profile(const Plan& plan, Backend& backend, Progress& progress) {
+    const std::uint32_t batch = plan.config.train.batch;
+    const std::uint64_t steps =
+        std::min<std::uint64_t>(plan.splits.train.size / batch, kProfiledSteps);
+    if (steps < kLeastProfiledSteps) {
+        throw InputError(fmt::format(
+            "--profile: {} examples are fewer than {} batches of train.batch = {}; use a smaller "
+            "batch or leave --profile out",
+            plan.splits.train.size, kLeastProfiledSteps, batch));
+    }
+    backend.set_state(plan.start.state);
+    const std::uint64_t first = plan.start.state.step;
+    const StepSchedule schedule = Schedule(plan.config.train, plan.splits.train.size).at(first);
+    const StepProfile profile =
+        backend.profile({.first_step = first,
+                         .batch = batch,
+                         .schedule = {schedule},
+                         .part = {.count = static_cast<std::uint32_t>(steps * batch)}});
+    (void)backend.take_totals();
+    std::string text = to_text(profile);
+    text.pop_back();  // the line's end is the progress's
+    progress.line(text);
+}
+
 void start_run(const TrainOptions& options, Progress& progress) {
     check_new_run_folder(options.out);
     ConfigBuilder builder;
     options.config.apply(builder);
     Plan plan(builder.finish());
     const ChosenBackend chosen = backend_for(plan, options, progress);
+    if (options.profile) show_profile(plan, *chosen.backend, progress);
     // Everything that can be wrong was found before this: what is made here is a run.
     const StopSignal stop;
     NewRunFolder made(options.out, plan.config.data.source);
@@ -265,6 +294,9 @@ int run_train(const TrainOptions& options) {
     // A reader of the output that ends must not end the run; the failed write is told after it.
     std::signal(SIGPIPE, SIG_IGN);
     Progress progress = Progress::standard();
+    if (options.resume && options.profile) {
+        throw InputError("--profile is for a new run; leave --resume or --profile out");
+    }
     if (options.resume) {
         resume_run(options, progress);
     } else {
@@ -286,6 +318,9 @@ Command add_train_command(CLI::App& program) {
                      "the run's folder; a fresh one under runs/ if not given")
         ->type_name("DIR");
     command->add_flag("--resume", options->resume, "go on with the run in --out, exactly");
+    command->add_flag("--profile", options->profile,
+                      "print where the time of a step goes on the GPU, kernel by kernel, before a "
+                      "new run starts");
     command->footer([] { return settings_help(); });
     return {command, [options] { return run_train(*options); }};
 }

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <string_view>
 #include <utility>
 
 namespace vae::kernels {
@@ -10,8 +11,8 @@ namespace vae::kernels {
 class LaunchObserver {
   public:
     virtual ~LaunchObserver() = default;
-    // Right before and after; `what` names the launcher and lives as long as the program.
-    virtual void before(const char* what, cudaStream_t stream) = 0;
+    // Right before and after; `what` names the launcher, or the product.
+    virtual void before(std::string_view what, cudaStream_t stream) = 0;
     virtual void after(cudaStream_t stream) = 0;
 };
 
@@ -38,7 +39,7 @@ class ObservedLaunches {
 
 // Calls launch(), and tells the observer if there is one.
 template <class Launch>
-void observed(const char* what, cudaStream_t stream, const Launch& launch) {
+void observed(std::string_view what, cudaStream_t stream, const Launch& launch) {
     LaunchObserver* const observer = launch_observer();
     if (observer != nullptr) observer->before(what, stream);
     launch();

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <limits>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -129,6 +131,41 @@ TEST_P(CudaGraphTest, MicroBatchesAreOneBatchToRounding) {
         return std::vector<double>(v.begin(), v.end());
     };
     EXPECT_LE(test::relative_l2(widen(three.parameters), widen(one.parameters)), 1e-5);
+}
+
+// The steps that are measured are the run's, and everything that they launch is in the profile.
+TEST_P(CudaGraphTest, AProfileHasEveryLaunch) {
+    gpu::CudaBackend measured(config, layout);
+    gpu::CudaBackend plain(config, layout);
+    for (gpu::CudaBackend* backend : {&measured, &plain}) {
+        backend->set_data(splits);
+        backend->set_state(test::initial_state(layout, config));
+    }
+    const std::uint32_t batch = config.train.batch;
+    const auto whole = static_cast<std::uint32_t>(splits.train.size) / batch;
+    const TrainRequest request = {0, {}, batch, {{1e-3, 1}}, {0, 0, whole * batch}};
+    if (whole < 3) {
+        EXPECT_THROW(measured.profile(request), std::invalid_argument);
+        return;
+    }
+    const StepProfile profile = measured.profile(request);
+    plain.train(request);
+    EXPECT_EQ(measured.state().parameters, plain.state().parameters);
+    EXPECT_EQ(profile.steps, static_cast<int>((whole - 1) / 2));
+    EXPECT_GT(profile.step_microseconds, 0);
+    double products = 0;
+    double before = std::numeric_limits<double>::infinity();
+    for (const KernelTime& kernel : profile.kernels) {
+        EXPECT_GE(kernel.microseconds, 0) << kernel.name;
+        EXPECT_LE(kernel.microseconds, before) << kernel.name;
+        before = kernel.microseconds;
+        if (kernel.name.starts_with("product ")) products += kernel.launches;
+    }
+    // Of each layer forward, of its weight, and of its input unless that is the data; or it is
+    // learned.
+    const std::size_t layers = layout.encoder.size() + layout.decoder.size() + 2;
+    const std::size_t inputs = config.model.prior == Prior::vamp ? layers : layers - 1;
+    EXPECT_EQ(products, static_cast<double>(2 * layers + inputs));
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, CudaGraphTest, testing::ValuesIn(test::network_cases()),

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "host/gpu/range.h"
 #include "host/request_checks.h"
 #include "host/shuffle.h"
 
@@ -104,6 +105,7 @@ CudaBackend::~CudaBackend() {
 }
 
 void CudaBackend::set_data(const Splits& splits) {
+    const Range range("data to the device");
     check_data(splits, layout_);
     for (const Split split : {Split::train, Split::validation, Split::test}) {
         data_[static_cast<std::size_t>(split)] = ResidentData(splits.of(split), stream_);
@@ -123,6 +125,7 @@ void CudaBackend::set_state(const TrainingState& state) {
 }
 
 TrainingState CudaBackend::state() {
+    const Range range("state from the device");
     TrainingState state;
     state.step = steps_done_;
     state.parameters.resize(layout_.arena_size);
@@ -249,13 +252,23 @@ StepParts CudaBackend::step_parts() {
 }
 
 void CudaBackend::train(const TrainRequest& request) {
+    const Range range("train");
     check_training(request, data(Split::train).size(), steps_done_);
     check_capacity(request);
     steps_.run(request);
     steps_done_ += steps_per_epoch(request.examples(), request.batch);
 }
 
+StepProfile CudaBackend::profile(const TrainRequest& request) {
+    check_training(request, data(Split::train).size(), steps_done_);
+    check_capacity(request);
+    const StepProfile result = steps_.profile(request);
+    steps_done_ += steps_per_epoch(request.examples(), request.batch);
+    return result;
+}
+
 LossTotals CudaBackend::evaluate(Split split, double beta) {
+    const Range range("evaluate");
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     const std::size_t size = data(split).size();
     const AveragedParameters averaged(*this);
@@ -279,6 +292,7 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
 
 void CudaBackend::draw(const DrawRequest& request,
                        const std::function<void(const DrawBlock&)>& visit) {
+    const Range range("draw");
     const std::size_t size = data(request.split).size();
     check_draws(request, size);
     const auto capacity = static_cast<std::size_t>(network_.draw_capacity());

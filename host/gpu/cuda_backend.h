@@ -71,6 +71,7 @@ class CudaBackend : public Backend {
     std::vector<double> exact_parameters() override;
     std::vector<double> exact_ema() override;
     void train(const TrainRequest& request) override;
+    StepProfile profile(const TrainRequest& request) override;
     void close_totals() override { optimizer_.close_totals(); }
     TrainTotals take_totals() override { return optimizer_.take_totals(); }
     LossTotals evaluate(Split split, double beta) override;

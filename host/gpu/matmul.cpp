@@ -1,5 +1,7 @@
 #include "host/gpu/matmul.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
@@ -47,7 +49,13 @@ void Matmul::multiply(const MatmulLane& lane, MatmulProduct product, ConstReals 
                       Reals d, const MatmulExtra& extra) const {
     product.types = types_of(a.storage, b.storage, d.storage);
     product.alignment = alignment_of({a.data, b.data, d.data, extra.bias, extra.bits});
-    run_plan(plans_->handle(), lane, plans_->of(product), a.data, b.data, d.data, extra);
+    const auto run = [&] {
+        run_plan(plans_->handle(), lane, plans_->of(product), a.data, b.data, d.data, extra);
+    };
+    if (kernels::launch_observer() == nullptr) return run();
+    kernels::observed(fmt::format("product {} {}x{}x{}", name_of(product.kind), product.rows,
+                                  product.in, product.out),
+                      lane.stream.get(), run);
 }
 
 void Matmul::forward(const MatmulLane& lane, ConstReals x, ConstReals w, int rows, int in, int out,

@@ -11,6 +11,7 @@
 
 #include "host/gpu/cuda_backend.h"
 #include "host/gpu/graph.h"
+#include "host/gpu/timed_event.h"
 
 namespace vae::gpu {
 namespace {
@@ -20,30 +21,6 @@ constexpr int kLeastProducts = 8;  // in one graph
 constexpr std::size_t kMostCopies = 64;
 constexpr double kSameTime = 1.01;  // within it the algorithm of fewer nodes wins
 constexpr std::size_t kRowAlignment = 256;
-
-class TimedEvent {
-  public:
-    TimedEvent() { cuda_check(cudaEventCreate(&event_), "cudaEventCreate"); }
-    ~TimedEvent() { (void)cudaEventDestroy(event_); }
-    TimedEvent(const TimedEvent&) = delete;
-    TimedEvent& operator=(const TimedEvent&) = delete;
-    TimedEvent(TimedEvent&&) = delete;
-    TimedEvent& operator=(TimedEvent&&) = delete;
-
-    void record(const Stream& stream) {
-        cuda_check(cudaEventRecord(event_, stream.get()), "cudaEventRecord");
-    }
-    double milliseconds_since(const TimedEvent& start) const {
-        cuda_check(cudaEventSynchronize(event_), "cudaEventSynchronize");
-        float milliseconds = 0;
-        cuda_check(cudaEventElapsedTime(&milliseconds, start.event_, event_),
-                   "cudaEventElapsedTime");
-        return static_cast<double>(milliseconds);
-    }
-
-  private:
-    cudaEvent_t event_ = nullptr;
-};
 
 std::size_t second_level_cache_bytes() {
     int bytes = 0;

@@ -1,8 +1,11 @@
 #include "host/gpu/training_steps.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
+#include "host/gpu/kernel_times.h"
+#include "host/gpu/range.h"
 #include "host/noise.h"
 #include "host/shuffle.h"
 
@@ -117,7 +120,10 @@ void TrainingSteps::run_queued(std::size_t examples, std::uint32_t batch) {
         --whole;
     }
     const auto many = static_cast<std::size_t>(graph_steps_);
-    for (; whole >= many; whole -= many) graph(graph_steps_, rows).launch(stream_);
+    for (; whole >= many; whole -= many) {
+        const Range range("a graph of steps");
+        graph(graph_steps_, rows).launch(stream_);
+    }
     for (; whole > 0; --whole) graph(1, rows).launch(stream_);
     if (rest > 0) queue_steps(1, rest);
 }
@@ -128,6 +134,43 @@ const Graph& TrainingSteps::graph(int count, int rows) {
         kept = std::make_unique<Graph>(stream_, [&] { queue_steps(count, rows); });
     }
     return *kept;
+}
+
+StepProfile TrainingSteps::profile(const TrainRequest& request) {
+    const std::size_t steps = request.examples() / request.batch;
+    if (steps < 3 || steps > most_steps_ || request.examples() % request.batch != 0 ||
+        !request.rows.empty()) {
+        throw std::invalid_argument("profile: 3 whole steps of an epoch or more, as a part of it");
+    }
+    const int rows = static_cast<int>(request.batch);
+    upload(request, 0, steps);
+    run_queued(request.batch, request.batch);  // whatever is done but once
+    const std::size_t measured = (steps - 1) / 2;
+    const std::size_t plain = steps - 1 - measured;
+    const auto many = static_cast<std::size_t>(graph_steps_);
+    if (plain >= many) (void)graph(graph_steps_, rows);
+    (void)graph(1, rows);
+    TimedEvent start;
+    TimedEvent end;
+    start.record(stream_);
+    run_queued(plain * request.batch, request.batch);
+    end.record(stream_);
+    StepProfile result;
+    result.step_microseconds = 1000 * end.milliseconds_since(start) / static_cast<double>(plain);
+
+    KernelTimes times;
+    const Graph observed(stream_, [&] {
+        const kernels::ObservedLaunches observe(times);
+        queue_steps(1, rows);
+    });
+    for (std::size_t i = 0; i < measured; ++i) {
+        observed.launch(stream_);
+        stream_.synchronize();
+        times.collect();
+    }
+    result.steps = static_cast<int>(measured);
+    result.kernels = times.means();
+    return result;
 }
 
 std::vector<StepPlace> TrainingSteps::places(int count, int rows) const {

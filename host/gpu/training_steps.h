@@ -13,6 +13,7 @@
 #include "host/gpu/device_array.h"
 #include "host/gpu/graph.h"
 #include "host/gpu/network.h"
+#include "host/step_profile.h"
 #include "kernels/begin_steps.h"
 #include "kernels/step_state.h"
 
@@ -55,6 +56,10 @@ class TrainingSteps {
     // Queues all steps of a request that was checked. Waits for nothing but the copy of an earlier
     // request's steps.
     void run(const TrainRequest& request);
+
+    // Takes the steps, at least 3 and whole ones alone, half of them with an event before and
+    // behind every kernel and product. Waits.
+    StepProfile profile(const TrainRequest& request);
 
   private:
     // The steps that were uploaded.

@@ -300,6 +300,29 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     });
 }
 
+// External: a node of the graph, which records at each replay and orders nothing.
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
+    return call("cudaEventRecordWithFlags", [&](Runtime&) {
+        if (flags != cudaEventRecordDefault && flags != cudaEventRecordExternal) {
+            return cudaErrorInvalidValue;
+        }
+        cudaError_t status = emulation::check_stream(stream, "cudaEventRecordWithFlags");
+        if (status == cudaSuccess) status = emulation::check_event(event);
+        if (status != cudaSuccess) return status;
+        if (stream->capture == nullptr || flags == cudaEventRecordDefault) {
+            emulation::record(*event, stream);
+            return cudaSuccess;
+        }
+        emulation::enqueue(stream, {cudaGraphNodeTypeEventRecord, [event] {
+                                        if (emulation::check_event(event) != cudaSuccess) return;
+                                        event->mark = std::make_shared<emulation::Mark>();
+                                        event->mark->reached = true;
+                                        event->mark->when = std::chrono::steady_clock::now();
+                                    }});
+        return cudaSuccess;
+    });
+}
+
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     return call("cudaEventSynchronize", [&](Runtime&) {
         cudaError_t status = emulation::check_event(event);

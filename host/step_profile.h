@@ -1,0 +1,25 @@
+// Where the time of a training step goes on a device.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace vae {
+
+// All launches of one name in a step.
+struct KernelTime {
+    std::string name;
+    double launches = 0;      // a step
+    double microseconds = 0;  // a step
+};
+
+struct StepProfile {
+    double step_microseconds = 0;     // of a step as training takes it, nothing measured within it
+    int steps = 0;                    // over which kernels were measured
+    std::vector<KernelTime> kernels;  // the longest first
+};
+
+// A table for people, a line a kernel.
+std::string to_text(const StepProfile& profile);
+
+}  // namespace vae
