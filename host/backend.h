@@ -163,6 +163,8 @@ class Backend {
     virtual std::string name() const = 0;
     // The machine it runs on, for people: "2 threads of AMD EPYC", "NVIDIA H100 80GB HBM3".
     virtual std::string device() const = 0;
+    // Of its matrix products; never automatic. A double backend says fp32: it has no lower one.
+    virtual Precision precision() const { return Precision::fp32; }
     // Whether values are kept in double (a dump is then F64).
     virtual bool is_double() const { return false; }
 

@@ -15,6 +15,19 @@ ChosenBackend describe(std::unique_ptr<Backend> backend, const std::string& why)
     return {std::move(backend), std::move(note)};
 }
 
+void check_precision_of_cpu(const TrainConfig& train) {
+    if (train.precision == Precision::automatic || train.precision == Precision::fp32) return;
+    throw InputError(
+        fmt::format("train.precision = \"{}\" is of a GPU, and the CPU computes in fp32; use "
+                    "\"auto\" or \"fp32\", or --backend cuda",
+                    name_of(train.precision)));
+}
+
+bool is_cpu(const std::string& name) {
+    return name == "cpu" || name == "cpu-double" ||
+           (name == "auto" && !cuda_status().reason.empty());
+}
+
 }  // namespace
 
 const std::vector<std::string>& backend_names() {
@@ -24,6 +37,7 @@ const std::vector<std::string>& backend_names() {
 
 ChosenBackend choose_backend(const std::string& name, const Config& config,
                              const ParameterLayout& layout, const std::string& option) {
+    if (is_cpu(name)) check_precision_of_cpu(config.train);
     if (name == "cpu") return describe(make_cpu_backend(config, layout), "");
     if (name == "cpu-double") return describe(make_cpu_double_backend(config, layout), "");
     if (name != "auto" && name != "cuda") {
@@ -32,13 +46,34 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
     }
     const std::string reason = cuda_status().reason;
     if (reason.empty()) {
+        auto backend = make_cuda_backend(config, layout);
         const char* why = name == "auto" ? " (a GPU is there)" : "";
-        return describe(make_cuda_backend(config, layout), why);
+        const std::string precision = fmt::format(" in {}{}", name_of(backend->precision()), why);
+        return describe(std::move(backend), precision);
     }
     if (name == "cuda") {
         throw RunError(fmt::format("{0} cuda: {1}; use {0} cpu or auto", option, reason));
     }
     return describe(make_cpu_backend(config, layout), fmt::format(" (no GPU: {})", reason));
+}
+
+Config config_for(const std::string& name, Config config) {
+    if (is_cpu(name)) config.train.precision = Precision::automatic;
+    return config;
+}
+
+const char* name_of(Precision precision) {
+    switch (precision) {
+        case Precision::automatic:
+            return "auto";
+        case Precision::fp32:
+            return "fp32";
+        case Precision::tf32:
+            return "tf32";
+        case Precision::bf16:
+            return "bf16";
+    }
+    return "";
 }
 
 }  // namespace vae

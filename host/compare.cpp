@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <list>
 #include <map>
 #include <span>
@@ -71,8 +70,18 @@ void train_steps(Backend& backend, const Checkpoint& start, std::uint64_t steps,
     }
 }
 
-TensorComparison missing(const std::string& name) {
-    return {.name = name, .gate = gate_of(name), .is_ok = false};
+// Bits of the mantissa, without the one that is not stored.
+int mantissa_bits(Precision precision) {
+    switch (precision) {
+        case Precision::tf32:
+            return 10;
+        case Precision::bf16:
+            return 7;
+        case Precision::automatic:
+        case Precision::fp32:
+            break;
+    }
+    return 23;
 }
 
 }  // namespace
@@ -89,7 +98,7 @@ BackendRecord record_steps(Backend& backend, const Checkpoint& start, std::uint6
     record.before = named_tensors("", backend.exact_parameters(), layout);
     record.first_step = backend.trace(
         {.first_step = 0,
-         .rows = std::span(rows).first(std::min<std::size_t>(rows.size(), train.batch)),
+         .rows = std::span(rows).first(std::min<std::size_t>(rows.size(), train.part_rows())),
          .batch = train.batch,
          .schedule = {record.schedule}});
     train_steps(backend, start, steps, on_steps);
@@ -126,8 +135,12 @@ TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& r
 
 namespace {
 
+// `gate` of a tensor's name.
 std::vector<TensorComparison> compare_with(const Trace& values, const Trace& references,
-                                           const std::function<double(const TracedTensor&)>& gate) {
+                                           const std::function<double(const std::string&)>& gate) {
+    const auto missing = [&gate](const std::string& name) {
+        return TensorComparison{.name = name, .gate = gate(name), .is_ok = false};
+    };
     std::map<std::string, const TracedTensor*> by_name;
     for (const TracedTensor& value : values) by_name[value.name] = &value;
     std::vector<TensorComparison> out;
@@ -137,7 +150,7 @@ std::vector<TensorComparison> compare_with(const Trace& values, const Trace& ref
             out.push_back(missing(reference.name));
             continue;
         }
-        out.push_back(compare_tensor(*found->second, reference, gate(reference)));
+        out.push_back(compare_tensor(*found->second, reference, gate(reference.name)));
         by_name.erase(found);
     }
     for (const auto& [name, value] : by_name) out.push_back(missing(name));
@@ -147,21 +160,21 @@ std::vector<TensorComparison> compare_with(const Trace& values, const Trace& ref
 }  // namespace
 
 std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references,
-                                             KlTerm kl) {
-    return compare_with(values, references, [kl](const TracedTensor& reference) {
-        const bool is_estimate = kl == KlTerm::sampled && reference.name == "kl";
-        return gate_of(is_estimate ? "log_ratio" : reference.name);
+                                             KlTerm kl, Precision precision) {
+    return compare_with(values, references, [kl, precision](const std::string& tensor) {
+        const bool is_estimate = kl == KlTerm::sampled && tensor == "kl";
+        return gate_of(is_estimate ? "log_ratio" : tensor, precision);
     });
 }
 
 Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t steps,
-                   const StepsDone& on_steps) {
+                   const StepsDone& on_steps, Precision precision) {
     Checkpoint nudged = start;
-    float to = std::numeric_limits<float>::infinity();
+    float sign = 1;
     for (float& parameter : nudged.state.parameters) {
         if (parameter == 0) continue;  // padding, and biases that start at zero, stay
-        parameter = std::nextafter(parameter, to);
-        to = -to;
+        parameter += std::ldexp(sign, std::ilogb(parameter) - mantissa_bits(precision));
+        sign = -sign;
     }
     if (!nudged.state.ema.empty()) nudged.state.ema = nudged.state.parameters;  // it starts there
     reference.set_state(nudged.state);
@@ -170,28 +183,62 @@ Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t st
 }
 
 std::vector<TensorComparison> compare_after(const Trace& values, const Trace& references,
-                                            const Trace& nudged) {
+                                            const Trace& nudged, Precision precision) {
     constexpr double kMargin = 10;  // one direction of rounding stands for all
-    const auto gate_for = [&](const TracedTensor& reference) {
-        const auto same = std::find_if(nudged.begin(), nudged.end(), [&](const auto& tensor) {
-            return tensor.name == reference.name;
+    std::map<std::string, const TracedTensor*> nudged_by_name;
+    for (const TracedTensor& tensor : nudged) nudged_by_name[tensor.name] = &tensor;
+    std::map<std::string, double> gates;
+    for (const TracedTensor& reference : references) {
+        const double gate = gate_of(reference.name, precision);
+        const auto same = nudged_by_name.find(reference.name);
+        gates[reference.name] =
+            same == nudged_by_name.end()
+                ? gate
+                : std::max(gate,
+                           kMargin * compare_tensor(*same->second, reference, gate).relative_l2);
+    }
+    std::vector<TensorComparison> out =
+        compare_with(values, references, [&](const std::string& tensor) {
+            const auto found = gates.find(tensor);
+            return found == gates.end() ? gate_of(tensor, precision) : found->second;
         });
-        const double gate = gate_of(reference.name);
-        if (same == nudged.end()) return gate;
-        return std::max(gate, kMargin * compare_tensor(*same, reference, gate).relative_l2);
-    };
-    std::vector<TensorComparison> out = compare_with(values, references, gate_for);
     for (TensorComparison& one : out) {
         one.uncapped_gate = one.gate;
-        one.gate = std::min(one.gate, kMostGate);
+        one.gate = std::min(one.gate, most_gate(precision));
         one.is_ok = one.is_ok && one.relative_l2 <= one.gate;
     }
     return out;
 }
 
-double gate_of(const std::string& tensor) {
-    const bool is_loss = tensor == "recon" || tensor == "kl" || tensor == "loss";
-    return is_loss ? 1e-6 : 1e-5;
+double most_gate(Precision precision) {
+    switch (precision) {
+        case Precision::tf32:
+            return 1e-1;
+        case Precision::bf16:
+            return 3e-1;
+        case Precision::automatic:
+        case Precision::fp32:
+            break;
+    }
+    return 1e-2;
+}
+
+// What is no result of a product is in FP32 whatever the precision. Of the losses, whose terms'
+// errors average out, recon and loss do so under TF32 and BF16 too; kl does not, for a latent code
+// has few dimensions.
+double gate_of(const std::string& tensor, Precision precision) {
+    const bool is_input = tensor == "x" || tensor == "epsilon";
+    const bool is_sum = tensor == "recon" || tensor == "loss";
+    switch (precision) {
+        case Precision::tf32:
+            return is_input ? 1e-5 : is_sum ? 1e-5 : 2e-2;
+        case Precision::bf16:
+            return is_input ? 1e-5 : is_sum ? 1e-4 : 1e-1;
+        case Precision::automatic:
+        case Precision::fp32:
+            break;
+    }
+    return is_sum || tensor == "kl" ? 1e-6 : 1e-5;
 }
 
 bool all_ok(const std::vector<TensorComparison>& comparisons) {

@@ -49,25 +49,26 @@ TensorComparison compare_tensor(const TracedTensor& value, const TracedTensor& r
 // of no elements. A kl that is estimated is a mean of differences of log-densities, not of terms of
 // one sign, and has the gate of all else.
 std::vector<TensorComparison> compare_traces(const Trace& values, const Trace& references,
-                                             KlTerm kl = KlTerm::analytic);
+                                             KlTerm kl = KlTerm::analytic,
+                                             Precision precision = Precision::fp32);
 
 // Training amplifies rounding: where a gradient is nearly zero, Adam's first steps follow its sign,
 // and a ReLU turns on or off. So parameters after many steps are held to what rounding does to the
 // reference itself: the parameters after the same steps of `reference` from parameters that are
-// each moved by one unit in the last place of a float, up and down in turn.
+// each moved by one unit in the last place of the precision, up and down in turn.
 Trace nudged_after(Backend& reference, const Checkpoint& start, std::uint64_t steps,
-                   const StepsDone& on_steps = {});
+                   const StepsDone& on_steps = {}, Precision precision = Precision::fp32);
 
 // compare_traces of after.* tensors. The gate is gate_of, or ten times the distance of `nudged`
-// from the reference where that is more, but never above kMostGate: beyond it a wrong backend could
+// from the reference where that is more, but never above most_gate: beyond it a wrong backend could
 // pass.
-inline constexpr double kMostGate = 1e-2;
+double most_gate(Precision precision);
 std::vector<TensorComparison> compare_after(const Trace& values, const Trace& references,
-                                            const Trace& nudged);
+                                            const Trace& nudged,
+                                            Precision precision = Precision::fp32);
 
-// Relative L2 that a float backend must keep against double: 1e-6 for the losses (recon, kl in
-// closed form, loss), whose errors average out, 1e-5 for all else.
-double gate_of(const std::string& tensor);
+// Relative L2 that a backend must keep against double.
+double gate_of(const std::string& tensor, Precision precision = Precision::fp32);
 
 // Whether all are within their gates. Nothing is not.
 bool all_ok(const std::vector<TensorComparison>& comparisons);

@@ -39,7 +39,7 @@ struct Records {
 
 // Shows on standard error how far it is.
 Records train_all(Backend& value, Backend& reference, const Splits& splits, const Checkpoint& start,
-                  std::uint64_t steps) {
+                  std::uint64_t steps, Precision precision) {
     Progress progress = Progress::standard_error();
     const auto shown = [&](const std::string& what) {
         return ShownWork(progress, what, steps, "steps");
@@ -49,8 +49,8 @@ Records train_all(Backend& value, Backend& reference, const Splits& splits, cons
     reference.set_data(splits);
     out.values = record_steps(value, start, steps, shown("1/3: " + value.name()));
     out.references = record_steps(reference, start, steps, shown("2/3: " + reference.name()));
-    out.nudged =
-        nudged_after(reference, start, steps, shown("3/3: " + reference.name() + ", rounded"));
+    out.nudged = nudged_after(reference, start, steps,
+                              shown("3/3: " + reference.name() + ", rounded"), precision);
     return out;
 }
 
@@ -71,6 +71,7 @@ void print_json(const ChosenBackend& value, const ChosenBackend& reference, std:
     nlohmann::ordered_json out;
     out["backend"] = value.backend->name();
     out["against"] = reference.backend->name();
+    out["precision"] = name_of(value.backend->precision());
     out["steps"] = steps;
     out["ok"] = all_ok(rows);
     out["too_sensitive"] = is_too_sensitive(rows);
@@ -89,20 +90,21 @@ void print_json(const ChosenBackend& value, const ChosenBackend& reference, std:
 }
 
 // The end of the report: what was counted, and why gates are as they are.
-void print_summary(const std::vector<TensorComparison>& rows, std::uint64_t steps) {
+void print_summary(const std::vector<TensorComparison>& rows, std::uint64_t steps,
+                   Precision precision) {
     const auto count = [&rows](const auto& is_meant) {
         return static_cast<std::uint64_t>(std::count_if(rows.begin(), rows.end(), is_meant));
     };
     fmt::print("{}, {} outside their gates; after.* is after {}\n", counted(rows.size(), "tensor"),
                count([](const auto& row) { return !row.is_ok; }), counted(steps, "step"));
-    const auto raised = count([](const auto& row) {
-        return row.name.starts_with("after.") && row.gate > gate_of(row.name);
+    const auto raised = count([precision](const auto& row) {
+        return row.name.starts_with("after.") && row.gate > gate_of(row.name, precision);
     });
     if (raised > 0) {
         fmt::print(
             "{} of after.* raised to ten times what one rounding of each initial parameter does to "
             "the reference, at most {:.0e}\n",
-            counted(raised, "gate"), kMostGate);
+            counted(raised, "gate"), most_gate(precision));
     }
     if (is_too_sensitive(rows)) {
         fmt::print(
@@ -115,7 +117,8 @@ void print_summary(const std::vector<TensorComparison>& rows, std::uint64_t step
 int run_compare(const CompareOptions& options) {
     ConfigBuilder builder;
     options.config.apply(builder);
-    const Config config = builder.finish();
+    Config config = builder.finish();
+    if (!options.config.names("train.precision")) config.train.precision = Precision::fp32;
     if (!options.dump.empty()) {
         std::vector<std::filesystem::path> inputs = paths_read(config.data.source);
         if (!options.config.file().empty()) inputs.emplace_back(options.config.file());
@@ -124,25 +127,27 @@ int run_compare(const CompareOptions& options) {
     const Splits splits = load_splits(config.data, config.model);
     const Checkpoint start = initial_checkpoint(config, splits);
     const ChosenBackend value = choose_backend(options.backend, config, start.layout());
-    const ChosenBackend reference =
-        choose_backend(options.against, config, start.layout(), "--against");
+    const ChosenBackend reference = choose_backend(
+        options.against, config_for(options.against, config), start.layout(), "--against");
     if (!options.json) fmt::print("backend: {}\nagainst: {}\n", value.note, reference.note);
 
+    const Precision precision = value.backend->precision();
     const Records records =
-        train_all(*value.backend, *reference.backend, splits, start, options.steps);
+        train_all(*value.backend, *reference.backend, splits, start, options.steps, precision);
     if (!options.dump.empty()) {
         write_dump(options.dump, records.values, config, options.steps, *value.backend);
     }
-    std::vector<TensorComparison> rows = compare_traces(
-        records.values.first_step, records.references.first_step, effective_objective(config).kl);
+    std::vector<TensorComparison> rows =
+        compare_traces(records.values.first_step, records.references.first_step,
+                       effective_objective(config).kl, precision);
     const auto after =
-        compare_after(records.values.after, records.references.after, records.nudged);
+        compare_after(records.values.after, records.references.after, records.nudged, precision);
     rows.insert(rows.end(), after.begin(), after.end());
     if (options.json) {
         print_json(value, reference, options.steps, rows);
     } else {
         print_table(rows);
-        print_summary(rows, options.steps);
+        print_summary(rows, options.steps, precision);
     }
     return all_ok(rows) ? 0 : 1;
 }

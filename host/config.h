@@ -39,6 +39,10 @@ enum class Baseline { none, leave_one_out, running_mean };
 // Of what free bits are a floor: the KL of each latent dimension, or all of it.
 enum class FreeBitsPer { dimension, total };
 
+// What the GPU's matrix products compute with. automatic: tf32 where the GPU has it (compute
+// capability 8.0), else fp32. The CPU computes in fp32.
+enum class Precision { automatic, fp32, tf32, bf16 };
+
 // How the learning rate and beta go on from step to step; host/schedule.h.
 enum class LearningRateSchedule { constant, step, cosine, burda };
 enum class BetaSchedule { constant, linear, cyclic };
@@ -88,6 +92,7 @@ struct TrainConfig {
     std::uint32_t epochs = 10;
     std::uint64_t steps = 0;  // 0: as many as the epochs take; else this many and epochs is unused
     std::uint32_t batch = 128;
+    Precision precision = Precision::automatic;
     double learning_rate = 1e-3;
     LearningRateSchedule schedule = LearningRateSchedule::constant;
     double schedule_factor = 0.1;        // of step: multiplies the learning rate …
@@ -106,10 +111,14 @@ struct TrainConfig {
     double ema = 0;                    // decay of the parameters' moving average; 0: there is none
     double beta = 1.0;                 // weight of the KL term in the loss; never in the elbo
     BetaSchedule beta_schedule = BetaSchedule::constant;
-    std::uint32_t beta_epochs = 10;  // of a linear rise from 0, or of one cycle
-    double beta_ramp = 0.5;          // of cyclic: the part of a cycle in which beta rises
-    std::uint32_t graph_steps = 0;   // of a captured graph on the GPU; 0: as many as are good
-    std::uint32_t patience = 0;      // epochs without a better held-out elbo that end it; 0: none
+    std::uint32_t beta_epochs = 10;   // of a linear rise from 0, or of one cycle
+    double beta_ramp = 0.5;           // of cyclic: the part of a cycle in which beta rises
+    std::uint32_t micro_batches = 1;  // parts that the GPU takes a batch in, to save memory
+    std::uint32_t graph_steps = 0;    // of a captured graph on the GPU; 0: as many as are good
+    std::uint32_t patience = 0;       // epochs without a better held-out elbo that end it; 0: none
+
+    // Examples of the largest part of a batch.
+    std::uint32_t part_rows() const { return (batch - 1) / micro_batches + 1; }
 };
 
 struct Config {

@@ -107,6 +107,25 @@ void check_likelihood(const Config& config) {
     }
 }
 
+// What is of a whole batch cannot be had from a part of it.
+void check_micro_batches(const Config& config) {
+    if (config.train.micro_batches == 1) return;
+    const auto refuse = [&](const char* key) {
+        throw InputError(fmt::format(
+            "train.micro_batches = {}: {} = {} looks at a whole batch at once; leave one of them "
+            "out",
+            config.train.micro_batches, key, setting_text(config, key)));
+    };
+    if (config.objective.uses_free_bits()) refuse("objective.free_bits");
+    if (config.objective.baseline == Baseline::running_mean) refuse("objective.baseline");
+    if (config.model.variance == Variance::optimal) refuse("model.variance");
+    if (config.train.micro_batches > config.train.batch) {
+        throw InputError(fmt::format(
+            "train.micro_batches = {}: a batch of {} examples has no more parts than examples",
+            config.train.micro_batches, config.train.batch));
+    }
+}
+
 }  // namespace
 
 void check_config(const Config& config) {
@@ -127,6 +146,7 @@ void check_config(const Config& config) {
     check_posterior(config);
     check_prior(model);
     check_likelihood(config);
+    check_micro_batches(config);
     const TrainConfig& train = config.train;
     if (train.schedule == LearningRateSchedule::cosine &&
         train.learning_rate_final > train.learning_rate) {

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "host/backend_choice.h"
 #include "host/decimal.h"
 #include "host/settings.h"
@@ -53,6 +55,8 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
     add("--posterior", "model.posterior", "NAME", "covariance of q(z|x): diagonal or full");
     add("--seed", "train.seed", "N", "of all randomness");
     add("--batch", "train.batch", "N", "examples a step");
+    add("--precision", "train.precision", "NAME",
+        "of the GPU's products: auto, fp32, tf32 or bf16");
     add("--beta", "train.beta", "X", "weight of the KL term");
     add("--learning-rate", "train.learning_rate", "X", "the optimiser's step size");
     add("--optimizer", "train.optimizer", "NAME", "adam, adamw, adagrad or sgd");
@@ -82,6 +86,17 @@ void ConfigOptions::apply(ConfigBuilder& builder) const {
         if (shortcut->key == "model.encoder_hidden") builder.forget("model.decoder_hidden");
         if (shortcut->key == "train.epochs") builder.set("train.steps", "0", shortcut->option);
     }
+}
+
+bool ConfigOptions::names(const std::string& key) const {
+    const auto is_of = [&key](const std::string& assignment) {
+        return assignment.starts_with(key + '=');
+    };
+    const auto is_given = [&key](const auto& shortcut) {
+        return shortcut->key == key && shortcut->handle->count() > 0;
+    };
+    return std::any_of(assignments_.begin(), assignments_.end(), is_of) ||
+           std::any_of(shortcuts_.begin(), shortcuts_.end(), is_given);
 }
 
 std::string settings_help() {

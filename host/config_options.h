@@ -23,6 +23,9 @@ class ConfigOptions {
     // The file, then --set, then the options, each winning over the ones before.
     void apply(ConfigBuilder& builder) const;
 
+    // Whether an option, and not the file, names the setting.
+    bool names(const std::string& key) const;
+
     // The value of --config; empty without one.
     const std::string& file() const { return file_; }
 

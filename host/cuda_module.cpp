@@ -20,6 +20,7 @@ namespace {
 struct Module {
     CudaStatusFunction* status = nullptr;
     CudaBackendFunction* backend = nullptr;
+    CudaTuneFunction* tune = nullptr;
     std::string problem;  // why it could not be loaded; empty when it was
 };
 
@@ -117,7 +118,8 @@ Module open_module() {
     }
     module.status = reinterpret_cast<CudaStatusFunction*>(dlsym(handle, "vae_cuda_status"));
     module.backend = reinterpret_cast<CudaBackendFunction*>(dlsym(handle, "vae_cuda_backend"));
-    if (module.status == nullptr || module.backend == nullptr) {
+    module.tune = reinterpret_cast<CudaTuneFunction*>(dlsym(handle, "vae_cuda_tune"));
+    if (module.status == nullptr || module.backend == nullptr || module.tune == nullptr) {
         module.problem = fmt::format("{} is not a CUDA backend of this program", path->string());
     }
     return module;
@@ -159,6 +161,14 @@ std::unique_ptr<Backend> make_cuda_backend(const Config& config, const Parameter
     const CudaStatus& status = cuda_status();
     if (!status.reason.empty()) throw RunError(status.reason);
     return std::unique_ptr<Backend>(loaded_module().backend(config, layout));
+}
+
+TuningReport tune_cuda(const Config& config, const ParameterLayout& layout, const Splits& splits) {
+    const CudaStatus& status = cuda_status();
+    if (!status.reason.empty()) throw RunError(status.reason);
+    TuningReport report;
+    loaded_module().tune(config, layout, splits, report);
+    return report;
 }
 
 }  // namespace vae

@@ -26,6 +26,26 @@ struct CudaStatus {
     std::string reason;   // why the first device cannot be used; empty when it can
 };
 
+// The fastest algorithm of a matrix product of a dense layer, as it was measured.
+struct TunedProduct {
+    std::string product;  // forward, backward-input or backward-weight
+    int rows = 0;
+    int in = 0;
+    int out = 0;
+    std::string types;      // fp32, tf32, bf16 or bf16-to-fp32
+    std::string algorithm;  // in the library's own numbers
+    double microseconds = 0;
+    double teraflops = 0;  // a second
+    int nodes = 0;         // of a graph
+    int candidates = 0;
+    double gain = 0;  // time of what would be taken unmeasured, over this time
+};
+
+struct TuningReport {
+    std::vector<TunedProduct> products;
+    std::string file;  // where they are kept; empty where there is no home
+};
+
 // Asked of the driver once. Never throws for a missing module, driver or device: says so in reason.
 // The device that would be used is the first; reason is about it.
 const CudaStatus& cuda_status();
@@ -33,10 +53,17 @@ const CudaStatus& cuda_status();
 // Throws RunError with the reason when there is no usable device.
 std::unique_ptr<Backend> make_cuda_backend(const Config& config, const ParameterLayout& layout);
 
+// Measures the products of a training step of this configuration and keeps the fastest algorithms
+// for later runs. Throws RunError as make_cuda_backend, and when the device or the disk is full;
+// InputError for a precision that the device does not have.
+TuningReport tune_cuda(const Config& config, const ParameterLayout& layout, const Splits& splits);
+
 // What the module exports (extern "C", host/gpu/module.cpp).
 inline constexpr const char* kCudaModuleFile = "libvae_cuda.so";
 inline constexpr const char* kCudaModuleVariable = "VAE_CUDA_MODULE";  // overrides where it is
 using CudaStatusFunction = void(CudaStatus&);                          // "vae_cuda_status"
 using CudaBackendFunction = Backend*(const Config&, const ParameterLayout&);  // "vae_cuda_backend"
+using CudaTuneFunction = void(const Config&, const ParameterLayout&, const Splits&,
+                              TuningReport&);  // "vae_cuda_tune"
 
 }  // namespace vae

@@ -9,7 +9,9 @@
 
 #include "host/commands.h"
 #include "host/config_file.h"
+#include "host/config_options.h"
 #include "host/cuda_module.h"
+#include "host/data_source.h"
 #include "host/error.h"
 #include "host/loaded_run.h"
 #include "host/metrics.h"
@@ -85,7 +87,42 @@ int run_info(const std::string& run) {
     return 0;
 }
 
-int run_devices() {
+struct DevicesOptions {
+    explicit DevicesOptions(CLI::App& command) : config(command) {}
+
+    ConfigOptions config;
+    bool tune = false;
+};
+
+void print_tuning(const TuningReport& report) {
+    std::size_t width = 16;
+    for (const TunedProduct& one : report.products) width = std::max(width, one.product.size());
+    fmt::print("\n{:<{}}{:>6}{:>7}{:>7}  {:<13}{:>9}{:>9}{:>7}{:>7}  {}\n", "product", width,
+               "rows", "in", "out", "types", "us", "TFLOP/s", "nodes", "gain", "algorithm");
+    for (const TunedProduct& one : report.products) {
+        fmt::print("{:<{}}{:>6}{:>7}{:>7}  {:<13}{:>9.2f}{:>9.2f}{:>7}{:>7.2f}  {} (best of {})\n",
+                   one.product, width, one.rows, one.in, one.out, one.types, one.microseconds,
+                   one.teraflops, one.nodes, one.gain, one.algorithm, one.candidates);
+    }
+    if (report.file.empty()) {
+        fmt::print("not kept: neither $XDG_CACHE_HOME nor $HOME names a folder\n");
+    } else {
+        fmt::print("kept in {}, for every later run on this GPU\n", report.file);
+    }
+}
+
+void tune(const DevicesOptions& options) {
+    ConfigBuilder builder;
+    options.config.apply(builder);
+    const Config config = builder.finish();
+    if (!cuda_status().reason.empty()) {
+        throw RunError(fmt::format("--tune: {}", cuda_status().reason));
+    }
+    const Splits splits = load_splits(config.data, config.model);
+    print_tuning(tune_cuda(config, {config.model, splits.train.shape.pixels()}, splits));
+}
+
+int run_devices(const DevicesOptions& options) {
     const Config config;
     const auto cpu = make_cpu_backend(config, ParameterLayout(config.model, 1));
     fmt::print("cpu   {}\n", cpu->device());
@@ -102,6 +139,7 @@ int run_devices() {
         fmt::print("CUDA driver {}, runtime {}\n", status.driver.empty() ? "none" : status.driver,
                    status.runtime);
     }
+    if (options.tune) tune(options);
     return 0;
 }
 
@@ -119,7 +157,16 @@ Command add_info_command(CLI::App& program) {
 
 Command add_devices_command(CLI::App& program) {
     CLI::App* command = program.add_subcommand("devices", "the CPU and GPUs that can be used");
-    return {command, [] { return run_devices(); }};
+    const auto options = std::make_shared<DevicesOptions>(*command);
+    const std::vector<CLI::Option*> of_settings = command->get_options();
+    CLI::Option* const tune =
+        command->add_flag("--tune", options->tune,
+                          "measures the matrix products of a training step of these settings on "
+                          "the first GPU, and keeps the fastest algorithms for later runs");
+    for (CLI::Option* option : of_settings) {
+        if (option->get_name() != "--help") option->needs(tune);
+    }
+    return {command, [options] { return run_devices(*options); }};
 }
 
 }  // namespace vae

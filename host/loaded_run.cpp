@@ -55,8 +55,8 @@ std::string parameters_note(const TrainConfig& train) {
 LoadedRun load_run(const std::filesystem::path& run, const std::string& backend) {
     LoadedRun loaded;
     loaded.checkpoint = load_checkpoint(find_checkpoint(run));
-    ChosenBackend chosen =
-        choose_backend(backend, loaded.checkpoint.config, loaded.checkpoint.layout());
+    ChosenBackend chosen = choose_backend(backend, config_for(backend, loaded.checkpoint.config),
+                                          loaded.checkpoint.layout());
     loaded.backend = std::move(chosen.backend);
     loaded.note = std::move(chosen.note);
     loaded.backend->set_state(loaded.checkpoint.state);

@@ -152,6 +152,7 @@ void add_objective_settings(std::vector<Setting>& all) {
 constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
 constexpr std::int64_t kMostEpochs = 1'000'000;
 constexpr std::int64_t kMostGraphSteps = 1024;
+constexpr std::int64_t kMostMicroBatches = 1 << 16;
 
 bool is_part(double v) {
     return v > 0 && v <= 1;
@@ -253,6 +254,13 @@ void add_train_settings(std::vector<Setting>& all) {
     all.push_back(integer_setting(
         "train.batch", "examples a step", 1, kMostWidth,
         [](auto& c) -> auto& { return c.train.batch; }));
+    all.push_back(choice_setting(
+        "train.precision", "of the GPU's matrix products; auto: tf32 where the GPU has it",
+        Names<Precision>{{Precision::automatic, "auto"},
+                         {Precision::fp32, "fp32"},
+                         {Precision::tf32, "tf32"},
+                         {Precision::bf16, "bf16"}},
+        [](auto& c) -> auto& { return c.train.precision; }));
     all.push_back(number_setting(
         "train.learning_rate", "the optimiser's step size", "a number above 0",
         [](double v) { return v > 0; }, [](auto& c) -> auto& { return c.train.learning_rate; }));
@@ -262,6 +270,9 @@ void add_train_settings(std::vector<Setting>& all) {
         "train.beta", "weight of the KL term in the loss", "a number of at least 0",
         [](double v) { return v >= 0; }, [](auto& c) -> auto& { return c.train.beta; }));
     add_beta_schedule(all);
+    all.push_back(integer_setting(
+        "train.micro_batches", "parts that a GPU takes a batch in, one after the other", 1,
+        kMostMicroBatches, [](auto& c) -> auto& { return c.train.micro_batches; }));
     all.push_back(integer_setting(
         "train.graph_steps", "steps that a GPU takes at one launch; 0: as many as are good", 0,
         kMostGraphSteps, [](auto& c) -> auto& { return c.train.graph_steps; }));

@@ -51,6 +51,7 @@ Config fixed_config(const Checkpoint& checkpoint, const VarianceOptions& options
     Config config = checkpoint.config;
     if (config.data.binarize == Binarize::dynamic) config.data.binarize = Binarize::fixed;
     config.train.batch = options.examples;
+    config.train.micro_batches = 1;  // the gradient of all of them at once
     return config;
 }
 
@@ -62,7 +63,7 @@ std::vector<GradientScatter> measure(const VarianceOptions& options, const Check
     Progress progress = Progress::standard_error();
     std::vector<GradientScatter> all;
     for (std::size_t i = 0; i < estimators.size(); ++i) {
-        Config with = config;
+        Config with = config_for(options.run.backend, config);
         with.objective = estimators[i].objective;
         const ChosenBackend chosen = choose_backend(options.run.backend, with, layout);
         chosen.backend->set_data(splits);

@@ -8,6 +8,8 @@
 #include <string>
 #include <type_traits>
 
+#include "kernels/launch_observer.h"
+
 namespace vae::kernels {
 
 // A CUDA runtime call that failed. The message names the call and the status.
@@ -47,7 +49,7 @@ void launch(const char* what, void (*kernel)(Parameters...), const LaunchShape& 
     config.blockDim = shape.block;
     config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = stream;
-    cuda_check(cudaLaunchKernelEx(&config, kernel, args...), what);
+    observed(what, stream, [&] { cuda_check(cudaLaunchKernelEx(&config, kernel, args...), what); });
 }
 
 }  // namespace vae::kernels

@@ -132,7 +132,7 @@ TEST(Compare, NoGateIsAboveTheMost) {
                              nudged);
     };
     const auto near = compared(0.9, 0.4);
-    EXPECT_EQ(near.at(0).gate, kMostGate);  // not 0.05
+    EXPECT_EQ(near.at(0).gate, most_gate(Precision::fp32));  // not 0.05
     EXPECT_NEAR(near.at(1).gate, 5e-3, 1e-9);
     EXPECT_TRUE(all_ok(near));
     EXPECT_FALSE(is_too_sensitive(near));
@@ -267,6 +267,26 @@ TEST(Compare, TheDumpHoldsEveryTensorInTheBackendsPrecision) {
         EXPECT_EQ(file.tensor("x").shape, (std::vector<std::size_t>{50, 64}));
         EXPECT_EQ(file.metadata().at("steps"), "1");
         EXPECT_EQ(file.metadata().at("backend"), backend->name());
+    }
+}
+
+TEST(Compare, EachPrecisionHasItsGates) {
+    EXPECT_EQ(gate_of("loss"), 1e-6);
+    EXPECT_EQ(gate_of("kl"), 1e-6);
+    EXPECT_EQ(gate_of("grad.encoder.0.weight"), 1e-5);
+    EXPECT_EQ(gate_of("loss", Precision::tf32), 1e-5);
+    EXPECT_EQ(gate_of("mu", Precision::tf32), 2e-2);
+    EXPECT_EQ(gate_of("loss", Precision::bf16), 1e-4);
+    EXPECT_EQ(gate_of("mu", Precision::bf16), 1e-1);
+    for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
+        EXPECT_EQ(gate_of("x", precision), 1e-5) << "no product makes it";
+        EXPECT_GT(most_gate(precision), gate_of("mu", precision));
+        const Trace reference = {{"mu", {1}, {1}}};
+        const double gate = gate_of("mu", precision);
+        EXPECT_TRUE(all_ok(compare_traces({{"mu", {1}, {1 + 0.9 * gate}}}, reference,
+                                          KlTerm::analytic, precision)));
+        EXPECT_FALSE(all_ok(compare_traces({{"mu", {1}, {1 + 1.1 * gate}}}, reference,
+                                           KlTerm::analytic, precision)));
     }
 }
 

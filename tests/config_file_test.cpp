@@ -44,6 +44,8 @@ Config unusual_config() {
     config.train.epochs = 3;
     config.train.steps = 17;
     config.train.batch = 5;
+    config.train.precision = Precision::fp32;
+    config.train.graph_steps = 7;
     config.train.learning_rate = 1.0 / 3;
     config.train.schedule = LearningRateSchedule::cosine;
     config.train.schedule_factor = 0.5;

@@ -30,6 +30,7 @@ struct NetworkCase {
     Prior prior = Prior::normal;
     std::uint32_t components = 9;
     PosteriorCovariance posterior = PosteriorCovariance::diagonal;
+    Precision precision = Precision::fp32;
 };
 
 inline void PrintTo(const NetworkCase& c, std::ostream* out) {
@@ -59,6 +60,7 @@ inline Config config_of(const NetworkCase& c) {
     config.objective = c.objective;
     config.train.batch = c.batch;
     config.train.seed = 77;
+    config.train.precision = c.precision;
     return config;
 }
 

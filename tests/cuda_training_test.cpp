@@ -36,6 +36,7 @@ Config network_trained(const TrainConfig& train) {
     config.model.logvar_max = 0.25;
     config.train = train;
     config.train.batch = kBatch;
+    config.train.precision = Precision::fp32;
     config.train.seed = 77;
     return config;
 }

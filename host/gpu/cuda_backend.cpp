@@ -28,19 +28,31 @@ int capacity_of(const Config& config, const ParameterLayout& layout) {
     const std::size_t draws =
         std::clamp<std::size_t>(kEvaluationValues / widest, 1, kMostEvaluationDraws);
     const auto enough = static_cast<std::uint32_t>((draws - 1) / config.objective.samples + 1);
-    const std::uint32_t rows = std::max(config.train.batch, enough);
+    const std::uint32_t rows = std::max(config.train.part_rows(), enough);
     if (rows > static_cast<std::uint32_t>(std::numeric_limits<int>::max())) {
         throw InputError(fmt::format("train.batch = {} is too large", rows));
     }
     return static_cast<int>(rows);
 }
 
+Precision choose_precision(Precision wanted, const cudaDeviceProp& device) {
+    constexpr int kFirstWithTf32 = 8;  // compute capability, and with bf16
+    if (wanted == Precision::fp32) return wanted;
+    const bool is_automatic = wanted == Precision::automatic;
+    if (device.major >= kFirstWithTf32) return is_automatic ? Precision::tf32 : wanted;
+    if (is_automatic) return Precision::fp32;
+    throw InputError(fmt::format(
+        "train.precision = \"{}\": {} (compute capability {}.{}) has no such "
+        "arithmetic, which starts with 8.0; use \"fp32\" or \"auto\"",
+        wanted == Precision::bf16 ? "bf16" : "tf32", device.name, device.major, device.minor));
+}
+
 // Selects the device before anything is allocated on it.
-std::string select_device() {
+SelectedDevice select_device(Precision wanted) {
     kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
     cudaDeviceProp properties = {};
     kernels::cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-    return properties.name;
+    return {.name = properties.name, .precision = choose_precision(wanted, properties)};
 }
 
 }  // namespace
@@ -74,8 +86,8 @@ CudaBackend::AveragedParameters::~AveragedParameters() {
 CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
     : config_(config),
       layout_(layout),
-      device_(select_device()),
-      network_(config, layout, capacity_of(config, layout), stream_),
+      device_(select_device(config.train.precision)),
+      network_(config, layout, capacity_of(config, layout), device_.precision, stream_),
       optimizer_(config.train, layout, stream_),
       steps_(config.train, network_.capacity(), step_parts(), stream_),
       identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
@@ -103,6 +115,7 @@ void CudaBackend::set_data(const Splits& splits) {
 void CudaBackend::set_state(const TrainingState& state) {
     check_state(state, layout_, config_.train);
     network_.parameters().upload(state.parameters, stream_);
+    network_.parameters_changed();
     optimizer_.upload(state);
     steps_done_ = state.step;
     network_.running_mean().upload(std::span(&state.running_mean, network_.running_mean().size()),
@@ -151,10 +164,11 @@ kernels::NoiseStream CudaBackend::noise(Purpose purpose, const TrainingBatch& ba
 }
 
 void CudaBackend::check_capacity(const TrainRequest& request) const {
-    if (request.batch > static_cast<std::uint32_t>(network_.capacity())) {
-        throw std::invalid_argument(
-            fmt::format("a batch of {} rows; the backend was made for up to {}", request.batch,
-                        network_.capacity()));
+    const std::uint64_t most = std::uint64_t{config_.train.micro_batches} *
+                               static_cast<std::uint64_t>(network_.capacity());
+    if (request.batch > most) {
+        throw std::invalid_argument(fmt::format(
+            "a batch of {} rows; the backend was made for up to {}", request.batch, most));
     }
 }
 
@@ -173,17 +187,18 @@ kernels::Pixels CudaBackend::pixels() const {
                                                            : kernels::Pixels::grey;
 }
 
-void CudaBackend::gather_training(const TrainingBatch& batch, float* x, const Stream& stream) {
+void CudaBackend::gather_training(const TrainingBatch& batch, const GatheredBatch& to,
+                                  const Stream& stream) {
     const bool dynamic = config_.data.binarize == Binarize::dynamic;
     const kernels::NoiseStream pixel_noise = dynamic ? noise(Purpose::dynamic_binarization, batch)
                                                      : noise(Purpose::fixed_binarization, 0);
-    data(Split::train).gather(batch.index, 0, batch.rows, pixels(), pixel_noise, x, stream);
+    data(Split::train).gather(batch.index, 0, batch.rows, pixels(), pixel_noise, to, stream);
 }
 
 void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset,
                                     int rows) {
     data(split).gather(index, offset, rows, pixels(), noise(Purpose::fixed_binarization, 0),
-                       network_.x().data(), stream_);
+                       network_.batch(), stream_);
 }
 
 kernels::EpsilonSource CudaBackend::epsilon_of(const TrainingBatch& batch) const {
@@ -210,17 +225,20 @@ StepParts CudaBackend::step_parts() {
     };
     return {.gather =
                 [this, batch_of](const StepPlace& place, const Stream& stream) {
-                    gather_training(batch_of(place), network_.next_x().data(), stream);
+                    gather_training(batch_of(place), network_.next_batch(), stream);
                 },
             .swap_x = [this] { network_.swap_x(); },
-            .run =
+            .differentiate =
                 [this, batch_of](const StepPlace& place) {
                     const TrainingBatch batch = batch_of(place);
                     forward(batch, {});
-                    network_.backward(batch.rows, epsilon_of(batch), {1, batch.state},
+                    network_.backward(batch.rows, epsilon_of(batch), {1, batch.state}, place.part,
                                       optimizer_.batch_losses());
-                    optimizer_.step(batch.state, network_.gradients().data(),
-                                    network_.parameters().data());
+                },
+            .update =
+                [this](const kernels::StepState* state) {
+                    optimizer_.step(state, network_.gradients().data(),
+                                    network_.parameters().data(), network_.rounded_parameters());
                     network_.keep_variance(optimizer_.is_taken(), config_.train.ema,
                                            optimizer_.ema_arena());
                 },
@@ -322,6 +340,7 @@ Posterior CudaBackend::encode(std::span<const float> x) {
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);
         network_.x().upload(x.subspan(start * pixels, count * pixels), stream_);
+        network_.x_changed(static_cast<int>(count));
         network_.encode(static_cast<int>(count));
         // z is computed too, and not used: any noise will do.
         network_.posterior(static_cast<int>(count),
@@ -348,6 +367,7 @@ void CudaBackend::decode_batches(std::span<const float> z, const char* caller, c
     for (std::size_t start = 0; start < rows; start += capacity) {
         const std::size_t count = std::min(capacity, rows - start);
         network_.z().upload(z.subspan(start * latent, count * latent), stream_);
+        network_.z_changed(static_cast<int>(count));
         network_.decode(static_cast<int>(count));
         visit(start, count);
     }

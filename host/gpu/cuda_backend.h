@@ -43,9 +43,16 @@ struct TrainingBatch {
     const kernels::StepState* state = nullptr;  // … unless there is a state on the device
 };
 
+// The device that a backend uses, and what its matrix products compute with.
+struct SelectedDevice {
+    std::string name;
+    Precision precision = Precision::fp32;
+};
+
 class CudaBackend : public Backend {
   public:
-    // Uses device 0. Throws kernels::CudaError when CUDA fails, RunError when the device is full.
+    // Uses device 0. Throws kernels::CudaError when CUDA fails, RunError when the device is full,
+    // InputError when the device does not have the precision that the configuration asks for.
     CudaBackend(const Config& config, const ParameterLayout& layout);
 
     ~CudaBackend() override;
@@ -56,7 +63,8 @@ class CudaBackend : public Backend {
 
     std::string name() const override { return "cuda"; }
     bool queues_steps() const override { return true; }
-    std::string device() const override { return device_; }
+    std::string device() const override { return device_.name; }
+    Precision precision() const override { return device_.precision; }
     void set_data(const Splits& splits) override;
     void set_state(const TrainingState& state) override;
     TrainingState state() override;
@@ -74,6 +82,9 @@ class CudaBackend : public Backend {
     std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
     Trace trace(const TrainRequest& one_step) override;
     void set_stepping(Stepping stepping) { steps_.set_stepping(stepping); }
+
+    // Matrix products of the steps and evaluations so far, each once.
+    std::vector<MatmulProduct> products() const { return network_.matmul().products(); }
 
   private:
     // While it lives the network reads the average of the parameters, if there is one.
@@ -96,8 +107,8 @@ class CudaBackend : public Backend {
     kernels::NoiseStream noise(Purpose purpose, std::uint64_t step) const;
     kernels::NoiseStream noise(Purpose purpose, const TrainingBatch& batch) const;
     kernels::Pixels pixels() const;
-    // x ← the batch as training sees it.
-    void gather_training(const TrainingBatch& batch, float* x, const Stream& stream);
+    // The batch as training sees it.
+    void gather_training(const TrainingBatch& batch, const GatheredBatch& to, const Stream& stream);
     // What a training step does.
     StepParts step_parts();
     // x from examples offset + index[0 … rows) of a split, as evaluation sees them.
@@ -119,7 +130,7 @@ class CudaBackend : public Backend {
 
     const Config config_;
     const ParameterLayout layout_;
-    std::string device_;
+    const SelectedDevice device_;
     Stream stream_;
     Network network_;
     DeviceOptimizer optimizer_;

@@ -25,7 +25,7 @@ struct DecoderOutput {
 struct OutputGradient {
     double scale = 1;
     const float* row_weight = nullptr;  // [rows] on the device; null: all 1
-    float* d_product = nullptr;         // [rows, layout.output.out]; may be the product
+    kernels::Reals d_product;           // [rows, layout.output.out]; may be the product if fp32
     float* gradients = nullptr;         // an arena of the layout, on the device
 };
 

@@ -1,73 +1,104 @@
 #include "host/gpu/matmul.h"
 
-#include <fmt/format.h>
-
-#include "host/error.h"
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
 
 namespace vae::gpu {
+
+using kernels::Storage;
+
 namespace {
 
-// What NVIDIA recommends for Hopper; older devices use less of it.
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+// No algorithm wants more than what one access of 16 bytes does.
+constexpr std::uintptr_t kMostAlignment = 16;
 
-void cublas_check(cublasStatus_t status, const char* what) {
-    if (status == CUBLAS_STATUS_SUCCESS) return;
-    throw RunError(
-        fmt::format("{}: {} ({})", what, cublasGetStatusString(status), static_cast<int>(status)));
+// Of null, the most.
+int alignment_of(std::initializer_list<const void*> addresses) {
+    std::uintptr_t bits = kMostAlignment;
+    for (const void* address : addresses) bits |= reinterpret_cast<std::uintptr_t>(address);
+    return static_cast<int>(bits & (~bits + 1));
 }
 
 }  // namespace
 
-MatmulLane::MatmulLane(const Stream& on)
-    : stream(on), workspace(kWorkspaceBytes, "a cuBLAS workspace") {}
-
-Matmul::Matmul() {
-    cublas_check(cublasCreate(&handle_), "cublasCreate");
-}
-
-Matmul::~Matmul() {
-    (void)cublasDestroy(handle_);
-}
-
-void Matmul::use(const MatmulLane& lane) const {
-    cublas_check(cublasSetStream(handle_, lane.stream.get()), "cublasSetStream");
-    // After the stream: setting a stream puts the default workspace back.
-    cublas_check(cublasSetWorkspace(handle_, const_cast<unsigned char*>(lane.workspace.data()),
-                                    lane.workspace.size()),
-                 "cublasSetWorkspace");
-}
-
-// cuBLAS is column-major: a row-major [a, b] matrix is its [b, a] matrix, so every product below is
-// the transpose of the one in the header.
-
-void Matmul::forward(const MatmulLane& lane, const float* x, const float* w, int rows, int in,
-                     int out, float* y) const {
-    use(lane);
+void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan, const void* a,
+              const void* b, void* d, const MatmulExtra& extra) {
     const float one = 1;
-    const float zero = 0;
-    cublas_check(cublasSgemm(handle_, CUBLAS_OP_T, CUBLAS_OP_N, out, rows, in, &one, w, in, x, in,
-                             &zero, y, out),
-                 "cublasSgemm (forward)");
+    const float beta = extra.accumulate ? 1 : 0;
+    MatmulProblem& problem = plan.problem;
+    problem.set_side(extra.bias, extra.bits);
+    cublas_check(cublasLtMatmul(handle, &problem.operation, &one, a, &problem.a, b, &problem.b,
+                                &beta, d, &problem.d, d, &problem.d, &plan.algorithm,
+                                lane.workspace.data(), lane.workspace.bytes(), lane.stream.get()),
+                 "cublasLtMatmul");
 }
 
-void Matmul::backward_input(const MatmulLane& lane, const float* d_y, const float* w, int rows,
-                            int in, int out, float* d_x) const {
-    use(lane);
-    const float one = 1;
-    const float zero = 0;
-    cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, in, rows, out, &one, w, in, d_y,
-                             out, &zero, d_x, in),
-                 "cublasSgemm (backward, input)");
+MatmulTypes Matmul::types_of(Storage a, Storage b, Storage d) const {
+    if (a != b || (a == Storage::fp32 && d != Storage::fp32)) {
+        throw std::invalid_argument(
+            "Matmul: factors stored in two ways, or a result in bf16 of FP32");
+    }
+    if (a == Storage::fp32) return types_of_floats_;
+    return d == Storage::fp32 ? MatmulTypes::bf16_to_fp32 : MatmulTypes::bf16;
 }
 
-void Matmul::backward_weight(const MatmulLane& lane, const float* d_y, const float* x, int rows,
-                             int in, int out, float* d_w) const {
-    use(lane);
-    const float one = 1;
-    const float zero = 0;
-    cublas_check(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_T, in, out, rows, &one, x, in, d_y,
-                             out, &zero, d_w, in),
-                 "cublasSgemm (backward, weight)");
+void Matmul::multiply(const MatmulLane& lane, MatmulProduct product, ConstReals a, ConstReals b,
+                      Reals d, const MatmulExtra& extra) const {
+    product.types = types_of(a.storage, b.storage, d.storage);
+    product.alignment = alignment_of({a.data, b.data, d.data, extra.bias, extra.bits});
+    run_plan(plans_->handle(), lane, plans_->of(product), a.data, b.data, d.data, extra);
+}
+
+void Matmul::forward(const MatmulLane& lane, ConstReals x, ConstReals w, int rows, int in, int out,
+                     Reals y) const {
+    multiply(lane, {.kind = MatmulKind::forward, .rows = rows, .in = in, .out = out}, w, x, y, {});
+}
+
+void Matmul::backward_input(const MatmulLane& lane, ConstReals d_y, ConstReals w, int rows, int in,
+                            int out, Reals d_x) const {
+    multiply(lane, {.kind = MatmulKind::backward_input, .rows = rows, .in = in, .out = out}, w, d_y,
+             d_x, {});
+}
+
+void Matmul::backward_weight(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows, int in,
+                             int out, Reals d_w, bool accumulate) const {
+    multiply(lane, {.kind = MatmulKind::backward_weight, .rows = rows, .in = in, .out = out}, x,
+             d_y, d_w, {.accumulate = accumulate});
+}
+
+void Matmul::forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, ConstReals bias,
+                          int rows, int in, int out, Reals y, std::uint8_t* bits) const {
+    multiply(lane,
+             {.kind = MatmulKind::forward,
+              .epilogue = MatmulEpilogue::bias_relu,
+              .rows = rows,
+              .in = in,
+              .out = out},
+             w, x, y, {.bias = bias.data, .bits = bits});
+}
+
+void Matmul::backward_input_relu(const MatmulLane& lane, ConstReals d_y, ConstReals w,
+                                 const std::uint8_t* bits, int rows, int in, int out, Reals d_x,
+                                 Reals d_bias) const {
+    multiply(lane,
+             {.kind = MatmulKind::backward_input,
+              .epilogue = MatmulEpilogue::relu_backward,
+              .rows = rows,
+              .in = in,
+              .out = out},
+             w, d_y, d_x, {.bias = d_bias.data, .bits = bits});
+}
+
+void Matmul::backward_weight_bias(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows,
+                                  int in, int out, Reals d_w, Reals d_bias) const {
+    multiply(lane,
+             {.kind = MatmulKind::backward_weight,
+              .epilogue = MatmulEpilogue::bias_gradient,
+              .rows = rows,
+              .in = in,
+              .out = out},
+             x, d_y, d_w, {.bias = d_bias.data});
 }
 
 }  // namespace vae::gpu

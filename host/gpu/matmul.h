@@ -1,47 +1,90 @@
-// The matrix products of a dense layer, in cuBLAS. All matrices are row-major and dense.
+// The matrix products of a dense layer, in cuBLASLt. All matrices are row-major and dense, on the
+// device; sizes are at least 1.
 #pragma once
 
-#include <cublas_v2.h>
+#include <cstdint>
+#include <memory>
+#include <vector>
 
+#include "host/config.h"
 #include "host/gpu/device_array.h"
+#include "host/gpu/matmul_plans.h"
+#include "kernels/reals.h"
 
 namespace vae::gpu {
 
-// Where products run: a stream, and a workspace that no other stream's products use, so that
-// results do not depend on what else runs.
+using kernels::ConstReals;
+using kernels::Reals;
+
+// Where products are computed: a stream, and a workspace that no other stream uses at the same
+// time. One for each stream whose work may overlap. The stream outlives it.
 struct MatmulLane {
-    // Throws RunError when the device is full. The stream outlives the lane.
-    explicit MatmulLane(const Stream& on);
+    explicit MatmulLane(const Stream& on)
+        : stream(on), workspace(kMatmulWorkspaceBytes, "the cuBLASLt workspace") {}
 
     const Stream& stream;
-    DeviceArray<unsigned char> workspace;
+    // Scratch: that products write it changes nothing that anybody sees.
+    mutable DeviceArray<unsigned char> workspace;
 };
 
-// A cuBLAS handle. FP32 in, FP32 arithmetic, FP32 out: the default math mode, which only cuBLAS's
-// own environment variables can relax. Throws RunError when cuBLAS fails.
+// Beside a product's matrices.
+struct MatmulExtra {
+    bool accumulate = false;     // to what the result holds
+    const void* bias = nullptr;  // of an epilogue: read, or written with a gradient
+    const void* bits = nullptr;  // of a ReLU: written forward, read backward
+};
+
+// d = a·b of a plan, column-major, as cuBLASLt names its factors.
+void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan, const void* a,
+              const void* b, void* d, const MatmulExtra& extra);
+
+// Both factors are stored alike; the result is FP32, or bf16 if they are. Of floats the product is
+// in FP32 or TF32, as the precision says; of bf16 it is exact before the sum. Sums are FP32. Bits:
+// see MatmulPlans. Throws RunError when cuBLASLt fails, std::invalid_argument for other storage.
 class Matmul {
   public:
-    Matmul();
-    ~Matmul();
-    Matmul(const Matmul&) = delete;
-    Matmul& operator=(const Matmul&) = delete;
-    Matmul(Matmul&&) = delete;
-    Matmul& operator=(Matmul&&) = delete;
+    // fp32: products of floats compute in FP32; tf32 and bf16: in TF32.
+    explicit Matmul(Precision precision)
+        : types_of_floats_(precision == Precision::fp32 ? MatmulTypes::fp32 : MatmulTypes::tf32),
+          plans_(std::make_unique<MatmulPlans>()) {}
 
     // y[rows, out] = x[rows, in] · w[out, in]ᵀ
-    void forward(const MatmulLane& lane, const float* x, const float* w, int rows, int in, int out,
-                 float* y) const;
+    void forward(const MatmulLane& lane, ConstReals x, ConstReals w, int rows, int in, int out,
+                 Reals y) const;
     // d_x[rows, in] = d_y[rows, out] · w[out, in]
-    void backward_input(const MatmulLane& lane, const float* d_y, const float* w, int rows, int in,
-                        int out, float* d_x) const;
-    // d_w[out, in] = d_y[rows, out]ᵀ · x[rows, in]
-    void backward_weight(const MatmulLane& lane, const float* d_y, const float* x, int rows, int in,
-                         int out, float* d_w) const;
+    void backward_input(const MatmulLane& lane, ConstReals d_y, ConstReals w, int rows, int in,
+                        int out, Reals d_x) const;
+    // d_w[out, in] = d_y[rows, out]ᵀ · x[rows, in], added to what d_w holds if so asked
+    void backward_weight(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows, int in,
+                         int out, Reals d_w, bool accumulate = false) const;
+
+    // The same with an epilogue, of which cuBLASLt may have none for some types on some GPUs: ask
+    // has(). Bits of a ReLU are [rows, relu_bits_pitch(width)].
+    // y = max(x·wᵀ + bias[out], 0), and the bits of y
+    void forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, ConstReals bias, int rows,
+                      int in, int out, Reals y, std::uint8_t* bits) const;
+    // d_x, but 0 where the bits of x are not set, and d_bias[in], the sums of d_x over rows
+    void backward_input_relu(const MatmulLane& lane, ConstReals d_y, ConstReals w,
+                             const std::uint8_t* bits, int rows, int in, int out, Reals d_x,
+                             Reals d_bias) const;
+    // d_w, and d_bias[out], the sums of d_y over rows
+    void backward_weight_bias(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows,
+                              int in, int out, Reals d_w, Reals d_bias) const;
+
+    // Whether cuBLASLt computes it here.
+    bool has(const MatmulProduct& product) const { return !plans_->candidates(product).empty(); }
+    MatmulTypes types_of_floats() const { return types_of_floats_; }
+
+    // The products that were asked for, each once.
+    std::vector<MatmulProduct> products() const { return plans_->products(); }
 
   private:
-    void use(const MatmulLane& lane) const;
+    MatmulTypes types_of(kernels::Storage a, kernels::Storage b, kernels::Storage d) const;
+    void multiply(const MatmulLane& lane, MatmulProduct product, ConstReals a, ConstReals b,
+                  Reals d, const MatmulExtra& extra) const;
 
-    cublasHandle_t handle_ = nullptr;
+    const MatmulTypes types_of_floats_;
+    const std::unique_ptr<MatmulPlans> plans_;  // made when they are first needed
 };
 
 }  // namespace vae::gpu

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "host/gpu/cuda_backend.h"
+#include "host/gpu/matmul_tuning.h"
 #include "kernels/device_code.h"
 
 namespace vae::gpu {
@@ -87,6 +88,14 @@ __attribute__((visibility("default"))) void vae_cuda_status(vae::CudaStatus& sta
 __attribute__((visibility("default"))) vae::Backend* vae_cuda_backend(
     const vae::Config& config, const vae::ParameterLayout& layout) {
     return new vae::gpu::CudaBackend(config, layout);
+}
+
+// CudaTuneFunction.
+__attribute__((visibility("default"))) void vae_cuda_tune(const vae::Config& config,
+                                                          const vae::ParameterLayout& layout,
+                                                          const vae::Splits& splits,
+                                                          vae::TuningReport& report) {
+    report = vae::gpu::tune_products(vae::gpu::products_of_step(config, layout, splits));
 }
 
 }  // extern "C"

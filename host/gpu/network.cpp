@@ -8,7 +8,9 @@
 
 #include "host/backend.h"
 #include "host/output_layer.h"
+#include "kernels/accumulate.h"
 #include "kernels/bias_activation.h"
+#include "kernels/convert.h"
 #include "kernels/gated.h"
 #include "kernels/poisson.h"
 
@@ -35,7 +37,7 @@ kernels::Activation kernel_activation(Activation activation) {
 
 // The widest gradient that passes from one layer to the one before it.
 std::size_t widest_hidden(const ParameterLayout& layout) {
-    std::size_t result = layout.heads.latent;
+    std::size_t result = 0;
     for (const DenseLayer& layer : layout.encoder) result = std::max(result, layer.out);
     for (const DenseLayer& layer : layout.decoder) result = std::max(result, layer.out);
     return result;
@@ -43,7 +45,7 @@ std::size_t widest_hidden(const ParameterLayout& layout) {
 
 // The widest array that a kernel sums over, of hidden layers and heads.
 std::size_t widest(const ParameterLayout& layout) {
-    std::size_t result = std::max(layout.heads.product_width(), widest_hidden(layout));
+    std::size_t result = layout.heads.product_width();
     for (const DenseLayer& layer : layout.encoder) result = std::max(result, layer.product_width());
     for (const DenseLayer& layer : layout.decoder) result = std::max(result, layer.product_width());
     return result;
@@ -65,7 +67,7 @@ int draws_of(int examples, int samples) {
 }  // namespace
 
 Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
-                 const Stream& stream)
+                 Precision precision, const Stream& stream)
     : model_(config.model),
       objective_(effective_objective(config)),
       layout_(layout),
@@ -74,15 +76,16 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       decode_capacity_(std::min(draws_of(capacity, samples_), std::max(capacity, kDecodeRows))),
       is_plain_(samples_ == 1 && !objective_.uses_log_ratio() && !objective_.uses_free_bits() &&
                 objective_.gradient == EncoderGradient::pathwise),
+      storage_(precision == Precision::bf16 ? Storage::bf16 : Storage::fp32),
       stream_(stream),
       lane_(stream),
+      matmul_(precision),
       weights_(stream),
       losses_(stream),
       weights_lane_(weights_.stream()),
       likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
       prior_(config.model, layout, draws_of(capacity, samples_), stream),
       parameters_(layout.arena_size, "the parameters"),
-      in_use_(parameters_.data()),
       gradients_(layout.arena_size, "the gradients"),
       encoder_(allocate(layout.encoder, capacity + prior_.encoder_rows())),
       decoder_(allocate(layout.decoder, draws_of(capacity, samples_))) {
@@ -95,11 +98,19 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
         x = {static_cast<std::size_t>(std::max(decode_capacity_, encoded_rows)) * layout.pixels,
              "the batch"};
     }
+    const bool is_rounded = storage_ == Storage::bf16;
     if (encodes_log_counts(model_.likelihood)) {
-        log_counts_ = {encoded * layout.pixels, "the batch's logarithms"};
+        log_counts_ = {encoded * layout.pixels, storage_, "the batch's logarithms"};
+    } else if (is_rounded) {
+        for (DeviceArray<Bf16>& x : rounded_x_) x = {encoded * layout.pixels, "the batch"};
     }
-    for (DeviceArray<float>* heads : {&heads_product_, &d_heads_}) {
-        *heads = {encoded * layout.heads.product_width(), "the encoder's heads"};
+    heads_product_ = {encoded * layout.heads.product_width(), "the encoder's heads"};
+    d_heads_ = {encoded * layout.heads.product_width(), storage_, "the encoder's heads"};
+    if (is_rounded) {
+        rounded_parameters_ = {layout.arena_size, "the parameters in bf16"};
+        if (config.train.ema > 0) rounded_others_ = {layout.arena_size, "the parameters in bf16"};
+        rounded_z_ = {rows * layout.heads.latent, "the latents"};
+        d_output_ = {rows * layout.output.out, "the gradient of the decoder's output"};
     }
     if (layout.heads.is_full()) {
         for (DeviceArray<float>* of_draws : {&epsilon_, &draw_gradient_}) {
@@ -111,7 +122,9 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     output_product_ = {rows * layout.output.out, "the decoder's output"};
     draw_recon_ = {rows, "the reconstruction terms"};
     log_ratio_ = {rows, "the log-ratios of the draws"};
-    d_h_ = {std::max(rows, encoded) * widest_hidden(layout), "the gradients of the activations"};
+    d_h_ = {std::max(rows, encoded) * widest_hidden(layout), storage_,
+            "the gradients of the activations"};
+    d_z_ = {rows * layout.heads.latent, "the gradient of the latents"};
     if (!is_plain_) allocate_objective(examples, rows);
     kernels::ScratchSize size =
         kernels::scratch_size(std::max(draws, encoded_rows), width(widest(layout)));
@@ -123,38 +136,84 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
     scratch_ = {partials_.data(), size.partials, tickets_.data(), size.tickets};
 
     parameters_.zero(stream);
+    read_parameters(parameters_);
+    parameters_changed();
+    if (config.train.micro_batches > 1) {
+        part_gradients_ = {layout.arena_size, "the gradients of a part of the batch"};
+    }
     // Padding is never written again: the optimiser must find zero there.
     gradients_.zero(stream);
+    part_gradients_.zero(stream);
     tickets_.zero(stream);
 }
 
+void Network::read_parameters(const DeviceArray<float>& arena) {
+    in_use_ = arena.data();
+    operands_ = in_use_;
+    if (storage_ == Storage::fp32) return;
+    const bool is_own = in_use_ == parameters_.data();
+    if (!is_own) {
+        kernels::round_to_bf16(in_use_, arena.size(), rounded_others_.data(), stream_.get());
+    }
+    operands_ = is_own ? rounded_parameters_.data() : rounded_others_.data();
+}
+
+void Network::parameters_changed() {
+    if (storage_ == Storage::fp32) return;
+    kernels::round_to_bf16(parameters_.data(), parameters_.size(), rounded_parameters_.data(),
+                           stream_.get());
+}
+
+void Network::x_changed(int rows) {
+    Bf16* const rounded = batch().rounded;
+    if (rounded == nullptr) return;
+    kernels::round_to_bf16(x().data(), static_cast<std::size_t>(rows) * layout_.pixels, rounded,
+                           stream_.get());
+}
+
+void Network::z_changed(int rows) {
+    if (rounded_z_.data() == nullptr) return;
+    kernels::round_to_bf16(z_.data(), static_cast<std::size_t>(rows) * layout_.heads.latent,
+                           rounded_z_.data(), stream_.get());
+}
+
 std::vector<Network::Hidden> Network::allocate(const std::vector<DenseLayer>& layers,
-                                               int capacity) {
+                                               int capacity) const {
     std::vector<Hidden> result;
     for (const DenseLayer& layer : layers) {
         const auto rows = static_cast<std::size_t>(capacity);
-        result.push_back({{rows * layer.product_width(), "a hidden layer"},
-                          {rows * layer.out, "a hidden layer's activations"}});
+        result.push_back({{rows * layer.product_width(), storage_, "a hidden layer"},
+                          {rows * layer.out, storage_, "a hidden layer's activations"}});
     }
     return result;
 }
 
-const float* Network::encoder_input() const {
-    return encodes_log_counts(model_.likelihood) ? log_counts_.data() : x_[x_in_use_].data();
+ConstReals Network::encoder_input() const {
+    if (encodes_log_counts(model_.likelihood)) return log_counts_.get();
+    if (storage_ == Storage::bf16) return rounded_x_[x_in_use_].data();
+    return x_[x_in_use_].data();
 }
 
-const float* Network::heads_input() const {
-    return encoder_.empty() ? encoder_input() : encoder_.back().h.data();
+ConstReals Network::heads_input() const {
+    return encoder_.empty() ? encoder_input() : encoder_.back().h.get();
 }
 
-const float* Network::output_input() const {
-    return decoder_.empty() ? z_.data() : decoder_.back().h.data();
+ConstReals Network::z_operand() const {
+    return storage_ == Storage::bf16 ? ConstReals(rounded_z_.data()) : ConstReals(z_.data());
+}
+
+ConstReals Network::output_input() const {
+    return decoder_.empty() ? z_operand() : decoder_.back().h.get();
+}
+
+Reals Network::d_output() {
+    return storage_ == Storage::bf16 ? Reals(d_output_.data()) : Reals(output_product_.data());
 }
 
 kernels::HeadsView Network::heads_view(int examples, int samples) const {
     return {.product = heads_product_.data(),
-            .mu_bias = weight(layout_.heads.mu_bias),
-            .logvar_bias = weight(layout_.heads.logvar_bias),
+            .mu_bias = bias(layout_.heads.mu_bias),
+            .logvar_bias = bias(layout_.heads.logvar_bias),
             .examples = examples,
             .samples = samples,
             .latent = width(layout_.heads.latent),
@@ -165,44 +224,48 @@ kernels::HeadsView Network::heads_view(int examples, int samples) const {
 
 kernels::GatedView Network::gated_view(const DenseLayer& layer, const Hidden& hidden,
                                        int rows) const {
-    return {.product = hidden.product.data(),
-            .bias = weight(layer.bias),
-            .gate_bias = weight(layer.gate_bias),
+    return {.product = hidden.product.get(),
+            .bias = bias(layer.bias),
+            .gate_bias = bias(layer.gate_bias),
             .rows = rows,
             .cols = width(layer.out),
             .stride = width(layer.stride)};
 }
 
-const float* Network::forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                              const float* x, int rows) {
+ConstReals Network::forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                            ConstReals x, int rows) {
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const DenseLayer& layer = layers[i];
-        const float* product = hidden[i].product.data();
+        const Reals product = hidden[i].product.get();
         matmul_.forward(lane_, x, weight(layer.weight), rows, width(layer.in),
-                        width(layer.product_width()), hidden[i].product.data());
+                        width(layer.product_width()), product);
         if (layer.is_gated()) {
-            kernels::gated_forward(gated_view(layer, hidden[i], rows), hidden[i].h.data(),
+            kernels::gated_forward(gated_view(layer, hidden[i], rows), hidden[i].h.get(),
                                    stream_.get());
         } else {
             kernels::bias_activation_forward(kernel_activation(model_.activation), product,
-                                             weight(layer.bias), rows, width(layer.out),
-                                             hidden[i].h.data(), stream_.get());
+                                             bias(layer.bias), rows, width(layer.out),
+                                             hidden[i].h.get(), stream_.get());
         }
-        x = hidden[i].h.data();
+        x = hidden[i].h.get();
     }
     return x;
 }
 
 void Network::encode(int examples) {
     if (encodes_log_counts(model_.likelihood)) {
-        kernels::log_counts(x().data(), examples, width(layout_.pixels), log_counts_.data(),
+        kernels::log_counts(x().data(), examples, width(layout_.pixels), log_counts_.get(),
                             stream_.get());
     }
     const int rows = examples + prior_.encoder_rows();
     const auto first = static_cast<std::size_t>(examples);  // of the pseudo-inputs
     const Heads& heads = layout_.heads;
-    prior_.copy_pseudo_inputs(in_use_, x().data() + first * layout_.pixels);
-    const float* h = forward(layout_.encoder, encoder_, encoder_input(), rows);
+    if (storage_ == Storage::bf16) {
+        prior_.copy_pseudo_inputs(operands_, Reals(batch().rounded).from(first * layout_.pixels));
+    } else {
+        prior_.copy_pseudo_inputs(operands_, x().data() + first * layout_.pixels);
+    }
+    const ConstReals h = forward(layout_.encoder, encoder_, encoder_input(), rows);
     matmul_.forward(lane_, h, weight(heads.mu_weight), rows, width(heads.in),
                     width(heads.product_width()), heads_product_.data());
     prior_.set_components(in_use_, heads_product_.data() + first * heads.product_width());
@@ -227,7 +290,7 @@ void Network::posterior(int examples, const kernels::EpsilonSource& noise,
 }
 
 void Network::decode(int rows) {
-    const float* h = forward(layout_.decoder, decoder_, z_.data(), rows);
+    const ConstReals h = forward(layout_.decoder, decoder_, z_operand(), rows);
     const DenseLayer& output = layout_.output;
     matmul_.forward(lane_, h, weight(output.weight), rows, width(output.in), width(output.out),
                     output_product_.data());
@@ -249,48 +312,48 @@ void Network::add_output_bias(int rows) {
 }
 
 void Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, int rows) {
-    float* product = hidden.product.data();
+    const Reals product = hidden.product.get();
     if (layer.is_gated()) {
-        kernels::gated_backward(gated_view(layer, hidden, rows), d_h_.data(), product,
+        kernels::gated_backward(gated_view(layer, hidden, rows), d_h_.get(), product,
                                 gradient(layer.bias), gradient(layer.gate_bias), scratch_,
                                 stream_.get());
     } else {
         kernels::bias_activation_backward(kernel_activation(model_.activation), product,
-                                          weight(layer.bias), d_h_.data(), rows, width(layer.out),
+                                          bias(layer.bias), d_h_.get(), rows, width(layer.out),
                                           product, gradient(layer.bias), scratch_, stream_.get());
     }
 }
 
 // Reads only what stays as it is to the step's end.
-void Network::weight_backward(const DenseLayer& layer, const float* x, const float* d_product,
+void Network::weight_backward(const DenseLayer& layer, ConstReals x, ConstReals d_product,
                               int rows) {
     weights_.fork();
     matmul_.backward_weight(weights_lane_, d_product, x, rows, width(layer.in),
                             width(layer.product_width()), gradient(layer.weight));
 }
 
-void Network::input_backward(const DenseLayer& layer, const float* d_product, int rows,
-                             float* d_x) const {
+void Network::input_backward(const DenseLayer& layer, ConstReals d_product, int rows,
+                             Reals d_x) const {
     matmul_.backward_input(lane_, d_product, weight(layer.weight), rows, width(layer.in),
                            width(layer.product_width()), d_x);
 }
 
 void Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                       const float* x, int rows) {
+                       ConstReals x, int rows) {
     for (std::size_t i = layers.size(); i-- > 0;) {
         hidden_backward(layers[i], hidden[i], rows);
-        const float* d_product = hidden[i].product.data();
-        weight_backward(layers[i], i == 0 ? x : hidden[i - 1].h.data(), d_product, rows);
-        if (i > 0) input_backward(layers[i], d_product, rows, d_h_.data());
+        const ConstReals d_product = hidden[i].product.get();
+        weight_backward(layers[i], i == 0 ? x : hidden[i - 1].h.get(), d_product, rows);
+        if (i > 0) input_backward(layers[i], d_product, rows, d_h_.get());
     }
 }
 
 void Network::decoder_backward(int rows) {
-    weight_backward(layout_.output, output_input(), output_product_.data(), rows);
-    input_backward(layout_.output, output_product_.data(), rows, d_h_.data());
-    if (decoder_.empty()) return;
-    backward(layout_.decoder, decoder_, z_.data(), rows);
-    input_backward(layout_.decoder.front(), decoder_.front().product.data(), rows, d_h_.data());
+    weight_backward(layout_.output, output_input(), d_output(), rows);
+    if (decoder_.empty()) return input_backward(layout_.output, d_output(), rows, d_z_.data());
+    input_backward(layout_.output, d_output(), rows, d_h_.get());
+    backward(layout_.decoder, decoder_, z_operand(), rows);
+    input_backward(layout_.decoder.front(), decoder_.front().product.get(), rows, d_z_.data());
 }
 
 void Network::encoder_backward(int rows) {
@@ -298,32 +361,33 @@ void Network::encoder_backward(int rows) {
     joint.in = layout_.heads.in;
     joint.out = layout_.heads.product_width();
     joint.weight.offset = layout_.heads.mu_weight.offset;
-    const float* d_product = d_heads_.data();
+    ConstReals d_product = d_heads_.get();
     weight_backward(joint, heads_input(), d_product, rows);
     if (!encoder_.empty()) {
-        input_backward(joint, d_product, rows, d_h_.data());
+        input_backward(joint, d_product, rows, d_h_.get());
         backward(layout_.encoder, encoder_, encoder_input(), rows);
-        d_product = encoder_.front().product.data();
+        d_product = encoder_.front().product.get();
     }
     const int pseudo_inputs = prior_.encoder_rows();
     if (pseudo_inputs == 0) return;
     const DenseLayer& first = encoder_.empty() ? joint : layout_.encoder.front();
     const auto examples = static_cast<std::size_t>(rows - pseudo_inputs);
-    input_backward(first, d_product + examples * first.product_width(), pseudo_inputs,
+    input_backward(first, d_product.from(examples * first.product_width()), pseudo_inputs,
                    gradient(layout_.pseudo_inputs));
 }
 
 void Network::backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
-                       kernels::LossSums* sums) {
+                       const StepPart& part, kernels::LossSums* sums) {
+    gradients_in_use_ = part.is_first ? &gradients_ : &part_gradients_;
     const int rows = examples * samples_;
-    const double scale = 1.0 / examples;
-    likelihood_backward(examples, beta);
+    const double scale = 1.0 / part.step_examples;
+    likelihood_backward(examples, beta, part.step_examples);
     if (sums != nullptr) total_losses(examples, beta, sums);
     decoder_backward(rows);
     const Heads& heads = layout_.heads;
     const KlWeight kl = objective_.uses_log_ratio() ? KlWeight{0} : beta.times(scale);
     posterior_backward(examples, noise,
-                       {.d_z = d_h_.data(),
+                       {.d_z = d_z_.data(),
                         .path = path_weight_.data(),
                         .ratio = ratio_weight_.data(),
                         .score = score_weight_.data(),
@@ -338,11 +402,14 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, KlWeig
                      .rows = rows,
                      .scale = of_prior.factor,
                      .state = of_prior.state},
-                    d_heads_.data() + static_cast<std::size_t>(examples) * heads.product_width(),
-                    gradients_.data(), scratch_);
+                    d_heads_.get().from(static_cast<std::size_t>(examples) * heads.product_width()),
+                    gradients_in_use_->data(), scratch_);
     encoder_backward(examples + prior_.encoder_rows());
     weights_.join();
     if (sums != nullptr) losses_.join();
+    if (part.is_first) return;
+    kernels::accumulate(part_gradients_.data(), part_gradients_.size(), gradients_.data(),
+                        stream_.get());
 }
 
 }  // namespace vae::gpu

@@ -12,6 +12,8 @@
 #include "host/gpu/likelihood.h"
 #include "host/gpu/matmul.h"
 #include "host/gpu/prior.h"
+#include "host/gpu/real_array.h"
+#include "host/gpu/resident_data.h"
 #include "host/parameters.h"
 #include "kernels/cholesky_posterior.h"
 #include "kernels/gated.h"
@@ -44,18 +46,30 @@ struct KlWeight {
     KlWeight times(double other) const { return {factor * other, state}; }
 };
 
+// A batch may be taken in parts, which give the step's gradient together.
+struct StepPart {
+    int step_examples = 0;  // of all parts
+    bool is_first = true;   // a later one adds to the gradients that are there
+};
+
 // An example has `samples` draws of z, which are neighbouring rows of what the decoder sees: rows =
 // examples·samples. Training and evaluation take the objective's number of draws.
 class Network {
   public:
     // Allocates everything for batches of up to `capacity` examples with the objective's draws.
-    // Parameters and gradients are zero. Throws RunError when the device is full.
-    Network(const Config& config, const ParameterLayout& layout, int capacity,
+    // Parameters and gradients are zero. Throws RunError when the device is full. The precision is
+    // not automatic.
+    Network(const Config& config, const ParameterLayout& layout, int capacity, Precision precision,
             const Stream& stream);
 
     // From now on the passes read these parameters, an arena of the layout: the network's own, as
-    // at first, or others.
-    void read_parameters(const DeviceArray<float>& arena) { in_use_ = arena.data(); }
+    // at first, or others, as they are now.
+    void read_parameters(const DeviceArray<float>& arena);
+    // What is kept of parameters(), x() and z() in bf16 follows what others than the passes wrote
+    // there; of x and z their first rows.
+    void parameters_changed();
+    void x_changed(int rows);
+    void z_changed(int rows);
 
     // x() through the encoder to its heads.
     void encode(int examples);
@@ -79,13 +93,14 @@ class Network {
     }
     // output_product() gets its bias.
     void add_output_bias(int rows);
-    // losses(), and the gradients of their mean. Destroys output_product() and the products of
-    // hidden layers.
+    // losses(), and the gradients of their mean over the step's examples. Destroys output_product()
+    // and the products of hidden layers.
     // With sums, of a training step: adds the losses to them, and moves the running mean of the
     // score function's signal towards this step's.
     void backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
-                  kernels::LossSums* sums);
+                  const StepPart& part, kernels::LossSums* sums);
 
+    const Matmul& matmul() const { return matmul_; }
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
     int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder
@@ -93,9 +108,15 @@ class Network {
     DeviceArray<float>& parameters() { return parameters_; }
     DeviceArray<float>& gradients() { return gradients_; }
     DeviceArray<float>& x() { return x_[x_in_use_]; }
-    // The other of the two places for x, where the next batch can be put meanwhile.
-    DeviceArray<float>& next_x() { return x_[1 - x_in_use_]; }
+    // After it the other of the two places for x is in use, where the next batch was put meanwhile.
     void swap_x() { x_in_use_ = 1 - x_in_use_; }
+    // The place in use and the other one, as gather fills them.
+    GatheredBatch batch() { return {x().data(), rounded_x_[x_in_use_].data()}; }
+    GatheredBatch next_batch() {
+        return {x_[1 - x_in_use_].data(), rounded_x_[1 - x_in_use_].data()};
+    }
+    // The parameters in bf16, for the optimiser to keep; null where the precision wants none.
+    Bf16* rounded_parameters() { return rounded_parameters_.data(); }
     DeviceArray<float>& z() { return z_; }
     const DeviceArray<float>& draw_recon() const { return draw_recon_; }  // of each draw
     const DeviceArray<float>& log_ratio() const { return log_ratio_; }    // likewise
@@ -105,29 +126,28 @@ class Network {
     const float* loss() const { return loss_.data(); }
     DeviceArray<double>& running_mean() { return running_mean_; }
     DeviceArray<float>& output_product() { return output_product_; }
-    const DeviceArray<float>& encoder_h(std::size_t layer) const { return encoder_[layer].h; }
-    const DeviceArray<float>& decoder_h(std::size_t layer) const { return decoder_[layer].h; }
+    const RealArray& encoder_h(std::size_t layer) const { return encoder_[layer].h; }
+    const RealArray& decoder_h(std::size_t layer) const { return decoder_[layer].h; }
 
   private:
     // What a hidden layer leaves for its backward.
     struct Hidden {
-        DeviceArray<float> product;  // [rows, product_width]: x·Wᵀ, without the bias
-        DeviceArray<float> h;        // [rows, out]: the layer's output
+        RealArray product;  // [rows, product_width]: x·Wᵀ, without the bias; then its gradient
+        RealArray h;        // [rows, out]: the layer's output
     };
 
     void allocate_objective(std::size_t examples, std::size_t rows);
-    static std::vector<Hidden> allocate(const std::vector<DenseLayer>& layers, int capacity);
+    std::vector<Hidden> allocate(const std::vector<DenseLayer>& layers, int capacity) const;
     // Runs hidden layers on x; returns their output.
-    const float* forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                         const float* x, int rows);
+    ConstReals forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
+                       ConstReals x, int rows);
     // The gradients of a layer's weight and of its input.
-    void weight_backward(const DenseLayer& layer, const float* x, const float* d_product, int rows);
-    void input_backward(const DenseLayer& layer, const float* d_product, int rows,
-                        float* d_x) const;
+    void weight_backward(const DenseLayer& layer, ConstReals x, ConstReals d_product, int rows);
+    void input_backward(const DenseLayer& layer, ConstReals d_product, int rows, Reals d_x) const;
     // From the gradient of the h of the last layer, in d_h_, to those of all products.
-    void backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                  const float* x, int rows);
-    // From the output's product to d_z, in d_h_.
+    void backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden, ConstReals x,
+                  int rows);
+    // From the gradient of the output's product to d_z_.
     void decoder_backward(int rows);
     // From d_heads_ on, where the prior's pseudo-inputs are the last rows.
     void encoder_backward(int rows);
@@ -154,13 +174,18 @@ class Network {
     // kl_mask_ and loss_kl_.
     void apply_free_bits(int examples);
     void apply_objective(int examples, KlWeight beta);
-    void likelihood_backward(int examples, KlWeight beta);
-    const float* weight(const Tensor& tensor) const { return in_use_ + tensor.offset; }
-    float* gradient(const Tensor& tensor) { return gradients_.data() + tensor.offset; }
+    void likelihood_backward(int examples, KlWeight beta, int step_examples);
+    const float* bias(const Tensor& tensor) const { return in_use_ + tensor.offset; }
+    // As products read it.
+    ConstReals weight(const Tensor& tensor) const { return operands_.from(tensor.offset); }
+    float* gradient(const Tensor& tensor) { return gradients_in_use_->data() + tensor.offset; }
     // x(), or what the encoder sees instead.
-    const float* encoder_input() const;
-    const float* heads_input() const;
-    const float* output_input() const;
+    ConstReals encoder_input() const;
+    ConstReals heads_input() const;
+    ConstReals z_operand() const;
+    ConstReals output_input() const;
+    // Of the output's product: in its place, or apart where it is bf16.
+    Reals d_output();
 
     const ModelConfig model_;
     const ObjectiveConfig objective_;
@@ -171,33 +196,43 @@ class Network {
     // One draw, the KL term in closed form and as it is, the gradient through z: there are no
     // weights, and each example's losses are its draw's.
     const bool is_plain_;
+    const Storage storage_;  // of factors of products, and of hidden layers
     const Stream& stream_;
-    Matmul matmul_;
-    MatmulLane lane_;  // of stream_
+    const MatmulLane lane_;  // of stream_
+    const Matmul matmul_;
     // What only the step's end waits for: the gradients of weights, and the sums of the losses.
     Branch weights_;
     Branch losses_;
-    MatmulLane weights_lane_;
+    const MatmulLane weights_lane_;
     OutputLikelihood likelihood_;
     LearnedPrior prior_;
 
     DeviceArray<float> parameters_;
-    const float* in_use_ = nullptr;  // what the passes read
+    DeviceArray<Bf16> rounded_parameters_;
+    DeviceArray<Bf16> rounded_others_;  // of read_parameters
+    const float* in_use_ = nullptr;     // what the passes read …
+    ConstReals operands_;               // … where it is a factor of a product
     DeviceArray<float> gradients_;
+    DeviceArray<float> part_gradients_;  // of a batch's later parts, if it is taken in parts
+    DeviceArray<float>* gradients_in_use_ = &gradients_;  // that backward writes
     std::vector<Hidden> encoder_;
     std::vector<Hidden> decoder_;
     // Of the encoder: the examples, then the prior's pseudo-inputs, as the next two.
-    DeviceArray<float> x_[2];  // [examples, pixels], or a decoder's means
+    DeviceArray<float> x_[2];         // [examples, pixels], or a decoder's means
+    DeviceArray<Bf16> rounded_x_[2];  // where x is a factor of a product in bf16
     unsigned x_in_use_ = 0;
-    DeviceArray<float> log_counts_;      // [examples, pixels] of x, where the encoder sees them
+    RealArray log_counts_;               // [examples, pixels] of x, where the encoder sees them
     DeviceArray<float> heads_product_;   // [examples, heads.product_width()]
-    DeviceArray<float> d_heads_;         // [examples, heads.product_width()]
+    RealArray d_heads_;                  // [examples, heads.product_width()]
     DeviceArray<float> closed_kl_;       // [examples]
     DeviceArray<float> z_;               // [rows, latent]
+    DeviceArray<Bf16> rounded_z_;        // as rounded_x_
     DeviceArray<float> output_product_;  // [rows, layout.output.out]
+    DeviceArray<Bf16> d_output_;         // likewise, of a gradient in bf16
     DeviceArray<float> draw_recon_;      // [rows]
     DeviceArray<float> log_ratio_;       // [rows]; a plain objective's training leaves it alone
-    DeviceArray<float> d_h_;             // [rows, widest hidden layer or latent]
+    RealArray d_h_;                      // [rows, widest hidden layer]
+    DeviceArray<float> d_z_;             // [rows, latent]
     // Of a full covariance, else empty: its draws, and their gradient.
     DeviceArray<float> epsilon_;        // [rows, latent]
     DeviceArray<float> draw_gradient_;  // [rows, latent]

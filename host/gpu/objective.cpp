@@ -86,15 +86,15 @@ void Network::losses(int examples, KlWeight beta) {
 // losses(), and the gradient of the output's product in its place. Every draw weighs the same here
 // unless the bound is importance weighted: then all of an example's losses must be there first, and
 // the likelihood is gone through twice.
-void Network::likelihood_backward(int examples, KlWeight beta) {
+void Network::likelihood_backward(int examples, KlWeight beta, int step_examples) {
     const bool is_weighted = objective_.bound == Bound::iwae;
     if (is_weighted) losses(examples, beta);
     const int weights = is_weighted ? 1 : samples_;
     likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_), in_use_,
-                                    {.scale = 1.0 / (static_cast<double>(examples) * weights),
+                                    {.scale = 1.0 / (static_cast<double>(step_examples) * weights),
                                      .row_weight = is_weighted ? decoder_weight_.data() : nullptr,
-                                     .d_product = output_product_.data(),
-                                     .gradients = gradients_.data()},
+                                     .d_product = d_output(),
+                                     .gradients = gradients_in_use_->data()},
                                     scratch_, draw_recon_.data());
     if (!is_weighted) apply_objective(examples, beta);
 }

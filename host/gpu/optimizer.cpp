@@ -122,7 +122,7 @@ kernels::StepState DeviceOptimizer::state_of(std::uint64_t index,
 }
 
 void DeviceOptimizer::step(const kernels::StepState* state, const float* gradients,
-                           float* parameters) {
+                           float* parameters, kernels::Bf16* rounded) {
     kernels::gradient_statistics(
         arena_, gradients, {.normalize = train_.normalize_gradients, .clip_norm = train_.clip_norm},
         state,
@@ -139,7 +139,8 @@ void DeviceOptimizer::step(const kernels::StepState* state, const float* gradien
                         .parameters = parameters,
                         .moment1 = moment(0),
                         .moment2 = moment(1),
-                        .average = ema_.data()},
+                        .average = ema_.data(),
+                        .copy = rounded},
                        stream_.get());
 }
 

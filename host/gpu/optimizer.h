@@ -32,9 +32,10 @@ class DeviceOptimizer {
     kernels::LossSums* batch_losses() { return batch_losses_.data(); }
     // What the device needs to know of step number `index` of the run, counted from 0.
     kernels::StepState state_of(std::uint64_t index, const StepSchedule& schedule) const;
-    // The step of a state on the device: moves the parameters against the gradients unless a
-    // gradient or the losses are not finite.
-    void step(const kernels::StepState* state, const float* gradients, float* parameters);
+    // The step of a state on the device: moves the parameters, and their copy in bf16 if there is
+    // one, against the gradients unless a gradient or the losses are not finite.
+    void step(const kernels::StepState* state, const float* gradients, float* parameters,
+              kernels::Bf16* rounded);
     // Whether the last step was taken, 1 or 0 on the device.
     const unsigned* is_taken() const { return is_taken_.data(); }
     // As those of Backend.

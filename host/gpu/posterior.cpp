@@ -12,7 +12,7 @@ static_assert(kernels::kMostCholeskyLatent == kMostFullLatent);
 
 kernels::CholeskyHeads Network::cholesky_heads(int examples, int samples) const {
     return {.heads = heads_view(examples, samples),
-            .tril_bias = weight(layout_.heads.tril_bias),
+            .tril_bias = bias(layout_.heads.tril_bias),
             .tril_stride = width(layout_.heads.tril_stride)};
 }
 
@@ -26,7 +26,8 @@ void Network::sample_posterior(int examples, int samples, const kernels::Epsilon
                                    .kl = sums.kl,
                                    .epsilon = epsilon_.data(),
                                    .z = z_.data(),
-                                   .log_ratio = sums.log_ratio},
+                                   .log_ratio = sums.log_ratio,
+                                   .rounded_z = rounded_z_.data()},
                                   stream_.get());
         if (outputs.epsilon != nullptr) {
             const std::size_t draws = static_cast<std::size_t>(examples) *
@@ -42,7 +43,8 @@ void Network::sample_posterior(int examples, int samples, const kernels::Epsilon
                                          .kl = sums.kl,
                                          .epsilon = outputs.epsilon,
                                          .z = z_.data(),
-                                         .log_ratio = sums.log_ratio},
+                                         .log_ratio = sums.log_ratio,
+                                         .rounded_z = rounded_z_.data()},
                                         stream_.get());
     }
     if (sums.log_ratio != nullptr) prior_.apply(z_.data(), examples * samples, sums.log_ratio);
@@ -67,7 +69,7 @@ void Network::posterior_backward(int examples, const kernels::EpsilonSource& noi
     if (heads.is_full()) {
         kernels::cholesky_backward(cholesky_heads(examples, samples_), {epsilon_.data(), z_.data()},
                                    of_draws,
-                                   {.d_product = d_heads_.data(),
+                                   {.d_product = d_heads_.get(),
                                     .d_mu_bias = d_mu_bias,
                                     .d_logvar_bias = d_logvar_bias,
                                     .d_tril_bias = gradient(heads.tril_bias),
@@ -76,7 +78,7 @@ void Network::posterior_backward(int examples, const kernels::EpsilonSource& noi
         return;
     }
     kernels::reparameterize_backward(heads_view(examples, samples_), noise, of_draws,
-                                     d_heads_.data(), d_mu_bias, d_logvar_bias, scratch_,
+                                     d_heads_.get(), d_mu_bias, d_logvar_bias, scratch_,
                                      stream_.get());
 }
 

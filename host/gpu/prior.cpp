@@ -31,11 +31,12 @@ kernels::ScratchSize LearnedPrior::scratch_size() const {
     return kernels::mixture_scratch_size(draws_, count_, static_cast<int>(layout_.heads.latent));
 }
 
-void LearnedPrior::copy_pseudo_inputs(const float* parameters, float* x) const {
+void LearnedPrior::copy_pseudo_inputs(kernels::ConstReals parameters, kernels::Reals x) const {
     const Tensor& inputs = layout_.pseudo_inputs;
     if (inputs.size == 0) return;
-    cuda_check(cudaMemcpyAsync(x, parameters + inputs.offset, inputs.size * sizeof(float),
-                               cudaMemcpyDeviceToDevice, stream_.get()),
+    cuda_check(cudaMemcpyAsync(x.data, parameters.from(inputs.offset).data,
+                               inputs.size * kernels::bytes_of(x.storage), cudaMemcpyDeviceToDevice,
+                               stream_.get()),
                "cudaMemcpyAsync of the pseudo-inputs");
 }
 
@@ -70,17 +71,17 @@ void LearnedPrior::apply(const float* z, int rows, float* log_ratio) {
         {.log_ratio = log_ratio, .score = score_.data(), .gamma = gamma_.data()}, stream_.get());
 }
 
-void LearnedPrior::backward(const kernels::MixtureRows& rows, float* d_heads, float* gradients,
-                            const kernels::Scratch& scratch) const {
+void LearnedPrior::backward(const kernels::MixtureRows& rows, kernels::Reals d_heads,
+                            float* gradients, const kernels::Scratch& scratch) const {
     if (is_normal()) return;
     const Heads& heads = layout_.heads;
     kernels::MixtureGradient gradient;
     if (prior_ == Prior::vamp) {
-        const std::size_t bytes =
-            static_cast<std::size_t>(count_) * 2 * heads.stride * sizeof(float);
-        cuda_check(cudaMemsetAsync(d_heads, 0, bytes, stream_.get()), "cudaMemsetAsync");
+        const std::size_t bytes = static_cast<std::size_t>(count_) * 2 * heads.stride *
+                                  kernels::bytes_of(d_heads.storage);
+        cuda_check(cudaMemsetAsync(d_heads.data, 0, bytes, stream_.get()), "cudaMemsetAsync");
         gradient = {.mean = d_heads,
-                    .logvar = d_heads + heads.stride,
+                    .logvar = d_heads.from(heads.stride),
                     .mean_bias = gradients + heads.mu_bias.offset,
                     .logvar_bias = gradients + heads.logvar_bias.offset};
     } else {

@@ -21,8 +21,8 @@ class LearnedPrior {
     int encoder_rows() const { return prior_ == Prior::vamp ? count_ : 0; }
     kernels::ScratchSize scratch_size() const;
 
-    // x[encoder_rows(), pixels] ← the pseudo-inputs.
-    void copy_pseudo_inputs(const float* parameters, float* x) const;
+    // x[encoder_rows(), pixels] ← the pseudo-inputs; stored alike.
+    void copy_pseudo_inputs(kernels::ConstReals parameters, kernels::Reals x) const;
     // What depends on the parameters alone. heads_product: of the encoder_rows().
     void set_components(const float* parameters, const float* heads_product);
     // Of draws z: log_ratio, which is log q(z|x) − log N(z; 0, I), becomes log q(z|x) − log p(z).
@@ -32,7 +32,7 @@ class LearnedPrior {
     // After apply on the same z. The loss has scale·weight[r] of each −log p(z). Writes the
     // gradients of the prior's own parameters; of pseudo-inputs those of their rows' heads instead,
     // d_heads[encoder_rows(), 2·stride] with zero padding, and adds those of the heads' biases.
-    void backward(const kernels::MixtureRows& rows, float* d_heads, float* gradients,
+    void backward(const kernels::MixtureRows& rows, kernels::Reals d_heads, float* gradients,
                   const kernels::Scratch& scratch) const;
 
   private:

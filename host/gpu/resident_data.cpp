@@ -17,16 +17,16 @@ ResidentData::ResidentData(const Dataset& data, const Stream& stream)
 }
 
 void ResidentData::gather(const std::uint32_t* index, std::uint32_t offset, int rows,
-                          kernels::Pixels pixels, const kernels::NoiseStream& noise, float* x,
-                          const Stream& stream) const {
+                          kernels::Pixels pixels, const kernels::NoiseStream& noise,
+                          const GatheredBatch& to, const Stream& stream) const {
     const std::size_t skip = static_cast<std::size_t>(offset) * static_cast<std::size_t>(pixels_);
     const std::uint32_t first = first_index_ + offset;
     if (floats_.size() == 0) {
-        kernels::gather(bytes_.data() + skip, index, rows, pixels_, pixels, noise, first, x,
-                        nullptr, stream.get());
+        kernels::gather(bytes_.data() + skip, index, rows, pixels_, pixels, noise, first, to.x,
+                        to.rounded, stream.get());
     } else {
-        kernels::gather(floats_.data() + skip, index, rows, pixels_, pixels, noise, first, x,
-                        nullptr, stream.get());
+        kernels::gather(floats_.data() + skip, index, rows, pixels_, pixels, noise, first, to.x,
+                        to.rounded, stream.get());
     }
 }
 

@@ -10,6 +10,12 @@
 
 namespace vae::gpu {
 
+// Where a batch goes, on the device.
+struct GatheredBatch {
+    float* x = nullptr;                // [rows, pixels]
+    kernels::Bf16* rounded = nullptr;  // the same in bf16; null: it is not wanted
+};
+
 class ResidentData {
   public:
     ResidentData() = default;
@@ -22,7 +28,8 @@ class ResidentData {
     // x[r] = example offset + index[r], for r < rows; index is on the device. Binary pixels are
     // drawn at the example's global index in `noise`.
     void gather(const std::uint32_t* index, std::uint32_t offset, int rows, kernels::Pixels pixels,
-                const kernels::NoiseStream& noise, float* x, const Stream& stream) const;
+                const kernels::NoiseStream& noise, const GatheredBatch& to,
+                const Stream& stream) const;
 
   private:
     DeviceArray<std::uint8_t> bytes_;  // one of the two is empty

@@ -9,8 +9,9 @@
 namespace vae::gpu {
 namespace {
 
-std::vector<double> values_of(const DeviceArray<float>& array, std::size_t size,
-                              const Stream& stream) {
+// Of an array of floats, or of real numbers stored as the precision says.
+template <class Array>
+std::vector<double> values_of(const Array& array, std::size_t size, const Stream& stream) {
     std::vector<float> values(size);
     array.download(values, stream);
     return {values.begin(), values.end()};
@@ -22,11 +23,13 @@ class Recorder {
     Recorder(std::size_t examples, std::size_t samples, const Stream& stream)
         : examples_(examples), samples_(samples), stream_(stream) {}
 
-    void add(std::string name, const DeviceArray<float>& array, std::size_t cols) {
+    template <class Array>
+    void add(std::string name, const Array& array, std::size_t cols) {
         trace_.push_back(
             {std::move(name), {examples_, cols}, values_of(array, examples_ * cols, stream_)});
     }
-    void add_draws(std::string name, const DeviceArray<float>& array, std::size_t cols) {
+    template <class Array>
+    void add_draws(std::string name, const Array& array, std::size_t cols) {
         trace_.push_back({std::move(name), shape_of_draws(cols),
                           values_of(array, examples_ * samples_ * cols, stream_)});
     }
@@ -85,7 +88,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     DeviceArray<float> epsilon(examples * samples * latent, "epsilon");
     upload_index(one_step.rows);
     const TrainingBatch batch = {index_.data(), count, one_step.first_step};
-    gather_training(batch, network_.x().data(), stream_);
+    gather_training(batch, network_.batch(), stream_);
     forward(
         batch,
         {.mu = mu.data(), .logvar = logvar.data(), .tril = tril.data(), .epsilon = epsilon.data()});
@@ -110,7 +113,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     }
 
     const double beta = one_step.step_schedule(0).beta;
-    network_.backward(count, epsilon_of(batch), {beta}, nullptr);
+    network_.backward(count, epsilon_of(batch), {beta}, {count}, nullptr);
     if (samples > 1 || effective_objective(config_).uses_log_ratio()) {
         recorder.add("recon.draws", network_.draw_recon(), samples);
         recorder.add("log_ratio", network_.log_ratio(), samples);

@@ -37,14 +37,16 @@ TrainingSteps::TrainingSteps(const TrainConfig& train, int capacity, StepParts p
     : parts_(std::move(parts)),
       stream_(stream),
       graph_steps_(static_cast<int>(graph_steps_of(train))),
+      micro_batches_(static_cast<int>(train.micro_batches)),
       most_steps_(kQueuedSteps),
-      most_rows_(std::max(kGivenRows, static_cast<std::size_t>(capacity))),
+      most_rows_(std::max(kGivenRows, static_cast<std::size_t>(capacity) * train.micro_batches)),
       ahead_(stream),
       queue_(1, "the queue of steps"),
       table_(most_steps_, "the queue of steps"),
       rows_(most_rows_, "row indices"),
       states_(graph_steps_of(train), "the states of steps"),
-      index_(graph_steps_of(train) * static_cast<std::size_t>(capacity), "row indices"),
+      index_(graph_steps_of(train) * train.micro_batches * static_cast<std::size_t>(capacity),
+             "row indices"),
       staged_queue_(1),
       staged_table_(most_steps_),
       staged_rows_(most_rows_) {
@@ -128,23 +130,36 @@ const Graph& TrainingSteps::graph(int count, int rows) {
     return *kept;
 }
 
-// The examples of a step are gathered beside the step before.
+std::vector<StepPlace> TrainingSteps::places(int count, int rows) const {
+    const int part_rows = (rows - 1) / micro_batches_ + 1;
+    std::vector<StepPlace> result;
+    for (int k = 0; k < count; ++k) {
+        for (int first = 0; first < rows; first += part_rows) {
+            const auto at = static_cast<std::size_t>(k) * static_cast<std::size_t>(rows) +
+                            static_cast<std::size_t>(first);
+            result.push_back({.index = index_.data() + at,
+                              .rows = std::min(part_rows, rows - first),
+                              .state = states_.data() + k,
+                              .part = {.step_examples = rows, .is_first = first == 0}});
+        }
+    }
+    return result;
+}
+
+// The examples of a place are gathered beside the work on the one before.
 void TrainingSteps::queue_steps(int count, int rows) {
     kernels::begin_steps(order_, count, rows, states_.data(), index_.data(), stream_.get());
-    const auto place = [&](int k) {
-        return StepPlace{
-            index_.data() + static_cast<std::size_t>(k) * static_cast<std::size_t>(rows), rows,
-            states_.data() + k};
-    };
-    parts_.gather(place(0), stream_);
-    for (int k = 0; k < count; ++k) {
+    const std::vector<StepPlace> all = places(count, rows);
+    parts_.gather(all.front(), stream_);
+    for (std::size_t i = 0; i < all.size(); ++i) {
         parts_.swap_x();
-        const bool has_next = k + 1 < count;
+        const bool has_next = i + 1 < all.size();
         if (has_next) {
             ahead_.fork();
-            parts_.gather(place(k + 1), ahead_.stream());
+            parts_.gather(all[i + 1], ahead_.stream());
         }
-        parts_.run(place(k));
+        parts_.differentiate(all[i]);
+        if (!has_next || all[i + 1].part.is_first) parts_.update(all[i].state);
         if (has_next) ahead_.join();
     }
 }

@@ -6,30 +6,35 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "host/backend.h"
 #include "host/gpu/branch.h"
 #include "host/gpu/device_array.h"
 #include "host/gpu/graph.h"
+#include "host/gpu/network.h"
 #include "kernels/begin_steps.h"
 #include "kernels/step_state.h"
 
 namespace vae::gpu {
 
-// One training step's examples and state, all on the device.
+// Some or all of a training step's examples, and its state, all on the device.
 struct StepPlace {
     const std::uint32_t* index = nullptr;  // [rows], of the training split
     int rows = 0;
     const kernels::StepState* state = nullptr;
+    StepPart part;
 };
 
 // What a step does; each is given to streams and not waited for.
 struct StepParts {
-    // x of a step, on a stream, where the network will look for it after swap_x.
+    // x of a place, on a stream, where the network will look for it after swap_x.
     std::function<void(const StepPlace&, const Stream&)> gather;
     std::function<void()> swap_x;
-    // All else: x is there.
-    std::function<void(const StepPlace&)> run;
+    // Losses and gradients of a place whose x is there.
+    std::function<void(const StepPlace&)> differentiate;
+    // After all of a step's parts.
+    std::function<void(const kernels::StepState*)> update;
     // The host's part of a step's state.
     std::function<kernels::StepState(std::uint64_t step, const StepSchedule&)> state_of;
 };
@@ -40,7 +45,8 @@ enum class Stepping { graphs, eager };
 
 class TrainingSteps {
   public:
-    // For steps of up to `capacity` examples. Throws RunError when the device is full.
+    // For steps whose parts have up to `capacity` examples. Throws RunError when the device is
+    // full.
     TrainingSteps(const TrainConfig& train, int capacity, StepParts parts, const Stream& stream);
 
     // Of how many examples an epoch is. Graphs made before are forgotten.
@@ -56,11 +62,14 @@ class TrainingSteps {
     void upload(const TrainRequest& request, std::size_t first, std::size_t count);
     // The next `count` steps of the queue, of `rows` examples each, given to the stream.
     void queue_steps(int count, int rows);
+    // Their parts, in order.
+    std::vector<StepPlace> places(int count, int rows) const;
     const Graph& graph(int count, int rows);
 
     const StepParts parts_;
     const Stream& stream_;
     const int graph_steps_;
+    const int micro_batches_;
     const std::size_t most_steps_;  // in the queue
     const std::size_t most_rows_;   // given as such
     Branch ahead_;                  // the next step's examples
@@ -68,7 +77,7 @@ class TrainingSteps {
     DeviceArray<kernels::StepState> table_;   // [most_steps]
     DeviceArray<std::uint32_t> rows_;         // [most_rows]
     DeviceArray<kernels::StepState> states_;  // [graph_steps]
-    DeviceArray<std::uint32_t> index_;        // [graph_steps, capacity]
+    DeviceArray<std::uint32_t> index_;        // [graph_steps, micro_batches, capacity]
     PinnedArray<kernels::StepQueue> staged_queue_;
     PinnedArray<kernels::StepState> staged_table_;
     PinnedArray<std::uint32_t> staged_rows_;

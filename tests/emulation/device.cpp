@@ -99,8 +99,8 @@ void describe(cudaDeviceProp& properties) {
     std::copy_n(kMaxBlock, 3, properties.maxThreadsDim);
     std::copy_n(kMaxGrid, 3, properties.maxGridSize);
     properties.totalConstMem = 65536;
-    properties.major = 9;
-    properties.minor = 0;
+    properties.major = runtime().capability_major;
+    properties.minor = runtime().capability_minor;
     properties.multiProcessorCount = kMultiprocessors;
     properties.maxThreadsPerMultiProcessor = kThreadsPerMultiprocessor;
     properties.maxBlocksPerMultiProcessor = kBlocksPerMultiprocessor;
@@ -138,9 +138,11 @@ cudaError_t attribute(cudaDeviceAttr which, int& value) {
             value = kBlocksPerMultiprocessor;
             return cudaSuccess;
         case cudaDevAttrComputeCapabilityMajor:
-            value = 9;
+            value = runtime().capability_major;
             return cudaSuccess;
         case cudaDevAttrComputeCapabilityMinor:
+            value = runtime().capability_minor;
+            return cudaSuccess;
         case cudaDevAttrCooperativeLaunch:
         case cudaDevAttrMemoryPoolsSupported:
             value = 0;

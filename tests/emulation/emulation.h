@@ -18,18 +18,17 @@ enum class Order { ascending, descending, random };
 void set_order(Order order, std::uint64_t seed = 0);
 
 // Makes the n-th call from now (1 is the next) of a runtime or library function, e.g. "cudaMalloc"
-// or "cublasSgemm_v2", return `status` and do nothing else. The call "execution" stands for any
+// or "cublasLtMatmul", return `status` and do nothing else. The call "execution" stands for any
 // operation on a stream at the moment it runs: the device then fails with the status for good.
 void fail_call(const std::string& call, std::uint64_t n, int status);
+
+// The device's compute capability; 9.0 unless set.
+void set_compute_capability(int major, int minor);
 
 // How often each function was called, and each kernel launched (captured launches count when their
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.
 std::map<std::string, std::uint64_t> calls();
 std::map<std::string, std::uint64_t> launches();
-
-// cuBLAS's products since the last reset for which nobody gave it a workspace, or took it back by
-// setting a stream after it.
-std::uint64_t products_in_own_workspace();
 
 // What was created and not yet destroyed.
 struct Live {

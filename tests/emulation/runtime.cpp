@@ -123,6 +123,12 @@ void fail_call(const std::string& call, std::uint64_t n, int status) {
     device.faults.push_back({call, so_far + n, status});
 }
 
+void set_compute_capability(int major, int minor) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().capability_major = major;
+    runtime().capability_minor = minor;
+}
+
 std::map<std::string, std::uint64_t> calls() {
     const std::scoped_lock lock(runtime().mutex);
     return {runtime().calls.begin(), runtime().calls.end()};
@@ -131,11 +137,6 @@ std::map<std::string, std::uint64_t> calls() {
 std::map<std::string, std::uint64_t> launches() {
     const std::scoped_lock lock(runtime().mutex);
     return {runtime().launches.begin(), runtime().launches.end()};
-}
-
-std::uint64_t products_in_own_workspace() {
-    const std::scoped_lock lock(runtime().mutex);
-    return runtime().products_in_own_workspace;
 }
 
 Live live() {
@@ -185,7 +186,8 @@ void reset() {
     device.message.clear();
     device.calls.clear();
     device.launches.clear();
-    device.products_in_own_workspace = 0;
+    device.capability_major = 9;
+    device.capability_minor = 0;
     device.turns = turns_of_environment();
     device.faults = faults_of_environment();
 }

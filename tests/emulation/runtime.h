@@ -92,7 +92,8 @@ struct Runtime {
     std::vector<cudaGraphExec_t> executable_graphs;
     std::vector<std::unique_ptr<Capture>> captures;
     std::size_t cublas_handles = 0;
-    std::uint64_t products_in_own_workspace = 0;
+    int capability_major = 9;
+    int capability_minor = 0;
     std::unordered_map<const void*, const KernelSignature*> signatures;
     std::unordered_map<const void*, std::string> names;
     std::unordered_map<const void*, int> shared_limits;

@@ -1,6 +1,6 @@
 // How the CUDA backend behaves towards the runtime: what a step calls, and what happens when a call
 // fails. Needs the emulation, which counts calls and makes them fail.
-#include <cublas_v2.h>
+#include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
@@ -25,6 +25,7 @@ Config small_config() {
     config.model.latent = 3;
     config.model.decoder_hidden = {8};
     config.train.batch = 4;
+    config.train.precision = Precision::fp32;
     config.train.ema = 0.9;
     config.train.graph_steps = 2;
     return config;
@@ -106,8 +107,7 @@ TEST_F(BackendConduct, AStepIsElevenProductsAndElevenKernels) {
     backend.train(request_of({0, 1, 2, 3}));
     (void)backend.take_totals();
     // Forward: encoder, heads, decoder, output. Backward: their weights, and all inputs but x.
-    EXPECT_EQ(emulation::calls()["cublasSgemm_v2"], 4U + 4U + 3U);
-    EXPECT_EQ(emulation::products_in_own_workspace(), 0U);
+    EXPECT_EQ(emulation::calls()["cublasLtMatmul"], 4U + 4U + 3U);
     std::uint64_t kernels = 0;
     for (const auto& [kernel, count] : emulation::launches()) kernels += count;
     // Once for all steps of a graph: where they stand. Then: gather, two activations,
@@ -138,16 +138,21 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
         {"cudaMemsetAsync", cudaErrorInvalidValue},
         {"cudaStreamSynchronize", cudaErrorLaunchFailure},
         {"cudaLaunchKernelExC", cudaErrorLaunchFailure},
-        {"cublasCreate_v2", CUBLAS_STATUS_ALLOC_FAILED},
-        {"cublasSetStream_v2", CUBLAS_STATUS_NOT_INITIALIZED},
-        {"cublasSetWorkspace_v2", CUBLAS_STATUS_NOT_INITIALIZED},
-        {"cublasSgemm_v2", CUBLAS_STATUS_EXECUTION_FAILED},
+        {"cudaGetDevice", cudaErrorUnknown},
+        {"cublasLtCreate", CUBLAS_STATUS_ALLOC_FAILED},
+        {"cublasLtMatmulDescInit_internal", CUBLAS_STATUS_INVALID_VALUE},
+        {"cublasLtMatmulDescSetAttribute", CUBLAS_STATUS_INVALID_VALUE},
+        {"cublasLtMatrixLayoutInit_internal", CUBLAS_STATUS_INVALID_VALUE},
+        {"cublasLtMatmulPreferenceInit_internal", CUBLAS_STATUS_INVALID_VALUE},
+        {"cublasLtMatmulPreferenceSetAttribute", CUBLAS_STATUS_INVALID_VALUE},
+        {"cublasLtMatmulAlgoGetHeuristic", CUBLAS_STATUS_INTERNAL_ERROR},
+        {"cublasLtMatmul", CUBLAS_STATUS_EXECUTION_FAILED},
         {"execution", cudaErrorIllegalAddress},
     };
     // Destructors call these, which have nobody to tell.
     const std::set<std::string> releases = {
-        "cudaDeviceSynchronize", "cudaFree",         "cudaFreeHost",     "cudaStreamDestroy",
-        "cudaEventDestroy",      "cublasDestroy_v2", "cudaGraphDestroy", "cudaGraphExecDestroy"};
+        "cudaDeviceSynchronize", "cudaFree",        "cudaFreeHost",     "cudaStreamDestroy",
+        "cudaEventDestroy",      "cublasLtDestroy", "cudaGraphDestroy", "cudaGraphExecDestroy"};
     const emulation::Live before = emulation::live();
     emulation::reset();
     use_everything();
@@ -171,6 +176,24 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
     }
     emulation::reset();
     use_everything();
+}
+
+TEST_F(BackendConduct, AnOldDeviceHasNoTf32) {
+    emulation::set_compute_capability(7, 5);
+    Config old = config;
+    old.train.precision = Precision::automatic;
+    EXPECT_EQ(gpu::CudaBackend(old, layout).precision(), Precision::fp32);
+    for (const Precision precision : {Precision::tf32, Precision::bf16}) {
+        old.train.precision = precision;
+        try {
+            gpu::CudaBackend backend(old, layout);
+            ADD_FAILURE() << "a device of 7.5 was taken";
+        } catch (const InputError& error) {
+            const std::string message = error.what();
+            EXPECT_NE(message.find("train.precision"), std::string::npos) << message;
+            EXPECT_NE(message.find("fp32"), std::string::npos) << message;
+        }
+    }
 }
 
 TEST_F(BackendConduct, AFullDeviceSaysWhatItIsFullOf) {

@@ -1,0 +1,216 @@
+#include "host/gpu/matmul_plans.h"
+
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "host/error.h"
+#include "kernels/launch.h"
+
+namespace vae::gpu {
+namespace {
+
+constexpr int kMostCandidates = 32;
+constexpr std::uint32_t kReductions =
+    CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+
+MatmulDevice current_device() {
+    int index = 0;
+    kernels::cuda_check(cudaGetDevice(&index), "cudaGetDevice");
+    cudaDeviceProp properties = {};
+    kernels::cuda_check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    return {.gpu = properties.name,
+            .capability = fmt::format("{}.{}", properties.major, properties.minor),
+            .cublaslt = cublasLtGetVersion()};
+}
+
+cudaDataType_t type_of_factors(MatmulTypes types) {
+    return types == MatmulTypes::fp32 || types == MatmulTypes::tf32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+cudaDataType_t type_of_result(MatmulTypes types) {
+    return types == MatmulTypes::bf16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+// A row-major matrix as its transpose.
+cublasLtMatrixLayoutOpaque_t layout_of(cudaDataType_t type, int rows, int columns) {
+    cublasLtMatrixLayoutOpaque_t layout = {};
+    cublas_check(cublasLtMatrixLayoutInit(&layout, type, static_cast<std::uint64_t>(columns),
+                                          static_cast<std::uint64_t>(rows), columns),
+                 "cublasLtMatrixLayoutInit");
+    return layout;
+}
+
+template <class T>
+void set(cublasLtMatmulDescOpaque_t& operation, cublasLtMatmulDescAttributes_t attribute, T value) {
+    cublas_check(cublasLtMatmulDescSetAttribute(&operation, attribute, &value, sizeof value),
+                 "cublasLtMatmulDescSetAttribute");
+}
+
+cublasLtEpilogue_t epilogue_of(MatmulEpilogue epilogue) {
+    switch (epilogue) {
+        case MatmulEpilogue::none:
+            break;
+        case MatmulEpilogue::bias_relu:
+            return CUBLASLT_EPILOGUE_RELU_AUX_BIAS;
+        case MatmulEpilogue::relu_backward:
+            return CUBLASLT_EPILOGUE_DRELU_BGRAD;
+        case MatmulEpilogue::bias_gradient:
+            return CUBLASLT_EPILOGUE_BGRADB;
+    }
+    return CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+template <class T>
+void prefer(cublasLtMatmulPreferenceOpaque_t& preference,
+            cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+    cublas_check(cublasLtMatmulPreferenceSetAttribute(&preference, attribute, &value, sizeof value),
+                 "cublasLtMatmulPreferenceSetAttribute");
+}
+
+// 0 where the algorithm has no such number.
+template <class T>
+T number_of(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute) {
+    T value = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof value, nullptr);
+    return status == CUBLAS_STATUS_SUCCESS ? value : T(0);
+}
+
+}  // namespace
+
+void cublas_check(cublasStatus_t status, const char* what) {
+    if (status == CUBLAS_STATUS_SUCCESS) return;
+    throw RunError(fmt::format("{}: {} ({})", what, cublasLtGetStatusString(status),
+                               static_cast<int>(status)));
+}
+
+MatmulProblem::MatmulProblem(const MatmulProduct& product) {
+    const cudaDataType_t factors = type_of_factors(product.types);
+    const auto weight = layout_of(factors, product.out, product.in);
+    const auto input = layout_of(factors, product.rows, product.in);
+    const auto output = layout_of(factors, product.rows, product.out);
+    const cudaDataType_t result = type_of_result(product.types);
+    const cublasComputeType_t compute =
+        product.types == MatmulTypes::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    cublas_check(cublasLtMatmulDescInit(&operation, compute, CUDA_R_32F), "cublasLtMatmulDescInit");
+    switch (product.kind) {
+        case MatmulKind::forward:
+            set(operation, CUBLASLT_MATMUL_DESC_TRANSA, std::int32_t{CUBLAS_OP_T});
+            a = weight;
+            b = input;
+            d = layout_of(result, product.rows, product.out);
+            break;
+        case MatmulKind::backward_input:
+            a = weight;
+            b = output;
+            d = layout_of(result, product.rows, product.in);
+            break;
+        case MatmulKind::backward_weight:
+            set(operation, CUBLASLT_MATMUL_DESC_TRANSB, std::int32_t{CUBLAS_OP_T});
+            a = input;
+            b = output;
+            d = layout_of(result, product.out, product.in);
+            break;
+    }
+    if (product.epilogue == MatmulEpilogue::none) return;
+    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{epilogue_of(product.epilogue)});
+    // Whoever looks for an algorithm reads the alignment of an address that is not used.
+    const auto* const aligned = reinterpret_cast<const void*>(std::uintptr_t(product.alignment));
+    const bool has_bits = product.epilogue != MatmulEpilogue::bias_gradient;
+    const int width = product.kind == MatmulKind::forward ? product.out : product.in;
+    if (has_bits) {
+        set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
+            std::int64_t{8} * relu_bits_pitch(width));
+    }
+    set_side(aligned, has_bits ? aligned : nullptr);
+}
+
+void MatmulProblem::set_side(const void* bias, const void* bits) {
+    if (bias != nullptr) set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    if (bits != nullptr) set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, bits);
+}
+
+MatmulPlans::MatmulPlans() : device_(current_device()), cache_(device_) {
+    cublas_check(cublasLtCreate(&handle_), "cublasLtCreate");
+}
+
+MatmulPlans::~MatmulPlans() {
+    (void)cublasLtDestroy(handle_);
+}
+
+bool MatmulPlans::is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasLtMatmulHeuristicResult_t result = {};
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoCheck(handle_, &problem.operation, &problem.a, &problem.b, &problem.d,
+                                &problem.d, &algorithm, &result);
+    const auto reduction =
+        number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
+    return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kMatmulWorkspaceBytes &&
+           (reduction & ~kReductions) == 0;
+}
+
+std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& product) const {
+    MatmulProblem problem(product);
+    cublasLtMatmulPreferenceOpaque_t preference = {};
+    cublas_check(cublasLtMatmulPreferenceInit(&preference), "cublasLtMatmulPreferenceInit");
+    prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+           std::uint64_t{kMatmulWorkspaceBytes});
+    prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, kReductions);
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+        prefer(preference, attribute, static_cast<std::uint32_t>(product.alignment));
+    }
+    std::vector<cublasLtMatmulHeuristicResult_t> results(kMostCandidates);
+    int found = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        handle_, &problem.operation, &problem.a, &problem.b, &problem.d, &problem.d, &preference,
+        kMostCandidates, results.data(), &found);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) {
+        cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
+    }
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
+        if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
+    }
+    return algorithms;
+}
+
+MatmulPlan& MatmulPlans::of(const MatmulProduct& product) {
+    std::unique_ptr<MatmulPlan>& plan = plans_[product];
+    if (plan != nullptr) return *plan;
+    auto made = std::make_unique<MatmulPlan>(MatmulPlan{.problem = MatmulProblem(product)});
+    if (const MeasuredAlgorithm* measured = cache_.find(product); measured != nullptr) {
+        static_assert(sizeof made->algorithm == sizeof measured->words);
+        std::memcpy(&made->algorithm, measured->words.data(), sizeof made->algorithm);
+        if (is_usable(made->problem, made->algorithm)) return *(plan = std::move(made));
+    }
+    const std::vector<cublasLtMatmulAlgo_t> algorithms = candidates(product);
+    if (algorithms.empty()) {
+        throw RunError(fmt::format("cuBLASLt has no algorithm for a product of {} x {} x {} in {}",
+                                   product.rows, product.in, product.out, name_of(product.types)));
+    }
+    made->algorithm = algorithms.front();
+    return *(plan = std::move(made));
+}
+
+std::vector<MatmulProduct> MatmulPlans::products() const {
+    std::vector<MatmulProduct> all;
+    for (const auto& [product, plan] : plans_) {
+        if (plan != nullptr) all.push_back(product);
+    }
+    return all;
+}
+
+std::string describe(const cublasLtMatmulAlgo_t& algorithm) {
+    const auto splits = number_of<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+    const std::string text = fmt::format(
+        "{} tile {} stages {}", number_of<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_ID),
+        number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID),
+        number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_STAGES_ID));
+    return splits > 1 ? fmt::format("{} split {}", text, splits) : text;
+}
+
+}  // namespace vae::gpu

@@ -1,0 +1,84 @@
+// How cuBLASLt computes each product of a network: which of its algorithms, for which shapes. Plans
+// are made at a product's first use and kept.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <compare>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "host/gpu/matmul_cache.h"
+#include "host/gpu/matmul_product.h"
+
+namespace vae::gpu {
+
+// Of each stream that computes products; what NVIDIA recommends for Hopper.
+inline constexpr std::size_t kMatmulWorkspaceBytes = std::size_t{32} << 20;
+
+// Throws RunError naming `what` unless the status is a success.
+void cublas_check(cublasStatus_t status, const char* what);
+
+// A product as cuBLASLt is asked for it. cuBLASLt is column-major: a row-major [a, b] matrix is its
+// [b, a] matrix, so that it computes the transpose of each product of matmul.h.
+struct MatmulProblem {
+    // Throws RunError when cuBLASLt refuses.
+    explicit MatmulProblem(const MatmulProduct& product);
+
+    cublasLtMatmulDescOpaque_t operation = {};
+    cublasLtMatrixLayoutOpaque_t a = {};
+    cublasLtMatrixLayoutOpaque_t b = {};
+    cublasLtMatrixLayoutOpaque_t d = {};
+
+    // Where an epilogue's bias, or its gradient, and bits are; null for what it has not.
+    void set_side(const void* bias, const void* bits);
+};
+
+struct MatmulPlan {
+    MatmulProblem problem;
+    cublasLtMatmulAlgo_t algorithm = {};
+};
+
+// Same plans, same bits: of the ways to add a sum that is split among blocks only those are taken
+// that add in a fixed order, a separate kernel over parts in the workspace, in float. Adding in
+// place is in the order in which blocks finish, as far as is documented. So what a product computes
+// depends on the GPU, the version of cuBLASLt and the plan alone; plans come from the cache's file
+// or from cuBLASLt's own heuristic, never from a measurement while training.
+class MatmulPlans {
+  public:
+    // For the current device, with the plans of its cache. Throws RunError when cuBLASLt fails.
+    MatmulPlans();
+    ~MatmulPlans();
+    MatmulPlans(const MatmulPlans&) = delete;
+    MatmulPlans& operator=(const MatmulPlans&) = delete;
+    MatmulPlans(MatmulPlans&&) = delete;
+    MatmulPlans& operator=(MatmulPlans&&) = delete;
+
+    cublasLtHandle_t handle() const { return handle_; }
+    const MatmulDevice& device() const { return device_; }
+
+    // The cache's, if it has one that this device and library take; else the heuristic's first.
+    // Throws RunError when there is none.
+    MatmulPlan& of(const MatmulProduct& product);
+    // All that there are, the heuristic's first one first.
+    std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product) const;
+    // The products that were asked for.
+    std::vector<MatmulProduct> products() const;
+
+  private:
+    // Whether the algorithm can be taken for the problem, with our workspace and in fixed order.
+    bool is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
+
+    MatmulDevice device_;
+    MatmulCache cache_;
+    cublasLtHandle_t handle_ = nullptr;
+    std::map<MatmulProduct, std::unique_ptr<MatmulPlan>> plans_;
+};
+
+// "66 tile 20 stages 35 split 4", of the library's own numbers.
+std::string describe(const cublasLtMatmulAlgo_t& algorithm);
+
+}  // namespace vae::gpu

@@ -1,0 +1,47 @@
+// A matrix product of a dense layer as a key: what cuBLASLt's choice of an algorithm depends on.
+#pragma once
+
+#include <compare>
+#include <string>
+
+namespace vae::gpu {
+
+// forward         y[rows, out] = x[rows, in] · w[out, in]ᵀ
+// backward_input  d_x[rows, in] = d_y[rows, out] · w[out, in]
+// backward_weight d_w[out, in] = d_y[rows, out]ᵀ · x[rows, in]
+enum class MatmulKind { forward, backward_input, backward_weight };
+
+// What the factors are, what is computed with, and what the result is. All sums are FP32.
+enum class MatmulTypes { fp32, tf32, bf16, bf16_to_fp32 };
+
+// What becomes of the result before it is stored, and what is computed beside it. In BF16 it is
+// part of the product's kernel; in FP32 and TF32 cuBLASLt runs another one for it. bias_relu of
+// forward: y = max(x·wᵀ + bias, 0), and a bit for each element above 0 relu_backward  of
+// backward_input: 0 in d_x where the bit of x is not set, and the sums over rows bias_gradient  of
+// backward_weight: the sums of d_y over rows
+enum class MatmulEpilogue { none, bias_relu, relu_backward, bias_gradient };
+
+// Bytes of a row of the bits of a ReLU; they start at an address of 16 bytes' alignment.
+constexpr int relu_bits_pitch(int width) {
+    return (width + 127) / 128 * 16;
+}
+
+struct MatmulProduct {
+    MatmulKind kind = MatmulKind::forward;
+    MatmulTypes types = MatmulTypes::fp32;
+    MatmulEpilogue epilogue = MatmulEpilogue::none;
+    int rows = 0;
+    int in = 0;
+    int out = 0;
+    int alignment = 16;  // bytes; of the address of all that is read or written, at most 16
+
+    auto operator<=>(const MatmulProduct&) const = default;
+
+    double flops() const { return 2.0 * rows * in * out; }
+};
+
+const char* name_of(MatmulKind kind);
+const char* name_of(MatmulTypes types);
+const char* name_of(MatmulEpilogue epilogue);
+
+}  // namespace vae::gpu

@@ -1,0 +1,267 @@
+#include "host/gpu/matmul_tuning.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <random>
+
+#include "host/gpu/cuda_backend.h"
+#include "host/gpu/graph.h"
+
+namespace vae::gpu {
+namespace {
+
+constexpr int kRepetitions = 7;    // the least time counts: whatever disturbs makes it longer
+constexpr int kLeastProducts = 8;  // in one graph
+constexpr std::size_t kMostCopies = 64;
+constexpr double kSameTime = 1.01;  // within it the algorithm of fewer nodes wins
+constexpr std::size_t kRowAlignment = 256;
+
+class TimedEvent {
+  public:
+    TimedEvent() { cuda_check(cudaEventCreate(&event_), "cudaEventCreate"); }
+    ~TimedEvent() { (void)cudaEventDestroy(event_); }
+    TimedEvent(const TimedEvent&) = delete;
+    TimedEvent& operator=(const TimedEvent&) = delete;
+    TimedEvent(TimedEvent&&) = delete;
+    TimedEvent& operator=(TimedEvent&&) = delete;
+
+    void record(const Stream& stream) {
+        cuda_check(cudaEventRecord(event_, stream.get()), "cudaEventRecord");
+    }
+    double milliseconds_since(const TimedEvent& start) const {
+        cuda_check(cudaEventSynchronize(event_), "cudaEventSynchronize");
+        float milliseconds = 0;
+        cuda_check(cudaEventElapsedTime(&milliseconds, start.event_, event_),
+                   "cudaEventElapsedTime");
+        return static_cast<double>(milliseconds);
+    }
+
+  private:
+    cudaEvent_t event_ = nullptr;
+};
+
+std::size_t second_level_cache_bytes() {
+    int bytes = 0;
+    int device = 0;
+    cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+    cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device),
+               "cudaDeviceGetAttribute");
+    return static_cast<std::size_t>(bytes);
+}
+
+std::size_t rounded_up(std::size_t bytes) {
+    return (bytes + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+}
+
+bool is_of_floats(MatmulTypes types) {
+    return types == MatmulTypes::fp32 || types == MatmulTypes::tf32;
+}
+
+// Random factors: how fast a GPU multiplies depends on the values, and zeros would flatter it.
+std::vector<unsigned char> random_bytes(std::size_t elements, bool is_float, unsigned seed) {
+    std::mt19937 generator(seed);
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    std::vector<unsigned char> bytes(elements * (is_float ? sizeof(float) : 2));
+    for (std::size_t i = 0; i < elements; ++i) {
+        const float value = uniform(generator);
+        const __nv_bfloat16 narrow = __float2bfloat16(value);
+        const void* source = is_float ? static_cast<const void*>(&value) : &narrow;
+        const std::size_t size = is_float ? sizeof value : sizeof narrow;
+        std::memcpy(bytes.data() + i * size, source, size);
+    }
+    return bytes;
+}
+
+// So many copies of a product's matrices that the device's second-level cache does not hold them
+// all, as it does not hold all of a step; products take one after the other.
+class Operands {
+  public:
+    Operands(const MatmulProduct& product, const Stream& stream) {
+        const auto elements = [](int rows, int columns) {
+            return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
+        };
+        const std::size_t weight = elements(product.out, product.in);
+        const std::size_t input = elements(product.rows, product.in);
+        const std::size_t output = elements(product.rows, product.out);
+        std::array<std::size_t, 3> sizes = {};  // of a, b and d
+        switch (product.kind) {
+            case MatmulKind::forward:
+                sizes = {weight, input, output};
+                break;
+            case MatmulKind::backward_input:
+                sizes = {weight, output, input};
+                break;
+            case MatmulKind::backward_weight:
+                sizes = {input, output, weight};
+                break;
+        }
+        const bool is_float = is_of_floats(product.types);
+        const auto a = random_bytes(sizes[0], is_float, 1);
+        const auto b = random_bytes(sizes[1], is_float, 2);
+        const std::size_t widest = static_cast<std::size_t>(std::max(product.in, product.out));
+        b_ = rounded_up(a.size());
+        d_ = b_ + rounded_up(b.size());
+        bias_ = d_ + rounded_up(sizes[2] * sizeof(float));
+        bits_ = bias_ + rounded_up(widest * sizeof(float));
+        copy_ = bits_ + rounded_up(static_cast<std::size_t>(product.rows) *
+                                   static_cast<std::size_t>(
+                                       relu_bits_pitch(std::max(product.in, product.out))));
+        has_bias_ = product.epilogue != MatmulEpilogue::none;
+        has_bits_ = has_bias_ && product.epilogue != MatmulEpilogue::bias_gradient;
+        copies_ =
+            std::clamp<std::size_t>(2 * second_level_cache_bytes() / copy_ + 1, 2, kMostCopies);
+        memory_ = {copies_ * copy_, "the matrices of a measured product"};
+        memory_.zero(stream);
+        for (std::size_t i = 0; i < copies_; ++i) {
+            upload(at(i, 0), a, stream);
+            upload(at(i, b_), b, stream);
+        }
+    }
+
+    std::size_t copies() const { return copies_; }
+    void* a(std::size_t copy) { return at(copy, 0); }
+    void* b(std::size_t copy) { return at(copy, b_); }
+    void* d(std::size_t copy) { return at(copy, d_); }
+    MatmulExtra extra(std::size_t copy) {
+        return {.bias = has_bias_ ? at(copy, bias_) : nullptr,
+                .bits = has_bits_ ? at(copy, bits_) : nullptr};
+    }
+
+  private:
+    unsigned char* at(std::size_t copy, std::size_t offset) {
+        return memory_.data() + copy * copy_ + offset;
+    }
+    static void upload(unsigned char* to, const std::vector<unsigned char>& bytes,
+                       const Stream& stream) {
+        cuda_check(
+            cudaMemcpyAsync(to, bytes.data(), bytes.size(), cudaMemcpyHostToDevice, stream.get()),
+            "cudaMemcpyAsync to the device");
+        stream.synchronize();
+    }
+
+    std::size_t b_ = 0;  // offsets in a copy
+    std::size_t d_ = 0;
+    std::size_t bias_ = 0;
+    std::size_t bits_ = 0;
+    bool has_bias_ = false;
+    bool has_bits_ = false;
+    std::size_t copy_ = 0;  // bytes
+    std::size_t copies_ = 0;
+    DeviceArray<unsigned char> memory_;
+};
+
+// Nothing when cuBLASLt does not run the algorithm after all.
+std::optional<MeasuredAlgorithm> measure(cublasLtHandle_t handle, const MatmulLane& lane,
+                                         MatmulPlan& plan, Operands& operands) {
+    const std::size_t products = std::max<std::size_t>(operands.copies(), kLeastProducts);
+    const auto enqueue = [&] {
+        for (std::size_t i = 0; i < products; ++i) {
+            const std::size_t copy = i % operands.copies();
+            run_plan(handle, lane, plan, operands.a(copy), operands.b(copy), operands.d(copy),
+                     operands.extra(copy));
+        }
+    };
+    std::optional<Graph> graph;
+    try {
+        graph.emplace(lane.stream, enqueue);
+    } catch (const RunError&) {
+        return std::nullopt;
+    }
+    graph->launch(lane.stream);  // loads what is not loaded yet
+    TimedEvent start;
+    TimedEvent end;
+    double least = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < kRepetitions; ++i) {
+        start.record(lane.stream);
+        graph->launch(lane.stream);
+        end.record(lane.stream);
+        least = std::min(least, end.milliseconds_since(start));
+    }
+    MeasuredAlgorithm measured;
+    static_assert(sizeof measured.words == sizeof plan.algorithm);
+    std::memcpy(measured.words.data(), &plan.algorithm, sizeof plan.algorithm);
+    measured.microseconds = 1e3 * least / static_cast<double>(products);
+    measured.nodes = static_cast<int>(graph->nodes() / products);
+    return measured;
+}
+
+bool is_better(const MeasuredAlgorithm& a, const MeasuredAlgorithm& b) {
+    const bool is_same = a.microseconds <= kSameTime * b.microseconds &&
+                         b.microseconds <= kSameTime * a.microseconds;
+    if (is_same && a.nodes != b.nodes) return a.nodes < b.nodes;
+    return a.microseconds < b.microseconds;
+}
+
+// The fastest algorithm of a product, and what the report says of it.
+std::optional<MeasuredAlgorithm> tune(const MatmulPlans& plans, const MatmulLane& lane,
+                                      const MatmulProduct& product, TunedProduct& report) {
+    Operands operands(product, lane.stream);
+    std::optional<MeasuredAlgorithm> first;
+    std::optional<MeasuredAlgorithm> best;
+    for (const cublasLtMatmulAlgo_t& algorithm : plans.candidates(product)) {
+        MatmulPlan plan = {.problem = MatmulProblem(product), .algorithm = algorithm};
+        const auto measured = measure(plans.handle(), lane, plan, operands);
+        if (!measured) continue;
+        ++report.candidates;
+        if (!first) first = measured;
+        if (best && !is_better(*measured, *best)) continue;
+        best = measured;
+        report.algorithm = describe(algorithm);
+    }
+    if (!best) return std::nullopt;
+    report.product = name_of(product.kind);
+    if (product.epilogue != MatmulEpilogue::none) {
+        report.product = fmt::format("{} {}", report.product, name_of(product.epilogue));
+    }
+    report.types = name_of(product.types);
+    report.rows = product.rows;
+    report.in = product.in;
+    report.out = product.out;
+    report.microseconds = best->microseconds;
+    report.teraflops = product.flops() / best->microseconds * 1e-6;
+    report.nodes = best->nodes;
+    report.gain = first->microseconds / best->microseconds;
+    return best;
+}
+
+}  // namespace
+
+TuningReport tune_products(const std::vector<MatmulProduct>& products) {
+    const Stream stream;
+    const MatmulLane lane(stream);
+    const MatmulPlans plans;
+    TuningReport report;
+    std::map<MatmulProduct, MeasuredAlgorithm> fastest;
+    for (const MatmulProduct& product : products) {
+        TunedProduct tuned;
+        const auto best = tune(plans, lane, product, tuned);
+        if (!best) continue;
+        fastest[product] = *best;
+        report.products.push_back(tuned);
+    }
+    const auto file = save_matmul_algorithms(plans.device(), fastest);
+    if (file) report.file = file->string();
+    return report;
+}
+
+std::vector<MatmulProduct> products_of_step(const Config& config, const ParameterLayout& layout,
+                                            const Splits& splits) {
+    CudaBackend backend(config, layout);
+    backend.set_data(splits);
+    backend.set_state(start_state(
+        config.train, initial_parameters(layout, config.model.initialization, config.train.seed)));
+    std::vector<std::uint32_t> rows(std::min<std::size_t>(config.train.batch, splits.train.size));
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::uint32_t>(i);
+    backend.train({.rows = rows,
+                   .batch = config.train.batch,
+                   .schedule = {{config.train.learning_rate, config.train.beta}}});
+    (void)backend.take_totals();
+    return backend.products();
+}
+
+}  // namespace vae::gpu

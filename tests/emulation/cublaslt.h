@@ -1,0 +1,147 @@
+// What the emulated cuBLASLt keeps in the descriptors that its callers own, and the products and
+// algorithms that it knows.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "runtime.h"
+
+namespace emulation {
+
+// The descriptors are opaque arrays of words, which begin with one of these.
+enum class LtKind : std::uint32_t { operation = 0x4c740001, layout, preference, algorithm };
+
+struct LtOperation {
+    LtKind kind = LtKind::operation;
+    cublasComputeType_t compute = CUBLAS_COMPUTE_32F;
+    std::int32_t scale_type = CUDA_R_32F;
+    std::int32_t pointer_mode = CUBLASLT_POINTER_MODE_HOST;
+    std::int32_t trans_a = CUBLAS_OP_N;
+    std::int32_t trans_b = CUBLAS_OP_N;
+    std::uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    std::int32_t bias_type = -1;  // that of D
+    void* bias = nullptr;
+    void* aux = nullptr;
+    std::int64_t aux_ld = 0;
+};
+
+struct LtLayout {
+    LtKind kind = LtKind::layout;
+    std::uint32_t type = CUDA_R_32F;
+    std::uint64_t rows = 0;
+    std::uint64_t columns = 0;
+    std::int64_t ld = 0;
+    std::int32_t order = CUBLASLT_ORDER_COL;
+    std::int32_t batch = 1;
+};
+
+struct LtPreference {
+    LtKind kind = LtKind::preference;
+    std::uint32_t search_mode = CUBLASLT_SEARCH_BEST_FIT;
+    std::uint64_t workspace = 0;
+    std::uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK;
+    std::uint32_t alignment_a = 256;  // bytes
+    std::uint32_t alignment_b = 256;
+    std::uint32_t alignment_c = 256;
+    std::uint32_t alignment_d = 256;
+};
+
+struct LtAlgorithm {
+    LtKind kind = LtKind::algorithm;
+    std::int32_t id = 0;
+    std::uint32_t tile = CUBLASLT_MATMUL_TILE_UNDEFINED;
+    std::uint32_t stages = 0;
+    std::int32_t splits = 1;
+    std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+    std::uint64_t types = 0;  // of the products that it is for
+};
+
+static_assert(sizeof(LtOperation) <= sizeof(cublasLtMatmulDescOpaque_t));
+static_assert(sizeof(LtLayout) <= sizeof(cublasLtMatrixLayoutOpaque_t));
+static_assert(sizeof(LtPreference) <= sizeof(cublasLtMatmulPreferenceOpaque_t));
+static_assert(sizeof(LtAlgorithm) <= sizeof(cublasLtMatmulAlgo_t));
+
+template <class T, class Opaque>
+void store(const T& value, Opaque* opaque) {
+    *opaque = {};
+    std::memcpy(opaque->data, &value, sizeof value);
+}
+
+// Whether it is a descriptor of that kind; then `value` is what it holds.
+template <class T, class Opaque>
+bool load(const Opaque* opaque, T& value) {
+    if (opaque == nullptr) return false;
+    const LtKind kind = T().kind;
+    std::memcpy(&value, opaque->data, sizeof value);
+    return value.kind == kind;
+}
+
+// D = epilogue(alpha·op(A)·op(B) + beta·C), column-major, D [m, n], the sum over k.
+struct LtProduct {
+    LtOperation operation;
+    LtLayout a, b, c, d;
+    int m = 0, n = 0, k = 0;
+
+    bool is_tf32() const { return operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32; }
+    bool is_bf16() const { return a.type == CUDA_R_16BF; }
+    bool has_epilogue() const { return operation.epilogue != CUBLASLT_EPILOGUE_DEFAULT; }
+};
+
+std::size_t size_of(std::uint32_t type);
+
+// Reads the descriptors. INVALID_VALUE when they do not go together, NOT_SUPPORTED for what the
+// emulation does not know.
+cublasStatus_t read_product(cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
+                            cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+                            cublasLtMatrixLayout_t d, LtProduct& product);
+
+// How a product is computed.
+struct LtPlan {
+    LtAlgorithm algorithm;
+    int chunk = 0;              // of the sum over k, one after the other; 0: all at once
+    std::size_t alignment = 1;  // bytes, of A, B and D and of their leading dimensions
+    std::size_t workspace = 0;  // bytes
+};
+
+// The plan of an algorithm for a product; false if the one is not for the other.
+bool plan_of(const LtProduct& product, const LtAlgorithm& algorithm, LtPlan& plan);
+
+// Puts the product's operations on the stream: the product, with a split sum over k and its
+// workspace a second one that adds the parts, and in FP32 one more for an epilogue.
+struct LtOperands {
+    const void* a = nullptr;
+    const void* b = nullptr;
+    const void* c = nullptr;
+    void* d = nullptr;
+    float alpha = 1;
+    float beta = 0;
+    void* workspace = nullptr;
+};
+void enqueue_product(cudaStream_t stream, const LtProduct& product, const LtPlan& plan,
+                     const LtOperands& operands);
+
+// Says why, and returns the status.
+cublasStatus_t refuse_lt(cublasStatus_t status, const std::string& message);
+
+// As call() of the runtime.
+template <class Body>
+cublasStatus_t call_lt(const char* name, Body body, WhenBroken when_broken = WhenBroken::refuse) {
+    Runtime& device = runtime();
+    const std::scoped_lock lock(device.mutex);
+    const auto fault = static_cast<cublasStatus_t>(injected_fault(name));
+    if (fault != CUBLAS_STATUS_SUCCESS) return fault;
+    if (when_broken == WhenBroken::refuse && device.broken != cudaSuccess) {
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    }
+    return body();
+}
+
+// Whether the handle was created and not yet destroyed.
+bool is_live(cublasLtHandle_t handle);
+
+}  // namespace emulation
