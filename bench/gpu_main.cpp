@@ -9,6 +9,7 @@
 #include <string>
 
 #include "bench/gpu_fixture.h"
+#include "bench/gpu_matmul_bench.h"
 #include "tests/gpu_presence.h"
 
 namespace {
@@ -38,6 +39,7 @@ int main(int argc, char** argv) {
     if (status != 0) return status;
     try {
         describe_device();
+        vae::bench::add_products();
         const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
         benchmark::Shutdown();
         return ran > 0 ? 0 : 1;

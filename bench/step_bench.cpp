@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/training_loop.h"
 #include "bench/workloads.h"
 #include "host/config_file.h"
 #include "host/error.h"
