@@ -277,6 +277,8 @@ TEST(Compare, EachPrecisionHasItsGates) {
     EXPECT_EQ(gate_of("loss", Precision::tf32), 1e-5);
     EXPECT_EQ(gate_of("mu", Precision::tf32), 2e-2);
     EXPECT_EQ(gate_of("loss", Precision::bf16), 1e-4);
+    EXPECT_EQ(gate_of("recon", Precision::tf32), 1e-4);
+    EXPECT_EQ(gate_of("recon", Precision::bf16), 1e-3);
     EXPECT_EQ(gate_of("mu", Precision::bf16), 1e-1);
     for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
         EXPECT_EQ(gate_of("x", precision), 1e-5) << "no product makes it";

@@ -82,11 +82,27 @@ std::string error_of_set(const std::string& assignment) {
     });
 }
 
+// What looks at whole batches is refused together with parts of one.
+TEST(ConfigFile, MicroBatchesAreForWhatHasNoWholeBatch) {
+    const auto error = [](const std::string& rest) {
+        return error_of("[train]\nmicro_batches = 4\n" + rest);
+    };
+    EXPECT_EQ(error(""), "");
+    EXPECT_EQ(error("batch = 4"), "");
+    EXPECT_TRUE(contains(error("batch = 3"), "no more parts than examples"));
+    EXPECT_TRUE(contains(error("[objective]\nfree_bits = 0.5"),
+                         "objective.free_bits = 0.5 looks at a whole batch"));
+    EXPECT_TRUE(contains(error("[objective]\ngradient = \"score\"\nbaseline = \"running-mean\""),
+                         "looks at a whole batch"));
+    EXPECT_TRUE(contains(error("[model]\nlikelihood = \"gaussian\"\nvariance = \"optimal\""),
+                         "model.variance = \"optimal\" looks at a whole batch"));
+}
+
 TEST(ConfigFile, EverySettingIsReadBackAsWritten) {
     const Config config = unusual_config();
-    // All but the bound, the KL term and the prior: the score function and free bits are for the
-    // default ones.
-    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size() - 3);
+    // All but the bound, the KL term, the prior and micro-batches: the score function and free bits
+    // are for the default ones.
+    EXPECT_EQ(differing_settings(config, Config()).size(), settings().size() - 4);
     const Config back = from_toml(to_toml(config), "config.toml");
     EXPECT_EQ(differing_settings(config, back), std::vector<std::string>());
     EXPECT_EQ(back.data.source, config.data.source);
