@@ -1,5 +1,7 @@
 #include "kernels/device_code.h"
 
+#include "kernels/launch.h"
+
 namespace vae::kernels {
 namespace {
 
@@ -14,6 +16,14 @@ cudaError_t code_for_current_device() {
         cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(probe_kernel));
     if (status != cudaSuccess) (void)cudaGetLastError();
     return status;
+}
+
+bool has_early_starts() {
+    constexpr int kFirst = 90;  // of the architecture that a kernel's source was compiled for
+    cudaFuncAttributes attributes = {};
+    cuda_check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(probe_kernel)),
+               "cudaFuncGetAttributes");
+    return attributes.ptxVersion >= kFirst;
 }
 
 }  // namespace vae::kernels

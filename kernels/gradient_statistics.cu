@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "kernels/launch.h"
+#include "kernels/programmatic.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/shared_memory.cuh"
 
@@ -123,6 +124,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
     gradient_statistics_kernel(const ArenaTable arena, const float* gradients, bool is_aligned,
                                const GradientRules rules, const StepState* state,
                                const GradientStatistics out) {
+    let_next_kernel_start();
     BlockMemory& memory = *dynamic_shared<BlockMemory>();
     if (blockIdx.x < arena.piece_count) {
         const ArenaPiece piece = arena.pieces[blockIdx.x];

@@ -37,7 +37,14 @@ struct LaunchShape {
     dim3 grid;
     dim3 block;
     std::size_t shared_bytes = 0;  // dynamic
+    // The kernel calls wait_for_previous_kernel (kernels/programmatic.cuh), and what is before it
+    // in the stream is a kernel.
+    bool starts_early = false;
 };
+
+// Whether the current device starts kernels early, and they were compiled to wait then. Throws
+// CudaError. Defined in kernels/device_code.cu.
+bool has_early_starts();
 
 // Launches kernel(args...) on stream. Parameter types come from the kernel, so an argument that
 // does not convert does not compile. Throws CudaError naming `what` when the launch fails.
@@ -49,6 +56,14 @@ void launch(const char* what, void (*kernel)(Parameters...), const LaunchShape& 
     config.blockDim = shape.block;
     config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = stream;
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    // Who measures kernels puts an event between them.
+    if (shape.starts_early && launch_observer() == nullptr && has_early_starts()) {
+        config.attrs = &early;
+        config.numAttrs = 1;
+    }
     observed(what, stream, [&] { cuda_check(cudaLaunchKernelEx(&config, kernel, args...), what); });
 }
 

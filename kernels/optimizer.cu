@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "kernels/launch.h"
+#include "kernels/programmatic.cuh"
 #include "kernels/storage.cuh"
 
 namespace vae::kernels {
@@ -98,9 +99,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
     optimizer_kernel(const Constants c, const ArenaPiece* pieces, bool are_aligned,
                      const float* scales, const unsigned* is_taken, const StepState* state,
                      const OptimizerArenas arenas) {
+    const ArenaPiece piece = pieces[blockIdx.x];
+    wait_for_previous_kernel();
     if (*is_taken == 0) return;
     const StepState now = *state;
-    const ArenaPiece piece = pieces[blockIdx.x];
     const float scale = scales[piece.tensor];
     const OptimizerArenas mine = piece_of<rule, has_average>(arenas, piece.offset);
     const unsigned fours = are_aligned && piece.offset % 4 == 0 ? piece.size / 4 : 0;
@@ -122,7 +124,8 @@ void launch_rule(const Constants& c, const StepState* state, const ArenaTable& a
     // Null is aligned.
     const bool are_aligned = aligned_to_four(arenas.gradients, arenas.parameters, arenas.moment1,
                                              arenas.moment2, arenas.average, arenas.copy);
-    const LaunchShape shape{dim3(arena.piece_count), dim3(kThreads)};
+    // Behind gradient_statistics, whose is_taken every block waits for.
+    const LaunchShape shape{dim3(arena.piece_count), dim3(kThreads), 0, true};
     const auto kernel =
         arenas.average != nullptr ? &optimizer_kernel<rule, true> : &optimizer_kernel<rule, false>;
     launch("optimizer", kernel, shape, stream, c, arena.pieces, are_aligned, scales, is_taken,

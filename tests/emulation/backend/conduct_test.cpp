@@ -129,6 +129,7 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
         {"cudaEventRecord", cudaErrorUnknown},
         {"cudaEventSynchronize", cudaErrorUnknown},
         {"cudaStreamWaitEvent", cudaErrorUnknown},
+        {"cudaFuncGetAttributes", cudaErrorUnknown},
         {"cudaStreamBeginCapture", cudaErrorUnknown},
         {"cudaStreamEndCapture", cudaErrorStreamCaptureInvalidated},
         {"cudaGraphGetNodes", cudaErrorUnknown},
