@@ -228,7 +228,7 @@ class Backend {
 
     // The step that train would do on these rows: everything it computes, and no update.
     // Any first_step will do; else as train, and std::invalid_argument unless there are 1 to batch
-    // rows, given as such.
+    // rows, given as such. A GPU that takes a batch in parts traces one part (train.part_rows()).
     virtual Trace trace(const TrainRequest& one_step) = 0;
 };
 

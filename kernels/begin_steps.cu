@@ -27,7 +27,10 @@ __global__ void __launch_bounds__(kThreads)
             queue.has_rows != 0 ? order.rows[position] : shuffled(noise, position, order.count);
     }
     __syncthreads();  // the whole block has read the queue
-    if (threadIdx.x == 0 && take_last_ticket(&order.queue->ticket, gridDim.x)) {
+    if (threadIdx.x != 0) return;
+    __threadfence();
+    if (take_last_ticket(&order.queue->ticket, gridDim.x)) {
+        __threadfence();  // the queue is not written before all have read it
         order.queue->next = queue.next + steps;
         order.queue->position = queue.position + examples;
     }

@@ -18,7 +18,7 @@ class Accumulate : public KernelTest {
         auto device_total = upload(total, shift);
         auto device_part = upload(part, shift);
         kernels::accumulate(device_part.data(), part.size(), device_total.data(), stream().get());
-        expect_same_bits(device_part.download(), part, "part");
+        if (!part.empty()) expect_same_bits(device_part.download(), part, "part");
         return device_total.download();
     }
 };

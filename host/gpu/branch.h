@@ -3,6 +3,7 @@
 #pragma once
 
 #include "host/gpu/device_array.h"
+#include "kernels/launch_observer.h"
 
 namespace vae::gpu {
 
@@ -11,19 +12,24 @@ class Branch {
     // The trunk outlives the branch.
     explicit Branch(const Stream& trunk) : trunk_(trunk) {}
 
-    const Stream& stream() const { return stream_; }
+    // While somebody measures each kernel it is the trunk's, so that nothing runs beside it.
+    const Stream& stream() const { return is_measured() ? trunk_ : stream_; }
     // What the branch is given from now on runs after all that the trunk was given.
     void fork() {
+        if (is_measured()) return;
         forked_.record(trunk_);
         forked_.hold(stream_);
     }
     // What the trunk is given from now on runs after all that the branch was given.
     void join() {
+        if (is_measured()) return;
         joined_.record(stream_);
         joined_.hold(trunk_);
     }
 
   private:
+    static bool is_measured() { return kernels::launch_observer() != nullptr; }
+
     const Stream& trunk_;
     Stream stream_;
     Event forked_;

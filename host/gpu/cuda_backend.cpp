@@ -167,8 +167,8 @@ kernels::NoiseStream CudaBackend::noise(Purpose purpose, const TrainingBatch& ba
 }
 
 void CudaBackend::check_capacity(const TrainRequest& request) const {
-    const std::uint64_t most = std::uint64_t{config_.train.micro_batches} *
-                               static_cast<std::uint64_t>(network_.capacity());
+    const std::uint32_t most =
+        std::max(config_.train.batch, static_cast<std::uint32_t>(network_.capacity()));
     if (request.batch > most) {
         throw std::invalid_argument(fmt::format(
             "a batch of {} rows; the backend was made for up to {}", request.batch, most));

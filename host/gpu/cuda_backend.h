@@ -1,4 +1,4 @@
-// The CUDA backend: host/backend.h on one device and one stream.
+// The CUDA backend: host/backend.h on one device.
 #pragma once
 
 #include <array>

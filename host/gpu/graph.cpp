@@ -34,6 +34,12 @@ Graph::Graph(const Stream& stream, const std::function<void()>& work) {
     const OwnedGraph graph = capture(stream, work);
     cuda_check(cudaGraphGetNodes(graph.get(), nullptr, &nodes_), "cudaGraphGetNodes");
     cuda_check(cudaGraphInstantiate(&graph_, graph.get(), 0), "cudaGraphInstantiate");
+    // Else the first launch would do it.
+    const cudaError_t uploaded = cudaGraphUpload(graph_, stream.get());
+    if (uploaded != cudaSuccess) {
+        (void)cudaGraphExecDestroy(graph_);
+        cuda_check(uploaded, "cudaGraphUpload");
+    }
 }
 
 Graph::~Graph() {

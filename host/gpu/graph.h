@@ -24,7 +24,7 @@ class Graph {
 
     // Does all of it, in order with what else the stream is given.
     void launch(const Stream& stream) const;
-    // Kernels, copies and fills in it.
+    // Kernels, copies, fills and recorded events in it.
     std::size_t nodes() const { return nodes_; }
 
   private:

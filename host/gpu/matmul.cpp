@@ -45,6 +45,14 @@ MatmulTypes Matmul::types_of(Storage a, Storage b, Storage d) const {
     return d == Storage::fp32 ? MatmulTypes::bf16_to_fp32 : MatmulTypes::bf16;
 }
 
+// cuBLASLt takes a bias for stored as the result.
+const void* Matmul::bias_of(ConstReals bias, ConstReals result) {
+    if (bias.storage != result.storage) {
+        throw std::invalid_argument("Matmul: a bias that is not stored as the result");
+    }
+    return bias.data;
+}
+
 void Matmul::multiply(const MatmulLane& lane, MatmulProduct product, ConstReals a, ConstReals b,
                       Reals d, const MatmulExtra& extra) const {
     product.types = types_of(a.storage, b.storage, d.storage);
@@ -83,7 +91,7 @@ void Matmul::forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, Co
               .rows = rows,
               .in = in,
               .out = out},
-             w, x, y, {.bias = bias.data, .bits = bits});
+             w, x, y, {.bias = bias_of(bias, y), .bits = bits});
 }
 
 void Matmul::backward_input_relu(const MatmulLane& lane, ConstReals d_y, ConstReals w,
@@ -95,7 +103,7 @@ void Matmul::backward_input_relu(const MatmulLane& lane, ConstReals d_y, ConstRe
               .rows = rows,
               .in = in,
               .out = out},
-             w, d_y, d_x, {.bias = d_bias.data, .bits = bits});
+             w, d_y, d_x, {.bias = bias_of(d_bias, d_x), .bits = bits});
 }
 
 void Matmul::backward_weight_bias(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows,
@@ -106,7 +114,7 @@ void Matmul::backward_weight_bias(const MatmulLane& lane, ConstReals d_y, ConstR
               .rows = rows,
               .in = in,
               .out = out},
-             x, d_y, d_w, {.bias = d_bias.data});
+             x, d_y, d_w, {.bias = bias_of(d_bias, d_w)});
 }
 
 }  // namespace vae::gpu

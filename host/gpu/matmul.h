@@ -79,6 +79,7 @@ class Matmul {
     std::vector<MatmulProduct> products() const { return plans_->products(); }
 
   private:
+    static const void* bias_of(ConstReals bias, ConstReals result);
     MatmulTypes types_of(kernels::Storage a, kernels::Storage b, kernels::Storage d) const;
     void multiply(const MatmulLane& lane, MatmulProduct product, ConstReals a, ConstReals b,
                   Reals d, const MatmulExtra& extra) const;

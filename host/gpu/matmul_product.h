@@ -15,10 +15,13 @@ enum class MatmulKind { forward, backward_input, backward_weight };
 enum class MatmulTypes { fp32, tf32, bf16, bf16_to_fp32 };
 
 // What becomes of the result before it is stored, and what is computed beside it. In BF16 it is
-// part of the product's kernel; in FP32 and TF32 cuBLASLt runs another one for it. bias_relu of
-// forward: y = max(x·wᵀ + bias, 0), and a bit for each element above 0 relu_backward  of
-// backward_input: 0 in d_x where the bit of x is not set, and the sums over rows bias_gradient  of
-// backward_weight: the sums of d_y over rows
+// part of the product's kernel; in FP32 and TF32 cuBLASLt runs another one for it.
+//
+// bias_relu: of forward, y = max(x·wᵀ + bias, 0), and a bit for each element above 0.
+//
+// relu_backward: of backward_input, 0 in d_x where the bit of x is not set, and the sums over rows.
+//
+// bias_gradient: of backward_weight, the sums of d_y over rows.
 enum class MatmulEpilogue { none, bias_relu, relu_backward, bias_gradient };
 
 // Bytes of a row of the bits of a ReLU; they start at an address of 16 bytes' alignment.

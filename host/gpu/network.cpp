@@ -148,14 +148,15 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
 }
 
 void Network::read_parameters(const DeviceArray<float>& arena) {
+    const bool is_own = arena.data() == parameters_.data();
+    const bool is_rounded = storage_ == Storage::bf16;
+    if (is_rounded && !is_own) {
+        kernels::round_to_bf16(arena.data(), arena.size(), rounded_others_.data(), stream_.get());
+    }
+    // After what may throw.
     in_use_ = arena.data();
     operands_ = in_use_;
-    if (storage_ == Storage::fp32) return;
-    const bool is_own = in_use_ == parameters_.data();
-    if (!is_own) {
-        kernels::round_to_bf16(in_use_, arena.size(), rounded_others_.data(), stream_.get());
-    }
-    operands_ = is_own ? rounded_parameters_.data() : rounded_others_.data();
+    if (is_rounded) operands_ = is_own ? rounded_parameters_.data() : rounded_others_.data();
 }
 
 void Network::parameters_changed() {

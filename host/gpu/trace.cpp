@@ -1,6 +1,7 @@
 // One step of the CUDA backend, taken apart for comparison.
 #include <fmt/format.h>
 
+#include <stdexcept>
 #include <utility>
 
 #include "host/gpu/cuda_backend.h"
@@ -76,7 +77,11 @@ std::vector<NamedOutputs> CudaBackend::named_outputs(std::size_t examples) {
 
 Trace CudaBackend::trace(const TrainRequest& one_step) {
     check_trace(one_step, data(Split::train).size());
-    check_capacity(one_step);
+    if (one_step.rows.size() > static_cast<std::size_t>(network_.capacity())) {
+        throw std::invalid_argument(
+            fmt::format("a trace of {} rows; a part of a batch has up to {}", one_step.rows.size(),
+                        network_.capacity()));
+    }
     const std::size_t examples = one_step.rows.size();
     const auto samples = static_cast<std::size_t>(network_.samples());
     const int count = static_cast<int>(examples);

@@ -82,7 +82,7 @@ class TrainingSteps {
     DeviceArray<kernels::StepState> table_;   // [most_steps]
     DeviceArray<std::uint32_t> rows_;         // [most_rows]
     DeviceArray<kernels::StepState> states_;  // [graph_steps]
-    DeviceArray<std::uint32_t> index_;        // [graph_steps, micro_batches, capacity]
+    DeviceArray<std::uint32_t> index_;        // [graph_steps, rows of the largest step]
     PinnedArray<kernels::StepQueue> staged_queue_;
     PinnedArray<kernels::StepState> staged_table_;
     PinnedArray<std::uint32_t> staged_rows_;

@@ -272,6 +272,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle,
                                               cublasLtMatmulHeuristicResult_t results[],
                                               int* found) {
     return call_lt("cublasLtMatmulAlgoGetHeuristic", [&] {
+        // On a device it may, and may not: who asks then has not planned ahead.
+        if (check_no_capture("cublasLtMatmulAlgoGetHeuristic") != cudaSuccess) {
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+        }
         if (!emulation::is_live(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
         LtPreference preferred;
         if (wanted < 1 || results == nullptr || found == nullptr ||
@@ -291,6 +295,10 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
                                        const cublasLtMatmulAlgo_t* algorithm,
                                        cublasLtMatmulHeuristicResult_t* result) {
     return call_lt("cublasLtMatmulAlgoCheck", [&] {
+        // On a device it may, and may not: who asks then has not planned ahead.
+        if (check_no_capture("cublasLtMatmulAlgoCheck") != cudaSuccess) {
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+        }
         if (!emulation::is_live(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
         LtProduct product;
         const cublasStatus_t status = emulation::read_product(operation, a, b, c, d, product);
