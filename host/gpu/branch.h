@@ -14,6 +14,9 @@ class Branch {
 
     // While somebody measures each kernel it is the trunk's, so that nothing runs beside it.
     const Stream& stream() const { return is_measured() ? trunk_ : stream_; }
+    // The branch's own whatever happens.
+    const Stream& own_stream() const { return stream_; }
+    static bool is_measured() { return kernels::launch_observer() != nullptr; }
     // What the branch is given from now on runs after all that the trunk was given.
     void fork() {
         if (is_measured()) return;
@@ -28,8 +31,6 @@ class Branch {
     }
 
   private:
-    static bool is_measured() { return kernels::launch_observer() != nullptr; }
-
     const Stream& trunk_;
     Stream stream_;
     Event forked_;

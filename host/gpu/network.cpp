@@ -82,7 +82,7 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       matmul_(precision),
       weights_(stream),
       losses_(stream),
-      weights_lane_(weights_.stream()),
+      weights_lane_(weights_.own_stream()),
       likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
       prior_(config.model, layout, draws_of(capacity, samples_), stream),
       parameters_(layout.arena_size, "the parameters"),
@@ -329,8 +329,9 @@ void Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, int rows)
 void Network::weight_backward(const DenseLayer& layer, ConstReals x, ConstReals d_product,
                               int rows) {
     weights_.fork();
-    matmul_.backward_weight(weights_lane_, d_product, x, rows, width(layer.in),
-                            width(layer.product_width()), gradient(layer.weight));
+    const MatmulLane& lane = Branch::is_measured() ? lane_ : weights_lane_;
+    matmul_.backward_weight(lane, d_product, x, rows, width(layer.in), width(layer.product_width()),
+                            gradient(layer.weight));
 }
 
 void Network::input_backward(const DenseLayer& layer, ConstReals d_product, int rows,

@@ -273,7 +273,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle,
                                               int* found) {
     return call_lt("cublasLtMatmulAlgoGetHeuristic", [&] {
         // On a device it may, and may not: who asks then has not planned ahead.
-        if (check_no_capture("cublasLtMatmulAlgoGetHeuristic") != cudaSuccess) {
+        if (emulation::check_no_capture("cublasLtMatmulAlgoGetHeuristic") != cudaSuccess) {
             return CUBLAS_STATUS_NOT_SUPPORTED;
         }
         if (!emulation::is_live(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
@@ -296,7 +296,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
                                        cublasLtMatmulHeuristicResult_t* result) {
     return call_lt("cublasLtMatmulAlgoCheck", [&] {
         // On a device it may, and may not: who asks then has not planned ahead.
-        if (check_no_capture("cublasLtMatmulAlgoCheck") != cudaSuccess) {
+        if (emulation::check_no_capture("cublasLtMatmulAlgoCheck") != cudaSuccess) {
             return CUBLAS_STATUS_NOT_SUPPORTED;
         }
         if (!emulation::is_live(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;

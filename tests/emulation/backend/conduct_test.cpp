@@ -134,6 +134,7 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
         {"cudaStreamEndCapture", cudaErrorStreamCaptureInvalidated},
         {"cudaGraphGetNodes", cudaErrorUnknown},
         {"cudaGraphInstantiate", cudaErrorMemoryAllocation},
+        {"cudaGraphUpload", cudaErrorMemoryAllocation},
         {"cudaGraphLaunch", cudaErrorUnknown},
         {"cudaMemcpyAsync", cudaErrorInvalidValue},
         {"cudaMemsetAsync", cudaErrorInvalidValue},
