@@ -100,7 +100,7 @@ class Trainer {
     std::uint64_t queued_ = 0;          // given to the backend
     std::deque<std::uint64_t> chunks_;  // the steps of each that is between the two
     TrainTotals epoch_totals_;
-    std::uint64_t skipped_in_a_row_ = 0;  // chunks of which no step could be taken
+    std::uint64_t skipped_in_a_row_ = 0;  // steps, of whole chunks that could take none
     double epoch_seconds_ = 0;
     EarlyStopping early_stopping_;
     std::uint64_t steps_here_ = 0;  // in this process, for the time left

@@ -32,6 +32,10 @@ template <UpdateRule rule>
 constexpr int kMoments = rule == UpdateRule::adam  ? 2
                          : rule == UpdateRule::sgd ? 0
                                                    : 1;
+template <UpdateRule rule>
+constexpr bool kHasMoment1 = kMoments<rule> >= 1;
+template <UpdateRule rule>
+constexpr bool kHasMoment2 = kMoments<rule> >= 2;
 
 // One element: what is moved against, and the moments behind it.
 template <UpdateRule rule>
@@ -65,8 +69,8 @@ __device__ inline void update(const Constants& c, const StepState& state, float 
     Pack<V> moment1 = {};
     Pack<V> moment2 = {};
     Pack<V> average = {};
-    if constexpr (kMoments < rule >> 0) moment1 = at<V>(arenas.moment1, i);
-    if constexpr (kMoments < rule >> 1) moment2 = at<V>(arenas.moment2, i);
+    if constexpr (kHasMoment1<rule>) moment1 = at<V>(arenas.moment1, i);
+    if constexpr (kHasMoment2<rule>) moment2 = at<V>(arenas.moment2, i);
     if constexpr (has_average) average = at<V>(arenas.average, i);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
@@ -76,8 +80,8 @@ __device__ inline void update(const Constants& c, const StepState& state, float 
         average.v[k] = c.average_decay * average.v[k] + c.one_minus_average_decay * p.v[k];
     }
     at<V>(arenas.parameters, i) = p;
-    if constexpr (kMoments < rule >> 0) at<V>(arenas.moment1, i) = moment1;
-    if constexpr (kMoments < rule >> 1) at<V>(arenas.moment2, i) = moment2;
+    if constexpr (kHasMoment1<rule>) at<V>(arenas.moment1, i) = moment1;
+    if constexpr (kHasMoment2<rule>) at<V>(arenas.moment2, i) = moment2;
     if constexpr (has_average) at<V>(arenas.average, i) = average;
     if (arenas.copy != nullptr) store_floats<V>(arenas.copy + i * V, p);
 }
@@ -87,8 +91,8 @@ template <UpdateRule rule, bool has_average>
 __device__ inline OptimizerArenas piece_of(OptimizerArenas arenas, unsigned offset) {
     arenas.gradients += offset;
     arenas.parameters += offset;
-    if constexpr (kMoments < rule >> 0) arenas.moment1 += offset;
-    if constexpr (kMoments < rule >> 1) arenas.moment2 += offset;
+    if constexpr (kHasMoment1<rule>) arenas.moment1 += offset;
+    if constexpr (kHasMoment2<rule>) arenas.moment2 += offset;
     if constexpr (has_average) arenas.average += offset;
     if (arenas.copy != nullptr) arenas.copy += offset;
     return arenas;

@@ -168,6 +168,24 @@ TEST_P(CudaGraphTest, AProfileHasEveryLaunch) {
     EXPECT_EQ(products, static_cast<double>(2 * layers + inputs));
 }
 
+// A trace is of one part: what does not fit into the buffers is refused.
+TEST(CudaMicroBatches, ATraceOfMoreThanAPartIsRefused) {
+    test::NetworkCase c{.name = "large", .encoder = {4}, .latent = 2, .decoder = {4}, .pixels = 3};
+    c.batch = 9000;
+    Config config = test::config_of(c);
+    config.train.micro_batches = 2;
+    const ParameterLayout layout(config.model, c.pixels);
+    gpu::CudaBackend backend(config, layout);
+    const Splits splits = test::make_splits(c);
+    backend.set_data(splits);
+    backend.set_state(test::initial_state(layout, config));
+    std::vector<std::uint32_t> rows(c.batch);
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::uint32_t>(i % 101);
+    EXPECT_THROW((void)backend.trace({0, rows, c.batch, {{1e-3, 1}}}), std::invalid_argument);
+    rows.resize(config.train.part_rows());
+    EXPECT_FALSE(backend.trace({0, rows, c.batch, {{1e-3, 1}}}).empty());
+}
+
 INSTANTIATE_TEST_SUITE_P(Networks, CudaGraphTest, testing::ValuesIn(test::network_cases()),
                          [](const auto& network) { return std::string(network.param.name); });
 
