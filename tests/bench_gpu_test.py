@@ -182,6 +182,9 @@ class FakeProcess:
     def is_alive(self):
         return self.alive
 
+    def close(self):
+        self.alive = False
+
 
 class Turns(unittest.TestCase):
     def test_what_ended_with_another_is_prepared_again(self):
@@ -200,7 +203,7 @@ class Turns(unittest.TestCase):
                 bad.prepare()
             self.assertEqual(good.measure(0.1), [1.0])
             self.assertEqual(FakeProcess.made, 3)
-            process = one.processes["pytorch", False]
+            process = one.processes["pytorch", ""]
             self.assertEqual(process.asked, [("prepare", "good"), ("measure", "good")])
             good.measure(0.1)
             self.assertEqual(process.asked[2:], [("measure", "good")])
