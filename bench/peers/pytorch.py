@@ -197,8 +197,8 @@ class Stepper:
                 self.step(rows)
 
     def run(self, steps):
-        """At least so many steps; returns how many. Before there is a graph, each is by itself: every
-        one that is compiled has the one shape of a batch."""
+        """At least so many steps; returns how many. Before there is a graph, each is by itself:
+        every one that is compiled has the one shape of a batch."""
         done, batch = 0, self.peer.given.batch
         while done < steps:
             if self.graph is None:
