@@ -221,8 +221,9 @@ class Program(unittest.TestCase):
     def test_without_a_gpu_it_says_so(self):
         error = io.StringIO()
         with mock.patch.object(machine, "has_gpu", return_value=False), \
+                mock.patch.object(machine, "find_folder", return_value=ROOT), \
                 mock.patch("sys.stderr", error):
-            self.assertEqual(bench.main(["--bin", str(PROGRAMS or ROOT)]), 2)
+            self.assertEqual(bench.main([]), 2)
         self.assertIn("there is no NVIDIA GPU here", error.getvalue())
         self.assertEqual(error.getvalue().count("\n"), 1)
 

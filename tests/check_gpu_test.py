@@ -84,6 +84,7 @@ class MadeUp(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
+        (self.folder / "vae").touch()
         self.commands = []
         self.answers = {"--help": result(0, "--precision NAME")}
 
@@ -198,8 +199,9 @@ class Program(unittest.TestCase):
         devices = "cpu   2 threads\ncuda  not usable: there is no NVIDIA driver"
         error = io.StringIO()
         with mock.patch.object(check.machine, "describe", return_value={"devices": devices}), \
+                mock.patch.object(check.machine, "find_folder", return_value=ROOT), \
                 mock.patch("sys.stderr", error):
-            self.assertEqual(check.main(["--bin", str(ROOT)]), 2)
+            self.assertEqual(check.main([]), 2)
         self.assertEqual(error.getvalue(),
                          "check_gpu: there is no GPU to use: there is no NVIDIA driver\n")
 

@@ -18,9 +18,11 @@ TOOLKITS = ("CUDA_HOME", "CUDA_PATH")
 
 
 def find_folder(wanted, given=None):
-    """The folder that has all of these programs, or the one that was given; None without one."""
+    """The folder that has all of these programs, which is the one that was given, if one was; None
+    without one."""
     if given is not None:
-        return pathlib.Path(given).resolve()
+        folder = pathlib.Path(given).resolve()
+        return folder if all((folder / name).exists() for name in wanted) else None
     for place in PLACES:
         if all((ROOT / place / name).exists() for name in wanted):
             return ROOT / place
