@@ -38,7 +38,7 @@ PROGRAMS = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else None
 
 
 def row(name, microseconds, **values):
-    return {**bench.new_row(name), "microseconds": microseconds, **values}
+    return {**bench.new_row(name), "microseconds": microseconds, "trained": [100, 300.0], **values}
 
 
 def cell(*rows):
@@ -73,6 +73,14 @@ class Conclusions(unittest.TestCase):
         self.assertEqual([one["status"] for one in done["rows"]],
                          ["ok", "different loss", "different loss", "ok"])
         self.assertEqual(done["rows"][0]["ratio"], 2.0)
+
+    def test_what_was_not_seen_to_train_has_no_ratio(self):
+        done = bench.summarize(cell(row("vae", [30.0]), row("A", [15.0], trained=None),
+                                    row("B", [60.0])))
+        self.assertEqual(done["rows"][1]["status"], "not checked")
+        self.assertEqual(done["fastest_peer"], 60.0)
+        self.assertIn("| A (not checked: whether it trains is not known) | 15.0 | 15.0 to 15.0 | – "
+                      "|", bench.table(done))
 
     def test_nothing_measured_has_failed(self):
         done = bench.summarize(cell(row("vae", [30.0]), row("A", [])))
@@ -182,6 +190,9 @@ class FakeProcess:
     def is_alive(self):
         return self.alive
 
+    def close(self):
+        self.alive = False
+
 
 class Turns(unittest.TestCase):
     def test_what_ended_with_another_is_prepared_again(self):
@@ -200,7 +211,7 @@ class Turns(unittest.TestCase):
                 bad.prepare()
             self.assertEqual(good.measure(0.1), [1.0])
             self.assertEqual(FakeProcess.made, 3)
-            process = one.processes["pytorch", False]
+            process = one.processes["pytorch", ""]
             self.assertEqual(process.asked, [("prepare", "good"), ("measure", "good")])
             good.measure(0.1)
             self.assertEqual(process.asked[2:], [("measure", "good")])
@@ -210,8 +221,9 @@ class Program(unittest.TestCase):
     def test_without_a_gpu_it_says_so(self):
         error = io.StringIO()
         with mock.patch.object(machine, "has_gpu", return_value=False), \
+                mock.patch.object(machine, "find_folder", return_value=ROOT), \
                 mock.patch("sys.stderr", error):
-            self.assertEqual(bench.main(["--bin", str(PROGRAMS or ROOT)]), 2)
+            self.assertEqual(bench.main([]), 2)
         self.assertIn("there is no NVIDIA GPU here", error.getvalue())
         self.assertEqual(error.getvalue().count("\n"), 1)
 
@@ -230,7 +242,7 @@ class Program(unittest.TestCase):
                 [sys.executable, ROOT / "scripts" / "bench_gpu", "--device", "cpu", "--bin",
                  PROGRAMS, "--cells", "S/fp32", "--examples", "2000", "--budget", "200",
                  "--seconds", "0.05", "--rounds", "1", "--python", python, "--out", out,
-                 "--variants", "eager, for-loop Adam", "--variants", "eager, foreach Adam",
+                 "--variants", "eager, fused Adam", "--variants", "eager, foreach Adam",
                  "--variants", "eager, captured"],
                 env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
                 check=False)

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from unittest import mock
 
@@ -83,6 +84,7 @@ class MadeUp(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
+        (self.folder / "vae").touch()
         self.commands = []
         self.answers = {"--help": result(0, "--precision NAME")}
 
@@ -113,6 +115,39 @@ class MadeUp(unittest.TestCase):
             self.assertEqual(self.checks().compare("S", "tf32")[0], verdict, (rc, output))
         self.assertIn("tf32", self.commands[-1])
         self.assertIn(str(self.folder / "images.npy"), self.commands[-1])
+
+    def test_what_is_not_a_number_has_failed(self):
+        rows = [{"name": "loss", "relative_l2": 1e-7, "gate": 1e-5, "ok": True},
+                {"name": "d_z", "relative_l2": None, "gate": 1e-5, "ok": False}]
+        self.answers["compare"] = result(1, json.dumps({"ok": False, "tensors": rows}))
+        self.assertEqual(self.checks().compare("S", "fp32"), (FAILED, "not a number in d_z"))
+
+    def test_a_check_that_breaks_has_failed_and_the_others_run(self):
+        def breaks():
+            raise ZeroDivisionError("oops")
+
+        checks = mock.Mock()
+        checks.all.return_value = [("a", "x", breaks), ("a", "y", lambda: (PASSED, ""))]
+        with mock.patch("sys.stdout", io.StringIO()):
+            rows = check.run_checks(checks, "")
+        self.assertEqual([row["verdict"] for row in rows], [FAILED, PASSED])
+        self.assertEqual(rows[0]["detail"], "ZeroDivisionError: oops")
+
+    def test_an_older_gpu_has_one_precision(self):
+        self.assertEqual(check.capability_of("cuda  0: T4, compute capability 7.5, 40"), (7, 5))
+        checks = self.checks()
+        checks.capability = (7, 5)
+        self.answers["compare"] = result(0, self.report(True))
+        self.assertEqual(checks.compare("S", "tf32"),
+                         (NOT_RUN, "this GPU has no tf32: capability 7.5"))
+        self.assertEqual(checks.compare("S", "fp32")[0], PASSED)
+
+    def test_what_runs_out_of_time_ends_with_its_children(self):
+        mark = self.folder / "late"
+        ended = check.execute(["sh", "-c", f"(sleep 1; touch {mark}) & wait"], 0.2)
+        self.assertEqual((ended.rc, ended.output), (None, "ran out of time: 0 s"))
+        time.sleep(1.2)
+        self.assertFalse(mark.exists())
 
     def test_without_the_option_there_is_one_precision(self):
         self.answers = {"--help": result(0, ""), "compare": result(0, self.report(True))}
@@ -164,8 +199,9 @@ class Program(unittest.TestCase):
         devices = "cpu   2 threads\ncuda  not usable: there is no NVIDIA driver"
         error = io.StringIO()
         with mock.patch.object(check.machine, "describe", return_value={"devices": devices}), \
+                mock.patch.object(check.machine, "find_folder", return_value=ROOT), \
                 mock.patch("sys.stderr", error):
-            self.assertEqual(check.main(["--bin", str(ROOT)]), 2)
+            self.assertEqual(check.main([]), 2)
         self.assertEqual(error.getvalue(),
                          "check_gpu: there is no GPU to use: there is no NVIDIA driver\n")
 

@@ -48,7 +48,8 @@ class Peer:
         self.compiled = self.state = None
 
     def versions(self):
-        return {"jax": self.jax.__version__, "device": str(self.jax.devices()[0])}
+        return {"jax": self.jax.__version__, "device": str(self.jax.devices()[0]),
+                "cuBLASLt of JAX": workload.cublaslt_version()}
 
     def array(self, name):
         shape, values = self.given.tensors[name]
@@ -65,13 +66,13 @@ class Peer:
         return self.jax.tree_util.tree_map(self.numpy.asarray, pairs)
 
     def linear(self, h, pair):
-        """bf16: operands rounded, sums and results in float32."""
+        """bf16: operands and result rounded, as in PyTorch's autocast; so are those of the backward
+        products, which take their type from the result's."""
         weight, bias = pair
         if self.precision == "bf16":
             h, weight = (value.astype(self.numpy.bfloat16) for value in (h, weight))
-        product = self.jax.lax.dot_general(h, weight, (((1,), (1,)), ((), ())),
-                                           preferred_element_type=self.numpy.float32)
-        return product + bias
+        product = self.jax.lax.dot_general(h, weight, (((1,), (1,)), ((), ())))
+        return product.astype(self.numpy.float32) + bias
 
     def loss(self, parameters, x, epsilon):
         """The mean loss over the batch x[B, pixels] with epsilon[B, draws, latent]."""
@@ -133,7 +134,9 @@ class Peer:
         parameters = self.parameters()
         zeros = functools.partial(self.jax.tree_util.tree_map, self.numpy.zeros_like)
         carry = (parameters, zeros(parameters), zeros(parameters), self.numpy.float32(0))
-        self.state = (carry, self.key, self.numpy.float32(0))
+        # A key of its own: the scan is given the memory of its state for good.
+        self.key, key = self.jax.random.split(self.key)
+        self.state = (carry, key, self.numpy.float32(0))
 
     def next_rows(self):
         """[chunk, batch]; an epoch's last rows, too few for a chunk, are left out."""
@@ -174,8 +177,9 @@ class Peer:
 
     def measure(self, variant, seconds):
         del variant
-        first = self.window(1)
-        steps = max(self.chunk, int(seconds / WINDOWS / (first * 1e-6)))
+        self.window(1)
+        second = self.window(1)
+        steps = max(self.chunk, int(seconds / WINDOWS / (second * 1e-6)))
         return [self.window(steps) for _ in range(WINDOWS)]
 
     def train(self, variant, steps):

@@ -154,11 +154,11 @@ class Stepper:
     def compile(self):
         if not hasattr(torch, "compile"):
             raise workload.NotHere(f"PyTorch {torch.__version__} has no torch.compile")
-        torch._dynamo.reset()  # pylint: disable=protected-access
-        mode = None if self.mode == "default" else self.mode
-        self.loss_of = torch.compile(self.network, mode=mode, fullgraph=True)
-        self.batch_of = torch.compile(self.peer.batch_of, mode=mode, fullgraph=True)
-        self.update = torch.compile(self.optimizer.step, mode=mode)
+        self.peer.fix_images()
+        how = {"mode": None if self.mode == "default" else self.mode, "dynamic": False}
+        self.loss_of = torch.compile(self.network, fullgraph=True, **how)
+        self.batch_of = torch.compile(self.peer.batch_of, fullgraph=True, **how)
+        self.update = torch.compile(self.optimizer.step, **how)
 
     def loss(self, x, epsilon):
         """Of one batch, in the code that trains: its gradient is computed too, and dropped."""
@@ -197,16 +197,17 @@ class Stepper:
                 self.step(rows)
 
     def run(self, steps):
-        """At least so many steps; returns how many."""
-        done = 0
+        """At least so many steps; returns how many. Before there is a graph, each is by itself:
+        every one that is compiled has the one shape of a batch."""
+        done, batch = 0, self.peer.given.batch
         while done < steps:
-            rows = self.order.next(self.peer.given.batch * self.steps_at_once)
-            if self.graph is not None:
-                self.rows.copy_(rows)
-                self.graph.replay()
+            if self.graph is None:
+                self.step(self.order.next(batch))
+                done += 1
             else:
-                self.step(rows)
-            done += self.steps_at_once
+                self.rows.copy_(self.order.next(batch * self.steps_at_once))
+                self.graph.replay()
+                done += self.steps_at_once
         return done
 
     def reset(self):
@@ -253,7 +254,8 @@ class Peer:
         versions = {"torch": torch.__version__}
         if self.is_gpu:
             versions |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name(),
-                         "capability": "%d.%d" % torch.cuda.get_device_capability()}
+                         "capability": "%d.%d" % torch.cuda.get_device_capability(),
+                         "cuBLASLt of PyTorch": workload.cublaslt_version()}
         else:
             versions["blas"] = blas_libraries()
         return versions
@@ -270,6 +272,13 @@ class Peer:
         x = from_bytes(*self.given.tensors["x"]).to(self.device)
         epsilon = from_bytes(*self.given.tensors["epsilon"]).to(self.device)
         return x, epsilon.view(x.shape[0], self.given.samples, -1)
+
+    def fix_images(self):
+        """Tells the graphs of torch.compile that the images stay where they are, lest each step
+        copies all of them."""
+        mark = getattr(torch._dynamo, "mark_static_address", None)  # pylint: disable=W0212
+        if mark is not None:
+            mark(self.images)
 
     def synchronize(self):
         if self.is_gpu:
@@ -310,11 +319,13 @@ class Peer:
         return 1e3 * start.elapsed_time(stop) / done
 
     def measure(self, variant, seconds):
-        """Windows that take so long together, after one that is not counted."""
+        """Windows that take so long together, after two that are not counted: the first may still
+        compile, the second says how many steps a window has."""
         stepper = self.steppers[variant]
         steps = max(1, stepper.steps_at_once)
-        first = self.window(stepper, steps)
-        steps = max(steps, int(seconds / WINDOWS / (first * 1e-6)))
+        self.window(stepper, steps)
+        second = self.window(stepper, steps)
+        steps = max(steps, int(seconds / WINDOWS / (second * 1e-6)))
         return [self.window(stepper, steps) for _ in range(WINDOWS)]
 
     def train(self, variant, steps):

@@ -5,6 +5,7 @@ and can be held to our loss on our batch and noise. Nothing here needs more than
 """
 
 import ast
+import ctypes
 import json
 import math
 import os
@@ -152,6 +153,17 @@ def serve(open_peer):
         except Exception as error:  # pylint: disable=broad-except
             traceback.print_exc()
             answer({"error": one_line(error)})
+
+
+def cublaslt_version():
+    """Of the library that this process has loaded; "unknown" without one."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = {line.split()[-1] for line in maps if "/libcublasLt.so" in line}
+    for path in paths:
+        get = ctypes.CDLL(path).cublasLtGetVersion
+        get.restype = ctypes.c_size_t
+        return str(get())
+    return "unknown"
 
 
 class NotHere(Exception):

@@ -18,9 +18,11 @@ TOOLKITS = ("CUDA_HOME", "CUDA_PATH")
 
 
 def find_folder(wanted, given=None):
-    """The folder that has all of these programs, or the one that was given; None without one."""
+    """The folder that has all of these programs, which is the one that was given, if one was; None
+    without one."""
     if given is not None:
-        return pathlib.Path(given).resolve()
+        folder = pathlib.Path(given).resolve()
+        return folder if all((folder / name).exists() for name in wanted) else None
     for place in PLACES:
         if all((ROOT / place / name).exists() for name in wanted):
             return ROOT / place
@@ -81,11 +83,14 @@ def commit():
 
 
 def gpu():
-    """What nvidia-smi says of the first GPU, clocks included; {} where it is not there."""
+    """What nvidia-smi says of the first GPU to be used, clocks included; {} without it."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if first in ("", "-1"):
+        return {}
     fields = ["name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
               "temperature.gpu", "ecc.mode.current"]
     text = text_of(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader",
-                    "--id=0"])
+                    f"--id={first}"])
     values = [value.strip() for value in (text or "").split(",")]
     return dict(zip(fields, values)) if len(values) == len(fields) else {}
 
