@@ -231,7 +231,8 @@ def write_data(folder):
     data[:, 0], data[:, 1] = 0, 255
     np.save(folder / "bytes.npy", data)
     np.save(folder / "levels.npy", (random.randint(0, 5, (60, 9)) / 4).astype(np.float32))
-    np.save(folder / "counts.npy", np.floor(np.exp(random.uniform(-1, 6, (60, 9)))).astype("<f4"))
+    # Importance weights have the rounding of recon: counts are such that it is not too large.
+    np.save(folder / "counts.npy", np.floor(np.exp(random.uniform(-1, 4, (60, 9)))).astype("<f4"))
     np.save(folder / "onehot.npy", np.eye(3, dtype=np.uint8)[random.randint(0, 3, (60, 4))])
 
 
