@@ -20,7 +20,6 @@
 #include "bench/workloads.h"
 #include "host/config_file.h"
 #include "host/error.h"
-#include "host/settings.h"
 
 namespace vae::bench {
 namespace {
@@ -145,35 +144,21 @@ benchmark::internal::Benchmark* add(const std::string& name, Run run, Bench& ben
         ->Unit(benchmark::kMillisecond);
 }
 
-// The values of train.precision and train.plan that make a difference on this backend, as settings.
-std::vector<std::string> values_of(const std::string& key, const std::string& backend) {
-    if (backend != "cuda" || find_setting(key) == nullptr) return {""};
-    if (key == "train.precision") return {"fp32", "tf32", "bf16"};
-    return {"auto", "cublas", "epilogue"};
-}
-
-void add_steps(Bench& bench, const Workload& workload, const std::string& backend) {
-    for (const std::string& precision : values_of("train.precision", backend)) {
-        for (const std::string& plan : values_of("train.plan", backend)) {
-            Settings settings;
-            std::string name = "train_step/" + workload.name;
-            if (!precision.empty()) {
-                settings.push_back("train.precision=" + precision);
-                name += "/" + precision;
-            }
-            if (!plan.empty()) {
-                settings.push_back("train.plan=" + plan);
-                name += "/" + plan;
-            }
-            add(name, train_step, bench, workload, settings);
-        }
+void add_steps(Bench& bench, const Workload& workload, bool is_gpu) {
+    const std::string name = "train_step/" + workload.name;
+    if (!is_gpu) {
+        add(name, train_step, bench, workload, {});
+        return;
+    }
+    for (const std::string precision : {"fp32", "tf32", "bf16"}) {
+        add(name + "/" + precision, train_step, bench, workload, {"train.precision=" + precision});
     }
 }
 
 void add_all(Bench& bench, const std::string& backend) {
     const bool is_gpu = backend == "cuda";
     for (const Workload& each : workloads()) {
-        if (is_gpu || each.name != "L") add_steps(bench, each, backend);
+        if (is_gpu || each.name != "L") add_steps(bench, each, is_gpu);
     }
     const Workload& small = workload("S");
     add("train_step/S/binarized", train_step, bench, small, {"data.binarize=dynamic"});

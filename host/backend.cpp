@@ -50,6 +50,20 @@ TrainingState start_state(const TrainConfig& train, std::vector<float> parameter
     return state;
 }
 
+const char* name_of(Precision precision) {
+    switch (precision) {
+        case Precision::automatic:
+            return "auto";
+        case Precision::fp32:
+            return "fp32";
+        case Precision::tf32:
+            return "tf32";
+        case Precision::bf16:
+            return "bf16";
+    }
+    return "";
+}
+
 StepProfile Backend::profile(const TrainRequest&) {
     throw InputError("--profile measures the kernels of the CUDA backend; \"" + name() +
                      "\" has none: use --backend cuda, or perf for a program on the CPU");

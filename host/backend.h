@@ -155,6 +155,9 @@ struct DrawBlock {
     std::vector<float> z;           // [rows, draws, latent] if asked for
 };
 
+// "fp32", "tf32", "bf16" or "auto", as in train.precision.
+const char* name_of(Precision precision);
+
 // Calls that need data throw std::logic_error before set_data.
 class Backend {
   public:
@@ -195,7 +198,8 @@ class Backend {
     // Ends the running totals: steps of later calls count to the next ones, from zero. Waits for
     // nothing. At most kClosedTotals can be there that were not taken; std::logic_error else.
     virtual void close_totals() = 0;
-    // The request's steps, taken and measured; at least 3 whole ones and nothing else. Throws
+    // The request's steps, taken and measured; at least
+    // kLeastProfiledSteps whole ones and nothing else. Throws
     // InputError where there is nothing to measure.
     virtual StepProfile profile(const TrainRequest& request);
 

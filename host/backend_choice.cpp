@@ -62,18 +62,4 @@ Config config_for(const std::string& name, Config config) {
     return config;
 }
 
-const char* name_of(Precision precision) {
-    switch (precision) {
-        case Precision::automatic:
-            return "auto";
-        case Precision::fp32:
-            return "fp32";
-        case Precision::tf32:
-            return "tf32";
-        case Precision::bf16:
-            return "bf16";
-    }
-    return "";
-}
-
 }  // namespace vae

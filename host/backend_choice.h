@@ -28,7 +28,4 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
 // taken. For those that read a run, wherever it was trained.
 Config config_for(const std::string& name, Config config);
 
-// "fp32", "tf32", "bf16" or "auto", as in train.precision.
-const char* name_of(Precision precision);
-
 }  // namespace vae

@@ -1,6 +1,7 @@
 // Where the time of a training step goes on a device.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,10 @@ struct KernelTime {
     double launches = 0;      // a step
     double microseconds = 0;  // a step
 };
+
+// What a profile takes at least: one that is not measured, two as training takes them, one kernel
+// by kernel.
+inline constexpr std::size_t kLeastProfiledSteps = 4;
 
 struct StepProfile {
     double step_microseconds = 0;     // of a step as training takes it, nothing measured within it

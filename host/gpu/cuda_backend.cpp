@@ -42,10 +42,10 @@ Precision choose_precision(Precision wanted, const cudaDeviceProp& device) {
     const bool is_automatic = wanted == Precision::automatic;
     if (device.major >= kFirstWithTf32) return is_automatic ? Precision::tf32 : wanted;
     if (is_automatic) return Precision::fp32;
-    throw InputError(fmt::format(
-        "train.precision = \"{}\": {} (compute capability {}.{}) has no such "
-        "arithmetic, which starts with 8.0; use \"fp32\" or \"auto\"",
-        wanted == Precision::bf16 ? "bf16" : "tf32", device.name, device.major, device.minor));
+    throw InputError(
+        fmt::format("train.precision = \"{}\": {} (compute capability {}.{}) has no such "
+                    "arithmetic, which starts with 8.0; use \"fp32\" or \"auto\"",
+                    name_of(wanted), device.name, device.major, device.minor));
 }
 
 // Selects the device before anything is allocated on it.

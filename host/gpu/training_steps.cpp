@@ -143,26 +143,32 @@ const Graph& TrainingSteps::graph(int count, int rows) {
 
 StepProfile TrainingSteps::profile(const TrainRequest& request) {
     const std::size_t steps = request.examples() / request.batch;
-    if (steps < 3 || steps > most_steps_ || request.examples() % request.batch != 0 ||
-        !request.rows.empty()) {
-        throw std::invalid_argument("profile: 3 whole steps of an epoch or more, as a part of it");
+    if (steps < kLeastProfiledSteps || steps > most_steps_ ||
+        request.examples() % request.batch != 0 || !request.rows.empty()) {
+        throw std::invalid_argument(
+            "profile: too few whole steps of an epoch, or not given as a part of it");
     }
     const int rows = static_cast<int>(request.batch);
     upload(request, 0, steps);
     run_queued(request.batch, request.batch);  // whatever is done but once
     const std::size_t measured = (steps - 1) / 2;
     const std::size_t plain = steps - 1 - measured;
-    // As many as fill graphs, if they do: training takes few others.
+    // Whole graphs alone if they leave one for a first launch, which is slower; else single steps.
     const auto many = static_cast<std::size_t>(graph_steps_);
     const bool fills = plain >= 2 * many;
-    const std::size_t timed = fills ? plain / many * many - many : plain;
-    (void)graph(fills ? graph_steps_ : 1, rows);
-    run_queued((plain - timed) * request.batch, request.batch);  // the first launches are slower
+    const std::size_t timed = fills ? plain / many * many - many : plain - 1;
+    const Graph& graph_used = graph(fills ? graph_steps_ : 1, rows);
+    const std::size_t step = fills ? many : 1;
+    const auto take = [&](std::size_t count) {
+        for (std::size_t i = 0; i < count; i += step) graph_used.launch(stream_);
+    };
+    take(step);
     TimedEvent start;
     TimedEvent end;
     start.record(stream_);
-    run_queued(timed * request.batch, request.batch);
+    take(timed);
     end.record(stream_);
+    run_queued((plain - step - timed) * request.batch, request.batch);  // what is left
     StepProfile result;
     result.step_microseconds = 1000 * end.milliseconds_since(start) / static_cast<double>(timed);
 

@@ -57,8 +57,8 @@ class TrainingSteps {
     // request's steps.
     void run(const TrainRequest& request);
 
-    // Takes the steps, at least 3 and whole ones alone, half of them with an event before and
-    // behind every kernel and product. Waits.
+    // Takes the steps, at least kLeastProfiledSteps and whole ones alone, half of them with an
+    // event before and behind every kernel and product. Waits.
     StepProfile profile(const TrainRequest& request);
 
   private:

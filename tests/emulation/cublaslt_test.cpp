@@ -26,7 +26,7 @@ struct Types {
 constexpr Types kFp32 = {"fp32", CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F, 0, 0x1p-24};
 constexpr Types kTf32 = {"tf32",  CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32,
                          0x1p-11, 0x1p-24};
-constexpr Types kBf16 = {"bf16", CUDA_R_16BF, CUDA_R_16BF, CUBLAS_COMPUTE_32F, 0, 0x1p-9};
+constexpr Types kBf16 = {"bf16", CUDA_R_16BF, CUDA_R_16BF, CUBLAS_COMPUTE_32F, 0, 0x1p-8};
 constexpr Types kBf16ToFp32 = {"bf16 to fp32",     CUDA_R_16BF, CUDA_R_32F,
                                CUBLAS_COMPUTE_32F, 0,           0x1p-24};
 

@@ -255,5 +255,24 @@ TEST_F(Graph, IsEndedWhereItBegan) {
     EXPECT_EQ(end(&graph), cudaErrorStreamCaptureInvalidated);
 }
 
+// Recorded at each replay, and only where there is a graph to be recorded in.
+TEST_F(Graph, AnExternalEventIsOfTheReplay) {
+    cudaEvent_t event = nullptr;
+    ASSERT_EQ(cudaEventCreate(&event), cudaSuccess);
+    EXPECT_EQ(cudaEventRecordWithFlags(event, stream(), cudaEventRecordExternal),
+              cudaErrorInvalidValue);
+    const Buffer<int> value(std::vector{1});
+    begin();
+    launch(times_kernel, 1, 1, 0, value.data(), 10);
+    ASSERT_EQ(cudaEventRecordWithFlags(event, stream(), cudaEventRecordExternal), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    ASSERT_EQ(end(&graph), cudaSuccess);
+    float milliseconds = 0;
+    EXPECT_NE(cudaEventElapsedTime(&milliseconds, event, event), cudaSuccess) << "not yet";
+    run_and_destroy(graph);
+    EXPECT_EQ(cudaEventElapsedTime(&milliseconds, event, event), cudaSuccess);
+    EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+}
+
 }  // namespace
 }  // namespace emulation

@@ -309,10 +309,12 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, uns
         cudaError_t status = emulation::check_stream(stream, "cudaEventRecordWithFlags");
         if (status == cudaSuccess) status = emulation::check_event(event);
         if (status != cudaSuccess) return status;
-        if (stream->capture == nullptr || flags == cudaEventRecordDefault) {
+        if (flags == cudaEventRecordDefault) {
             emulation::record(*event, stream);
             return cudaSuccess;
         }
+        // There is no graph to be external to.
+        if (stream->capture == nullptr) return cudaErrorInvalidValue;
         emulation::enqueue(stream, {cudaGraphNodeTypeEventRecord, [event] {
                                         if (emulation::check_event(event) != cudaSuccess) return;
                                         event->mark = std::make_shared<emulation::Mark>();
