@@ -17,10 +17,19 @@ enum class Order { ascending, descending, random };
 // ascending, or what the environment says.
 void set_order(Order order, std::uint64_t seed = 0);
 
+// From now on the device works while the host goes on: with each operation that a stream is given,
+// some of those that wait are run, of any streams, at random. Without, nothing runs before somebody
+// waits for it; and what is read too early then is never seen if the host itself waits in between.
+void run_meanwhile(std::uint64_t seed);
+
 // Makes the n-th call from now (1 is the next) of a runtime or library function, e.g. "cudaMalloc"
-// or "cublasLtMatmul", return `status` and do nothing else. The call "execution" stands for any
-// operation on a stream at the moment it runs: the device then fails with the status for good.
+// or "cublasLtMatmul", return `status` and do nothing else: with the status of success it is left
+// out, as by a program that forgot it. The call "execution" stands for any operation on a stream at
+// the moment it runs: the device then fails with the status for good.
 void fail_call(const std::string& call, std::uint64_t n, int status);
+
+// How many bytes more can be allocated on the device; 8 GiB in all unless set.
+void set_free_memory(std::size_t bytes);
 
 // The device's compute capability; 9.0 unless set.
 void set_compute_capability(int major, int minor);

@@ -78,13 +78,13 @@ Runtime& runtime() {
     return instance;
 }
 
-int injected_fault(const char* call) {
+std::optional<int> injected_fault(const char* call) {
     Runtime& device = runtime();
     const std::uint64_t number = ++device.calls.try_emplace(call).first->second;
     for (const Fault& fault : device.faults) {
         if (fault.at == number && fault.call == call) return fault.status;
     }
-    return 0;
+    return std::nullopt;
 }
 
 cudaError_t refuse(cudaError_t status, const std::string& message) {
@@ -115,12 +115,23 @@ void set_order(Order order, std::uint64_t seed) {
     }
 }
 
+void run_meanwhile(std::uint64_t seed) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().meanwhile = Random{seed};
+}
+
 void fail_call(const std::string& call, std::uint64_t n, int status) {
     Runtime& device = runtime();
     const std::scoped_lock lock(device.mutex);
     const auto counted = device.calls.find(call);
     const std::uint64_t so_far = counted == device.calls.end() ? 0 : counted->second;
     device.faults.push_back({call, so_far + n, status});
+}
+
+void set_free_memory(std::size_t bytes) {
+    Runtime& device = runtime();
+    const std::scoped_lock lock(device.mutex);
+    device.device_memory = device.device_bytes + bytes;
 }
 
 void set_compute_capability(int major, int minor) {
@@ -186,9 +197,11 @@ void reset() {
     device.message.clear();
     device.calls.clear();
     device.launches.clear();
+    device.device_memory = kDeviceMemory;
     device.capability_major = 9;
     device.capability_minor = 0;
     device.turns = turns_of_environment();
+    device.meanwhile.reset();
     device.faults = faults_of_environment();
 }
 
