@@ -21,7 +21,7 @@ BENCHMARK_DEFINE_F(GpuBench, begin_steps)(benchmark::State& state) {
         state, table.bytes() + states.bytes() + index.bytes(), index.size(),
         [&](cudaStream_t stream) {
             kernels::begin_steps(order, static_cast<int>(steps), static_cast<int>(batch),
-                                 states.data(), index.data(), stream);
+                                 states.data(), index.data(), nullptr, stream);
         },
         [&](cudaStream_t stream) {  // back to the first step
             kernels::cuda_check(cudaMemsetAsync(queue.data(), 0, queue.bytes(), stream),

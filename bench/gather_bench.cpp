@@ -11,17 +11,19 @@ class GatherBench : public GpuBench {
   protected:
     // T are the data's; also with a copy in bf16.
     template <class T>
-    void run(benchmark::State& state, Pixels pixels, bool is_copied = false) {
+    void run(benchmark::State& state, Pixels pixels, bool is_copied = false,
+             bool is_streamed = false) {
         const Extent extent(state);
         const DeviceBuffer<T> data(extent.size());
         const auto index = row_index(extent.height());
+        const std::uint32_t* const number = is_streamed ? index.data() : nullptr;
         const DeviceBuffer<float> x(extent.size());
         const DeviceBuffer<kernels::Bf16> rounded_x(is_copied ? extent.size() : 0);
         kernels::Bf16* const copy = is_copied ? rounded_x.data() : nullptr;
         measure(state, data.bytes() + x.bytes() + rounded_x.bytes(), extent.size(),
                 [&](cudaStream_t stream) {
-                    kernels::gather(data.data(), index.data(), extent.rows, extent.cols, pixels, {},
-                                    0, x.data(), copy, stream);
+                    kernels::gather(data.data(), index.data(), number, extent.rows, extent.cols,
+                                    pixels, {}, 0, x.data(), copy, stream);
                 });
     }
 };
@@ -45,6 +47,12 @@ BENCHMARK_DEFINE_F(GatherBench, binary)(benchmark::State& state) {
     run<std::uint8_t>(state, Pixels::binary);
 }
 BENCHMARK_REGISTER_F(GatherBench, binary)->Apply(batch_sizes);
+
+// Of examples that do not lie at their numbers.
+BENCHMARK_DEFINE_F(GatherBench, binary_streamed)(benchmark::State& state) {
+    run<std::uint8_t>(state, Pixels::binary, false, true);
+}
+BENCHMARK_REGISTER_F(GatherBench, binary_streamed)->Apply(batch_sizes);
 
 BENCHMARK_DEFINE_F(GatherBench, binary_bf16)(benchmark::State& state) {
     run<std::uint8_t>(state, Pixels::binary, true);

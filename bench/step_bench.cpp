@@ -162,6 +162,10 @@ void add_all(Bench& bench, const std::string& backend) {
     }
     const Workload& small = workload("S");
     add("train_step/S/binarized", train_step, bench, small, {"data.binarize=dynamic"});
+    if (is_gpu) {  // over train_step/S/tf32: what the steps wait for their examples
+        add("train_step/S/streamed", train_step, bench, small,
+            {"train.precision=tf32", "data.placement=streamed"});
+    }
     add("epoch/S", epoch, bench, small, {});
     for (const int batch : {20, 64, 128, 256, 512, 1024, 2048, 4096, 8192}) {
         if (!is_gpu && batch > 1024) break;

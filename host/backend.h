@@ -182,6 +182,9 @@ class Backend {
     // Copies or keeps a reference to the splits; they outlive the backend. Throws RunError when
     // they do not fit, std::invalid_argument when their pixels are not the model's.
     virtual void set_data(const Splits& splits) = 0;
+    // For people, after set_data: where the examples are and why, if that is not simply in the
+    // memory that the backend computes in; else empty.
+    virtual std::string data_note() const { return {}; }
 
     // Arenas of layout.arena_size elements. Throws std::invalid_argument on another size, and when
     // moments or average are not those of the configuration.

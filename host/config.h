@@ -23,6 +23,9 @@ enum class Optimizer { adam, adamw, adagrad, sgd };
 // How grey pixels in [0,1] become the data: as they are; drawn anew each step (evaluation splits
 // are drawn once); drawn once.
 enum class Binarize { none, dynamic, fixed };
+// Where a GPU has the examples: all of them in its memory, those of a while, or the first where
+// they fit. The CPU leaves them where they are.
+enum class DataPlacement { automatic, device, streamed };
 
 // The lower bound of log p(x) that is maximised: the ELBO, or that of importance weighting (Burda
 // et al. 2016).
@@ -51,6 +54,7 @@ struct DataConfig {
     std::string source = "fashion-mnist";
     std::uint32_t validation = 0;  // how many of the last training examples are held out
     Binarize binarize = Binarize::none;
+    DataPlacement placement = DataPlacement::automatic;
 };
 
 struct ModelConfig {

@@ -45,6 +45,8 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
         "fashion-mnist, mnist:DIR, a file, a folder or synthetic:NAME");
     add("--binarize", "data.binarize", "[KIND]", "none, dynamic or fixed; alone: dynamic",
         "dynamic");
+    add("--data-placement", "data.placement", "WHERE",
+        "where a GPU has the examples: auto, device or streamed");
     add("--latent", "model.latent", "N", "dimensions of the latent code");
     add("--hidden", "model.encoder_hidden", "N,N,...",
         "widths of the hidden layers, e.g. 400,200, or none; the decoder mirrors them");

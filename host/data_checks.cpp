@@ -20,7 +20,7 @@ double binary_entropy(double x) {
     return -x * std::log(x) - (1.0 - x) * std::log1p(-x);
 }
 
-double entropy_sum(const std::vector<std::uint8_t>& values) {
+double entropy_sum(const ByteValues& values) {
     std::array<double, 256> entropy = {};
     for (std::size_t b = 0; b < entropy.size(); ++b) {
         entropy[b] = binary_entropy(static_cast<double>(b) / 255.0);
@@ -34,7 +34,7 @@ double entropy_sum(const std::vector<std::uint8_t>& values) {
     return sum;
 }
 
-double entropy_sum(const std::vector<float>& values) {
+double entropy_sum(const FloatValues& values) {
     double sum = 0;
     for (const float value : values) sum += binary_entropy(static_cast<double>(value));
     return sum;
@@ -131,7 +131,7 @@ bool holds_every_byte(const Support& support, bool is_count) {
 }
 
 template <class Value>
-void check_values(const std::vector<Value>& values, const Dataset& data, const Support& support,
+void check_values(const Values<Value>& values, const Dataset& data, const Support& support,
                   const std::string& source) {
     if (std::is_same_v<Value, std::uint8_t> && holds_every_byte(support, data.bytes_are_counts)) {
         return;
@@ -151,12 +151,12 @@ void check_values(const std::vector<Value>& values, const Dataset& data, const S
 
 // Each group of `classes` values, all 0 or 1, has a single 1.
 template <class Value>
-void check_groups(const std::vector<Value>& values, const Dataset& data, std::size_t classes,
+void check_groups(const Values<Value>& values, const Dataset& data, std::size_t classes,
                   const std::string& source) {
     const std::size_t pixels = data.shape.pixels();
     for (std::size_t i = 0; i < values.size(); i += classes) {
-        const auto first = values.begin() + static_cast<std::ptrdiff_t>(i);
-        const auto ones = std::count(first, first + static_cast<std::ptrdiff_t>(classes), Value(1));
+        const Value* const first = values.begin() + i;
+        const auto ones = std::count(first, first + classes, Value(1));
         if (ones == 1) continue;
         throw InputError(
             fmt::format("{}: example {}, {}: the one-hot group of {} values that starts here has "

@@ -20,6 +20,7 @@
 #include "host/files.h"
 #include "host/idx.h"
 #include "host/image_folder.h"
+#include "host/mapped_file.h"
 #include "host/npy.h"
 #include "host/output_layer.h"
 #include "host/shape.h"
@@ -69,8 +70,16 @@ std::optional<fs::path> find_images(const fs::path& folder, const std::string& s
     return std::nullopt;
 }
 
+// A file as it lies there; what is packed, or cannot be mapped, in memory.
+ByteValues bytes_of(const fs::path& path) {
+    if (const auto file = map_file(path); file && !is_gzip(file->bytes())) {
+        return {file, file->bytes()};
+    }
+    return read_maybe_gzip(path);
+}
+
 Dataset load_idx(const fs::path& path) {
-    return parse_idx(read_maybe_gzip(path), path.string());
+    return parse_idx(bytes_of(path), path.string());
 }
 
 constexpr const char* kTrainImages = "train-images";
@@ -128,11 +137,11 @@ Source load_fashion_mnist() {
 }
 
 Dataset load_file(const fs::path& path) {
-    std::vector<std::uint8_t> file = read_maybe_gzip(path);
-    if (file.empty()) throw InputError(fmt::format("{}: the file is empty", path.string()));
-    if (is_idx(file)) return parse_idx(std::move(file), path.string());
+    const ByteValues file = bytes_of(path);
+    if (file.size() == 0) throw InputError(fmt::format("{}: the file is empty", path.string()));
+    if (is_idx(file)) return parse_idx(file, path.string());
     if (file[0] == 0x93) {  // the first byte of .npy, and of no text
-        NpyArray array = parse_npy(file, path.string());
+        NpyView array = view_npy(file, path.string());
         return make_dataset(array.shape, std::move(array.values), path.string());
     }
     throw InputError(
@@ -177,7 +186,7 @@ std::string absolute_path(const std::string& path) {
 
 Dataset split_off_test(Dataset& all) {
     const std::size_t test = all.size < 2 ? 0 : std::max<std::size_t>(all.size / kTestShare, 1);
-    Dataset part = copy_examples(all, all.size - test, all.size);
+    Dataset part = part_of_examples(all, all.size - test, all.size);
     keep_first(all, all.size - test);
     return part;
 }
@@ -207,7 +216,7 @@ Splits load_splits(const DataConfig& data, const ModelConfig& model) {
                         "besides the test split",
                         data.validation, data.source, available));
     }
-    splits.validation = copy_examples(splits.train, available - data.validation, available);
+    splits.validation = part_of_examples(splits.train, available - data.validation, available);
     keep_first(splits.train, available - data.validation);
     if (available + splits.test.size > std::numeric_limits<std::uint32_t>::max()) {
         throw InputError(fmt::format("{}: more examples than can be counted in 32 bits: {}",

@@ -10,6 +10,9 @@
 //                   grey or all as RGB, as the first one is, and alpha is dropped
 //   synthetic:linear-gaussian, synthetic:bars     small analytic sets, see host/synthetic.h
 //
+// IDX and .npy files that are not packed are mapped (host/mapped_file.h): they take no memory, and
+// may be larger than it.
+//
 // fashion-mnist, mnist and synthetic have a test set of their own. Of other sources the last tenth
 // (rounded down, but at least one of two examples or more) is the test split.
 #pragma once

@@ -1,13 +1,13 @@
-// Images in memory. Bytes stay bytes until a backend needs them.
+// Images in memory, or in a file that is mapped. Bytes stay bytes until a backend needs them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <variant>
-#include <vector>
 
 #include "host/config.h"
+#include "host/values.h"
 
 namespace vae {
 
@@ -22,11 +22,12 @@ struct ImageShape {
     bool operator==(const ImageShape&) const = default;
 };
 
+// A copy shares the values.
 struct Dataset {
     ImageShape shape;
     std::size_t size = 0;  // examples
     // size·pixels values. A byte b stands for b/255, or for b where bytes are counts.
-    std::variant<std::vector<std::uint8_t>, std::vector<float>> values;
+    std::variant<ByteValues, FloatValues> values;
     bool bytes_are_counts = false;
     // The global index of example 0, for the address of its noise: training, validation and test
     // examples are counted through in this order.

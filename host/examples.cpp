@@ -12,8 +12,7 @@
 namespace vae {
 
 Dataset make_dataset(std::span<const std::size_t> shape,
-                     std::variant<std::vector<std::uint8_t>, std::vector<float>> values,
-                     const std::string& name) {
+                     std::variant<ByteValues, FloatValues> values, const std::string& name) {
     if (shape.size() < 2 || shape.size() > 4) {
         throw InputError(
             fmt::format("{}: its shape is {}, and examples have the shape (N,D), "
@@ -44,29 +43,21 @@ Dataset make_dataset(std::span<const std::size_t> shape,
     return data;
 }
 
-Dataset copy_examples(const Dataset& data, std::size_t begin, std::size_t end) {
-    if (begin > end || end > data.size) throw std::invalid_argument("copy_examples: out of range");
-    Dataset part;
-    part.shape = data.shape;
+Dataset part_of_examples(const Dataset& data, std::size_t begin, std::size_t end) {
+    if (begin > end || end > data.size) {
+        throw std::invalid_argument("part_of_examples: out of range");
+    }
+    Dataset part = data;
     part.size = end - begin;
-    part.bytes_are_counts = data.bytes_are_counts;
     part.first_index = data.first_index + static_cast<std::uint32_t>(begin);
-    const auto first = static_cast<std::ptrdiff_t>(begin * data.shape.pixels());
-    const auto last = static_cast<std::ptrdiff_t>(end * data.shape.pixels());
-    std::visit(
-        [&part, first, last](const auto& values) {
-            part.values =
-                std::decay_t<decltype(values)>(values.begin() + first, values.begin() + last);
-        },
-        data.values);
+    const std::size_t pixels = data.shape.pixels();
+    std::visit([&](auto& values) { values = values.part(begin * pixels, part.size * pixels); },
+               part.values);
     return part;
 }
 
 void keep_first(Dataset& data, std::size_t size) {
-    if (size > data.size) throw std::invalid_argument("keep_first: out of range");
-    data.size = size;
-    std::visit([&data](auto& values) { values.resize(data.size * data.shape.pixels()); },
-               data.values);
+    data = part_of_examples(data, 0, size);
 }
 
 }  // namespace vae

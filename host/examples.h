@@ -2,11 +2,9 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 #include <string>
 #include <variant>
-#include <vector>
 
 #include "host/dataset.h"
 
@@ -16,11 +14,10 @@ namespace vae {
 // InputError on another rank, on no examples, on examples of no pixels, and when an index of an
 // example would not fit 32 bits. std::invalid_argument when the values do not fit the shape.
 Dataset make_dataset(std::span<const std::size_t> shape,
-                     std::variant<std::vector<std::uint8_t>, std::vector<float>> values,
-                     const std::string& name);
+                     std::variant<ByteValues, FloatValues> values, const std::string& name);
 
-// Examples [begin, end) as a data set of their own; first_index counts on.
-Dataset copy_examples(const Dataset& data, std::size_t begin, std::size_t end);
+// Examples [begin, end) as a data set of their own, of the same memory; first_index counts on.
+Dataset part_of_examples(const Dataset& data, std::size_t begin, std::size_t end);
 
 // Keeps examples [0, size).
 void keep_first(Dataset& data, std::size_t size);

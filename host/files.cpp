@@ -222,9 +222,14 @@ std::vector<std::uint8_t> gunzip(const std::string& packed, const fs::path& path
 
 }  // namespace
 
+bool is_gzip(std::span<const std::uint8_t> file) {
+    return file.size() >= 2 && file[0] == 0x1f && file[1] == 0x8b;
+}
+
 std::vector<std::uint8_t> read_maybe_gzip(const fs::path& path) {
     const std::string content = read_file(path);
-    if (content.starts_with("\x1f\x8b")) return gunzip(content, path);
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(content.data());
+    if (is_gzip({bytes, content.size()})) return gunzip(content, path);
     return {content.begin(), content.end()};
 }
 

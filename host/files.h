@@ -14,6 +14,9 @@ namespace vae {
 // The file's bytes. InputError names the path and the system's reason.
 std::string read_file(const std::filesystem::path& path);
 
+// Whether a file starts as gzip does.
+bool is_gzip(std::span<const std::uint8_t> file);
+
 // As read_file, and unpacked when it starts as gzip does (RFC 1952; several members are joined).
 // InputError when the gzip data is truncated, damaged or followed by something else.
 std::vector<std::uint8_t> read_maybe_gzip(const std::filesystem::path& path);

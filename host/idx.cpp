@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstddef>
-#include <utility>
+#include <vector>
 
 #include "host/error.h"
 #include "host/examples.h"
@@ -22,7 +22,7 @@ bool is_idx(std::span<const std::uint8_t> file) {
            file[2] <= 0x0e;
 }
 
-Dataset parse_idx(std::vector<std::uint8_t> file, const std::string& name) {
+Dataset parse_idx(const ByteValues& file, const std::string& name) {
     if (!is_idx(file)) {
         throw InputError(
             fmt::format("{}: it does not start as an IDX file does (00 00, a type "
@@ -63,8 +63,7 @@ Dataset parse_idx(std::vector<std::uint8_t> file, const std::string& name) {
         throw InputError(fmt::format("{}: {} bytes follow the images of shape {}: get it again",
                                      name, present - *count, to_text(extents)));
     }
-    file.erase(file.begin(), file.begin() + static_cast<std::ptrdiff_t>(header));
-    return make_dataset(extents, std::move(file), name);
+    return make_dataset(extents, file.part(header, *count), name);
 }
 
 }  // namespace vae

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "host/dataset.h"
 
@@ -16,7 +15,7 @@ bool is_idx(std::span<const std::uint8_t> file);
 
 // The examples of an IDX file of unsigned bytes, (N,D), (N,H,W) or (N,H,W,C). `name` is what errors
 // call the file. InputError on any other type or rank, and unless the file has exactly the bytes
-// that its extents need.
-Dataset parse_idx(std::vector<std::uint8_t> file, const std::string& name);
+// that its extents need. The values stay where they lie in the file.
+Dataset parse_idx(const ByteValues& file, const std::string& name);
 
 }  // namespace vae

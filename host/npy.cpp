@@ -150,24 +150,79 @@ std::string shown(const std::string& type) {
     return plain ? "'" + type + "'" : "an unknown type";
 }
 
-template <class T>
-std::vector<T> copy_values(std::span<const std::uint8_t> data, const Header& header,
-                           const std::string& name) {
-    const auto count = element_count(header.shape);
+// What an .npy file holds.
+struct Contents {
+    std::vector<std::size_t> shape;
+    bool is_bytes = false;               // else floats
+    std::span<const std::uint8_t> data;  // of the values, exactly
+};
+
+// Throws InputError unless the data are as many bytes as the shape needs.
+void check_size(const Contents& contents, const std::string& name) {
+    const auto count = element_count(contents.shape);
+    const std::size_t each = contents.is_bytes ? 1 : sizeof(float);
+    const std::size_t present = contents.data.size();
     std::size_t bytes = 0;
-    if (!count || __builtin_mul_overflow(*count, sizeof(T), &bytes) || bytes > data.size()) {
+    if (!count || __builtin_mul_overflow(*count, each, &bytes) || bytes > present) {
         throw InputError(
             fmt::format("{}: the file is too short for its shape {}: it holds {} bytes of data; "
                         "save or copy it again",
-                        name, to_text(header.shape), data.size()));
+                        name, to_text(contents.shape), present));
     }
-    if (bytes < data.size()) {
+    if (bytes < present) {
         throw InputError(
             fmt::format("{}: {} bytes follow the array of shape {}: save or copy the file again",
-                        name, data.size() - bytes, to_text(header.shape)));
+                        name, present - bytes, to_text(contents.shape)));
     }
-    std::vector<T> values(*count);
-    if (bytes != 0) std::memcpy(values.data(), data.data(), bytes);
+}
+
+Contents find_contents(std::span<const std::uint8_t> file, const std::string& name) {
+    const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+    if (!text.starts_with(kMagic)) {
+        throw InputError(fmt::format("{}: it is not an .npy file: save it with numpy.save", name));
+    }
+    const auto too_short = [&name] {
+        throw InputError(
+            fmt::format("{}: the file ends within its header: save or copy it again", name));
+    };
+    if (file.size() < 8) too_short();
+    const int major = file[6];
+    const int minor = file[7];
+    if (major < 1 || major > 3 || minor != 0) {
+        throw InputError(fmt::format("{}: .npy version {}.{} is not known (1.0, 2.0 and 3.0 are)",
+                                     name, major, minor));
+    }
+    const std::size_t length_bytes = major == 1 ? 2 : 4;
+    const std::size_t header_begin = 8 + length_bytes;
+    if (file.size() < header_begin) too_short();
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < length_bytes; ++i) length |= std::size_t{file[8 + i]} << (8 * i);
+    if (file.size() - header_begin < length) too_short();
+
+    const Header header = HeaderParser(text.substr(header_begin, length), name).parse();
+    const std::span<const std::uint8_t> data = file.subspan(header_begin + length);
+    const bool is_byte = header.type == "|u1" || header.type == "<u1" || header.type == ">u1";
+    if (!is_byte && header.type != "<f4") {
+        throw InputError(
+            fmt::format("{}: its type is {}, and uint8 ('|u1') and float32 ('<f4') "
+                        "are read: convert it with a.astype('float32')",
+                        name, shown(header.type)));
+    }
+    if (header.fortran_order && header.shape.size() > 1) {
+        throw InputError(
+            fmt::format("{}: it is in Fortran order: convert it with "
+                        "numpy.save(file, numpy.ascontiguousarray(a))",
+                        name));
+    }
+    Contents contents{header.shape, is_byte, data};
+    check_size(contents, name);
+    return contents;
+}
+
+template <class T>
+std::vector<T> copy_values(std::span<const std::uint8_t> data) {
+    std::vector<T> values(data.size() / sizeof(T));
+    if (!data.empty()) std::memcpy(values.data(), data.data(), data.size());
     return values;
 }
 
@@ -207,45 +262,19 @@ NpyArray read_npy(const std::filesystem::path& path) {
 }
 
 NpyArray parse_npy(std::span<const std::uint8_t> file, const std::string& name) {
-    const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-    if (!text.starts_with(kMagic)) {
-        throw InputError(fmt::format("{}: it is not an .npy file: save it with numpy.save", name));
-    }
-    const auto too_short = [&name] {
-        throw InputError(
-            fmt::format("{}: the file ends within its header: save or copy it again", name));
-    };
-    if (file.size() < 8) too_short();
-    const int major = file[6];
-    const int minor = file[7];
-    if (major < 1 || major > 3 || minor != 0) {
-        throw InputError(fmt::format("{}: .npy version {}.{} is not known (1.0, 2.0 and 3.0 are)",
-                                     name, major, minor));
-    }
-    const std::size_t length_bytes = major == 1 ? 2 : 4;
-    const std::size_t header_begin = 8 + length_bytes;
-    if (file.size() < header_begin) too_short();
-    std::size_t length = 0;
-    for (std::size_t i = 0; i < length_bytes; ++i) length |= std::size_t{file[8 + i]} << (8 * i);
-    if (file.size() - header_begin < length) too_short();
+    const Contents found = find_contents(file, name);
+    if (found.is_bytes) return {found.shape, copy_values<std::uint8_t>(found.data)};
+    return {found.shape, copy_values<float>(found.data)};
+}
 
-    const Header header = HeaderParser(text.substr(header_begin, length), name).parse();
-    const std::span<const std::uint8_t> data = file.subspan(header_begin + length);
-    const bool is_byte = header.type == "|u1" || header.type == "<u1" || header.type == ">u1";
-    if (!is_byte && header.type != "<f4") {
-        throw InputError(
-            fmt::format("{}: its type is {}, and uint8 ('|u1') and float32 ('<f4') "
-                        "are read: convert it with a.astype('float32')",
-                        name, shown(header.type)));
-    }
-    if (header.fortran_order && header.shape.size() > 1) {
-        throw InputError(
-            fmt::format("{}: it is in Fortran order: convert it with "
-                        "numpy.save(file, numpy.ascontiguousarray(a))",
-                        name));
-    }
-    if (is_byte) return {header.shape, copy_values<std::uint8_t>(data, header, name)};
-    return {header.shape, copy_values<float>(data, header, name)};
+NpyView view_npy(const ByteValues& file, const std::string& name) {
+    const Contents found = find_contents(file, name);
+    const auto first = static_cast<std::size_t>(found.data.data() - file.data());
+    const ByteValues bytes = file.part(first, found.data.size());
+    if (found.is_bytes) return {found.shape, bytes};
+    const bool is_aligned = reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0;
+    if (!is_aligned) return {found.shape, FloatValues(copy_values<float>(found.data))};
+    return {found.shape, bytes.as<float>()};
 }
 
 }  // namespace vae

@@ -9,6 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "host/values.h"
+
 namespace vae {
 
 struct NpyArray {
@@ -28,5 +30,13 @@ NpyArray read_npy(const std::filesystem::path& path);
 
 // The same for a file already in memory; `name` is what errors call it.
 NpyArray parse_npy(std::span<const std::uint8_t> file, const std::string& name);
+
+// The same, with the values where they lie in the file; a copy of floats that are not aligned
+// there.
+struct NpyView {
+    std::vector<std::size_t> shape;
+    std::variant<ByteValues, FloatValues> values;
+};
+NpyView view_npy(const ByteValues& file, const std::string& name);
 
 }  // namespace vae

@@ -30,6 +30,12 @@ void add_data_settings(std::vector<Setting>& all) {
         Names<Binarize>{
             {Binarize::none, "none"}, {Binarize::dynamic, "dynamic"}, {Binarize::fixed, "fixed"}},
         [](auto& c) -> auto& { return c.data.binarize; }));
+    all.push_back(choice_setting(
+        "data.placement", "where a GPU has the examples; streamed: those that come next",
+        Names<DataPlacement>{{DataPlacement::automatic, "auto"},
+                             {DataPlacement::device, "device"},
+                             {DataPlacement::streamed, "streamed"}},
+        [](auto& c) -> auto& { return c.data.placement; }));
 }
 
 void add_likelihood_settings(std::vector<Setting>& all) {

@@ -90,7 +90,7 @@ SyntheticSet synthetic_set(const std::string& name) {
         throw InputError(
             fmt::format("no synthetic data set '{}': there are linear-gaussian and bars", name));
     }
-    set.test = copy_examples(set.train, kTrainSize, kSize);
+    set.test = part_of_examples(set.train, kTrainSize, kSize);
     keep_first(set.train, kTrainSize);
     return set;
 }

@@ -83,7 +83,7 @@ void check_held_out(const Config& config, const Splits& splits) {
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits) {
     for (const std::string& key : differing_settings(checkpoint.config, config)) {
         if (key == "train.epochs" || key == "train.steps" || key == "train.patience") continue;
-        if (key == "train.graph_steps") continue;  // the same bits
+        if (key == "train.graph_steps" || key == "data.placement") continue;  // the same bits
         const bool is_source = key == "data.source";
         if (is_source && may_be_moved(checkpoint.config.data.source, config.data.source)) continue;
         throw InputError(fmt::format(

@@ -31,9 +31,9 @@ std::uint64_t steps_in_chunk(const Backend& backend, const ParameterLayout& layo
 void check_held_out(const Config& config, const Splits& splits);
 
 // Throws InputError naming the settings that differ, or the data that differ, so that the
-// checkpoint cannot be gone on with. train.patience and train.graph_steps may differ, and
-// train.epochs and train.steps unless the learning rate depends on them, and so may the path of a
-// file, a folder or mnist:DIR, which may have been moved.
+// checkpoint cannot be gone on with. train.patience, train.graph_steps and data.placement may
+// differ, and train.epochs and train.steps unless the learning rate depends on them, and so may the
+// path of a file, a folder or mnist:DIR, which may have been moved.
 void check_resumable(const Checkpoint& checkpoint, const Config& config, const Splits& splits);
 
 // Writes the settings and the start of a new run, and keeps its folder. Throws RunError, and does

@@ -94,6 +94,8 @@ ChosenBackend backend_for(const Plan& plan, const TrainOptions& options, Progres
     ChosenBackend chosen = choose_backend(options.backend, plan.config, plan.start.layout());
     chosen.backend->set_data(plan.splits);
     progress.line("backend: " + chosen.note);
+    const std::string where = chosen.backend->data_note();
+    if (!where.empty()) progress.line("data: " + where);
     return chosen;
 }
 

@@ -36,11 +36,12 @@ struct GatherOp {
     template <int V>
     struct Loaded {
         Pack<V, T> values;
-        std::uint32_t index;
+        std::uint32_t number;
     };
 
     const T* data;
     const std::uint32_t* index;
+    const std::uint32_t* number;  // may be null
     std::size_t cols;
     NoiseStream noise;
     std::uint32_t first_index;
@@ -53,8 +54,9 @@ struct GatherOp {
     }
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {
-        const std::uint32_t example = index[row];
-        return {load_pack<V>(data + example * cols + col), example};
+        const std::uint32_t at = index[row];
+        const bool is_elsewhere = kPixels == Pixels::binary && number != nullptr;
+        return {load_pack<V>(data + at * cols + col), is_elsewhere ? number[row] : at};
     }
     template <int V>
     __device__ void apply(unsigned row, unsigned col, const Columns<V>& columns,
@@ -65,7 +67,7 @@ struct GatherOp {
         if constexpr (kPixels == Pixels::binary) {
             NoiseStream at = noise;
             at.step = columns.step;
-            const float4 u = uniform4(at, first_index + loaded.index, col / 4);
+            const float4 u = uniform4(at, first_index + loaded.number, col / 4);
 #pragma unroll
             for (unsigned i = 0; i < V; ++i) {
                 result.v[i] = draw(member(u, V == 4 ? i : col % 4), result.v[i]);
@@ -77,17 +79,17 @@ struct GatherOp {
 };
 
 template <class T>
-void gather_any(const T* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
-                const NoiseStream& noise, std::uint32_t first_index, float* x, Bf16* rounded_x,
-                cudaStream_t stream) {
+void gather_any(const T* data, const std::uint32_t* index, const std::uint32_t* number, int rows,
+                int cols, Pixels pixels, const NoiseStream& noise, std::uint32_t first_index,
+                float* x, Bf16* rounded_x, cudaStream_t stream) {
     constexpr const char* kLauncher = "gather";
     require_shape(rows, cols, kLauncher);
     if (rows == 0 || cols == 0) return;
     const auto width = static_cast<std::size_t>(cols);
     const bool wide = cols % 4 == 0 && aligned_to_four(data, x, rounded_x);  // null is aligned
     const auto launch_as = [&](auto kind) {
-        const GatherOp<T, decltype(kind)::value> op{data,        index, width,    noise,
-                                                    first_index, x,     rounded_x};
+        const GatherOp<T, decltype(kind)::value> op{data,  index,       number, width,
+                                                    noise, first_index, x,      rounded_x};
         launch_tiles(kLauncher, op, rows, cols, wide, Scratch{}, stream);
     };
     switch (pixels) {
@@ -103,16 +105,16 @@ void gather_any(const T* data, const std::uint32_t* index, int rows, int cols, P
 
 }  // namespace
 
-void gather(const std::uint8_t* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
-            const NoiseStream& noise, std::uint32_t first_index, float* x, Bf16* rounded_x,
-            cudaStream_t stream) {
-    gather_any(data, index, rows, cols, pixels, noise, first_index, x, rounded_x, stream);
+void gather(const std::uint8_t* data, const std::uint32_t* index, const std::uint32_t* number,
+            int rows, int cols, Pixels pixels, const NoiseStream& noise, std::uint32_t first_index,
+            float* x, Bf16* rounded_x, cudaStream_t stream) {
+    gather_any(data, index, number, rows, cols, pixels, noise, first_index, x, rounded_x, stream);
 }
 
-void gather(const float* data, const std::uint32_t* index, int rows, int cols, Pixels pixels,
-            const NoiseStream& noise, std::uint32_t first_index, float* x, Bf16* rounded_x,
-            cudaStream_t stream) {
-    gather_any(data, index, rows, cols, pixels, noise, first_index, x, rounded_x, stream);
+void gather(const float* data, const std::uint32_t* index, const std::uint32_t* number, int rows,
+            int cols, Pixels pixels, const NoiseStream& noise, std::uint32_t first_index, float* x,
+            Bf16* rounded_x, cudaStream_t stream) {
+    gather_any(data, index, number, rows, cols, pixels, noise, first_index, x, rounded_x, stream);
 }
 
 }  // namespace vae::kernels

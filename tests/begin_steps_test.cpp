@@ -35,7 +35,8 @@ class BeginSteps : public KernelTest {
     // against what `row_of` says of a position.
     template <class RowOf>
     void check(const StepQueue& start, std::uint32_t count, int steps, int batch, int calls,
-               const std::vector<std::uint32_t>& rows, const RowOf& row_of) {
+               const std::vector<std::uint32_t>& rows, const RowOf& row_of,
+               std::uint32_t ring = 0) {
         SCOPED_TRACE(testing::Message() << count << " examples, " << steps << " x " << batch);
         const auto size = static_cast<std::size_t>(steps) * static_cast<std::size_t>(batch);
         const auto table = table_of(start.next + static_cast<std::size_t>(steps * calls));
@@ -44,14 +45,17 @@ class BeginSteps : public KernelTest {
         auto device_rows = upload(rows);
         DeviceArray<StepState> states(stream(), static_cast<std::size_t>(steps));
         DeviceArray<std::uint32_t> index(stream(), size);
+        DeviceArray<std::uint32_t> slots(stream(), size);
         const kernels::StepOrder order = {
             .queue = queue.data(),
             .table = device_table.data(),
             .rows = rows.empty() ? nullptr : device_rows.data(),
             .shuffle = {.seed = kSeed, .purpose = static_cast<std::uint32_t>(Purpose::shuffle)},
-            .count = count};
+            .count = count,
+            .ring = ring};
         for (int call = 0; call < calls; ++call) {
-            kernels::begin_steps(order, steps, batch, states.data(), index.data(), stream().get());
+            kernels::begin_steps(order, steps, batch, states.data(), index.data(),
+                                 ring == 0 ? nullptr : slots.data(), stream().get());
             const unsigned begun = static_cast<unsigned>(call * steps);
             const auto now = states.download();
             for (std::size_t k = 0; k < now.size(); ++k) {
@@ -65,10 +69,18 @@ class BeginSteps : public KernelTest {
             for (std::size_t i = 0; i < size; ++i) {
                 ASSERT_EQ(got[i], row_of(position + static_cast<std::uint32_t>(i))) << i;
             }
+            if (ring == 0) continue;
+            const auto lie = slots.download();
+            for (std::size_t i = 0; i < size; ++i) {
+                ASSERT_EQ(lie[i], (start.slot + static_cast<std::size_t>(call) * size + i) % ring)
+                    << i;
+            }
         }
         const StepQueue end = queue.download()[0];
         EXPECT_EQ(end.next, start.next + static_cast<unsigned>(steps * calls));
         EXPECT_EQ(end.position, start.position + static_cast<unsigned>(steps * calls * batch));
+        const auto taken = static_cast<unsigned>(calls) * size;
+        EXPECT_EQ(end.slot, ring == 0 ? start.slot : (start.slot + taken) % ring);
         EXPECT_EQ(end.ticket, 0U);
     }
 };
@@ -92,6 +104,17 @@ TEST_F(BeginSteps, TakesGivenRows) {
           [&](std::uint32_t position) { return rows[position]; });
 }
 
+// Through a ring that just holds a call's examples, or that they divide, or not.
+TEST_F(BeginSteps, ExamplesComeThroughARing) {
+    const Shuffle shuffle(kSeed, 0, 700);
+    const auto row_of = [&](std::uint32_t position) { return shuffle.row(position); };
+    for (const std::uint32_t ring : {132U, 133U, 264U, 1000U}) {
+        for (const unsigned slot : {0U, 1U, ring - 1}) {
+            check({.slot = slot}, 700, 4, 33, 5, {}, row_of, ring);
+        }
+    }
+}
+
 // More steps than examples, and than a block has threads.
 TEST_F(BeginSteps, StepsOfOneExample) {
     const Shuffle shuffle(kSeed, 0, 600);
@@ -101,13 +124,15 @@ TEST_F(BeginSteps, StepsOfOneExample) {
 TEST_F(BeginSteps, WhatCannotBeIsRefused) {
     const kernels::StepOrder order = {.count = 10};
     const auto refused = [&](const kernels::StepOrder& of, int steps, int batch) {
-        EXPECT_THROW(kernels::begin_steps(of, steps, batch, nullptr, nullptr, stream().get()),
-                     std::invalid_argument);
+        EXPECT_THROW(
+            kernels::begin_steps(of, steps, batch, nullptr, nullptr, nullptr, stream().get()),
+            std::invalid_argument);
     };
     refused(order, 0, 1);
     refused(order, 1, 0);
     refused(order, 1 << 20, 1 << 20);
     refused({}, 1, 1);
+    refused({.count = 10, .ring = 7}, 2, 4);
 }
 
 }  // namespace

@@ -146,7 +146,7 @@ TEST_P(CpuBackendTest, LossesAreTheFormulas) {
 
 TEST_P(CpuBackendTest, DataAreNormalizedOrBinarizedByTheRule) {
     const std::vector<std::uint32_t> rows = {5, 60};
-    const auto& bytes = std::get<std::vector<std::uint8_t>>(splits_.train.values);
+    const auto& bytes = std::get<ByteValues>(splits_.train.values);
     for (const auto binarize : {Binarize::none, Binarize::dynamic, Binarize::fixed}) {
         config_.data.binarize = binarize;
         const auto backend = make();
@@ -171,7 +171,7 @@ TEST_P(CpuBackendTest, DataAreNormalizedOrBinarizedByTheRule) {
 
 TEST_P(CpuBackendTest, EvaluationBinarizesOnceAndForAll) {
     const std::vector<std::uint32_t> rows = {2, 1030};
-    const auto& bytes = std::get<std::vector<std::uint8_t>>(splits_.test.values);
+    const auto& bytes = std::get<ByteValues>(splits_.test.values);
     for (const auto binarize : {Binarize::dynamic, Binarize::fixed}) {
         config_.data.binarize = binarize;
         const auto values = make()->examples(Split::test, rows);
@@ -392,8 +392,9 @@ TEST_P(CpuBackendTest, WrongRequestsThrow) {
 
 TEST_P(CpuBackendTest, NotANumberShows) {
     Dataset bad = test::random_floats(4, kPixels);
-    std::get<std::vector<float>>(bad.values)[2 * kPixels + 7] =
-        std::numeric_limits<float>::quiet_NaN();
+    test::change_values<float>(bad, [](std::vector<float>& values) {
+        values[2 * kPixels + 7] = std::numeric_limits<float>::quiet_NaN();
+    });
     splits_.train = bad;
     const auto rows = test::first_rows(4);
     for (const auto activation : {Activation::relu, Activation::tanh, Activation::softplus,

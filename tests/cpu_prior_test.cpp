@@ -228,7 +228,7 @@ TEST(PseudoInputs, StartAtDifferentExamplesWithALittleNoise) {
     Model model(config);
     set_pseudo_inputs(model.layout, model.splits.train, 3, model.state.parameters);
     const auto inputs = model.values_of(model.layout.pseudo_inputs);
-    const auto& values = std::get<std::vector<float>>(model.splits.train.values);
+    const auto& values = std::get<FloatValues>(model.splits.train.values);
     std::set<std::size_t> found;
     for (std::size_t k = 0; k < 12; ++k) {
         for (std::size_t row = 0; row < 20; ++row) {

@@ -72,7 +72,9 @@ inline Splits make_splits(const NetworkCase& c) {
         data.bytes_are_counts = takes_bytes_as_counts(c.likelihood);
         if (c.bytes && data.bytes_are_counts) {
             // Hundreds would drive tanh to its ends, where Adam follows the signs of rounding.
-            for (auto& byte : std::get<std::vector<std::uint8_t>>(data.values)) byte %= 7;
+            change_values<std::uint8_t>(data, [](std::vector<std::uint8_t>& values) {
+                for (auto& byte : values) byte %= 7;
+            });
         }
         return data;
     };

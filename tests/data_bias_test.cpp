@@ -19,11 +19,12 @@ constexpr std::size_t kExamples = 40;
 
 Dataset bytes() {
     Dataset data = test::random_bytes(kExamples, kPixels);
-    auto& values = std::get<std::vector<std::uint8_t>>(data.values);
-    for (std::size_t i = 0; i < kExamples; ++i) {
-        values[i * kPixels] = 0;        // never on
-        values[i * kPixels + 1] = 255;  // always on
-    }
+    test::change_values<std::uint8_t>(data, [](std::vector<std::uint8_t>& values) {
+        for (std::size_t i = 0; i < kExamples; ++i) {
+            values[i * kPixels] = 0;        // never on
+            values[i * kPixels + 1] = 255;  // always on
+        }
+    });
     return data;
 }
 
@@ -41,7 +42,7 @@ Config config_of(Activation activation, Likelihood likelihood, bool is_deep) {
 
 TEST(PixelMeans, AreThoseOfBytesAndOfFloats) {
     const Dataset data = bytes();
-    const auto& values = std::get<std::vector<std::uint8_t>>(data.values);
+    const auto& values = std::get<ByteValues>(data.values);
     const auto means = pixel_means(data);
     ASSERT_EQ(means.size(), kPixels);
     for (std::size_t c = 0; c < kPixels; ++c) {
@@ -133,7 +134,7 @@ TEST(DataBias, CategoriesStartAtTheirFrequencies) {
     config.model.levels = kLevels;
     config.model.data_bias = true;
     const Splits splits = splits_in_support(config.model);
-    const auto& values = std::get<std::vector<float>>(splits.train.values);
+    const auto& values = std::get<FloatValues>(splits.train.values);
     const Checkpoint start = initial_checkpoint(config, splits);
     const float* bias = start.state.parameters.data() + start.layout().output.bias.offset;
     const auto mean = starting_mean(config, splits);
@@ -177,7 +178,7 @@ TEST(DataBias, TheFirstLayerSeesCentredLogCounts) {
     Splits splits;
     splits.train = bytes();
     splits.train.bytes_are_counts = true;
-    const auto& values = std::get<std::vector<std::uint8_t>>(splits.train.values);
+    const auto& values = std::get<ByteValues>(splits.train.values);
     std::vector<float> centre;  // counts whose logarithms are the mean
     for (std::size_t c = 0; c < kPixels; ++c) {
         double sum = 0;

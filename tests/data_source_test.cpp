@@ -66,12 +66,12 @@ std::string counting(std::size_t count) {
     return bytes;
 }
 
-const std::vector<std::uint8_t>& bytes_of(const Dataset& data) {
-    return std::get<std::vector<std::uint8_t>>(data.values);
+const ByteValues& bytes_of(const Dataset& data) {
+    return std::get<ByteValues>(data.values);
 }
 
-const std::vector<float>& floats_of(const Dataset& data) {
-    return std::get<std::vector<float>>(data.values);
+const FloatValues& floats_of(const Dataset& data) {
+    return std::get<FloatValues>(data.values);
 }
 
 Splits splits_of(const std::string& source, std::uint32_t validation = 0,

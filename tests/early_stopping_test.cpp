@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "host/error.h"
+#include "host/examples.h"
 #include "tests/error_message.h"
 #include "tests/train_fixture.h"
 
@@ -69,8 +70,7 @@ TEST_F(EarlyStoppingTest, EpochsOfTheFirstWarmUpOfBetaAreNotStale) {
 
 // Of a run that grows worse: what the file holds is what the metrics say of its epoch.
 TEST_F(EarlyStoppingTest, TheBestCheckpointIsThatOfTheBestEpoch) {
-    splits_.train.size = 40;
-    std::get<std::vector<std::uint8_t>>(splits_.train.values).resize(40 * 64);
+    keep_first(splits_.train, 40);
     Config config = small_config();
     config.train.batch = 10;
     config.train.epochs = 400;

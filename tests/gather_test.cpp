@@ -63,33 +63,43 @@ const char* name_of(Pixels pixels) {
 template <class T>
 class Gather : public KernelTest {
   protected:
-    // With the copy in bf16 and without it.
+    // With the copy in bf16 and without it, and where examples lie at their numbers and elsewhere.
     void check(const Shape& shape, Pixels pixels, std::size_t shift = 0) {
         SCOPED_TRACE(testing::Message() << shape << name_of(pixels));
-        check(shape, pixels, shift, false);
-        check(shape, pixels, shift, true);
+        check(shape, pixels, shift, false, false);
+        check(shape, pixels, shift, true, false);
+        check(shape, pixels, shift, false, true);
     }
 
     // Exactly equal, binary too: both sides have the same uniforms, to the bit.
-    void check(const Shape& shape, Pixels pixels, std::size_t shift, bool is_copied) {
+    void check(const Shape& shape, Pixels pixels, std::size_t shift, bool is_copied,
+               bool is_elsewhere) {
         const std::vector<T> data = make_data<T>(shape.width());
         std::vector<std::uint32_t> index(shape.height());
         for (std::size_t r = 0; r < index.size(); ++r) {
             index[r] = static_cast<std::uint32_t>((r * 17 + 3) % kExamples);
         }
         auto device_data = upload(data, shift);
+        std::vector<std::uint32_t> number = index;
+        if (is_elsewhere) {
+            for (std::size_t r = 0; r < number.size(); ++r) {
+                number[r] = 1000003 * static_cast<std::uint32_t>(r);
+            }
+        }
         auto device_index = upload(index);
+        auto device_number = upload(number);
         auto x = output(shape.size(), shift);
         DeviceArray<Bf16> rounded_x(stream(), shape.size(), shift);
-        kernels::gather(device_data.data(), device_index.data(), shape.rows, shape.cols, pixels,
-                        noise_stream(), kFirstIndex, x.data(),
+        kernels::gather(device_data.data(), device_index.data(),
+                        is_elsewhere ? device_number.data() : nullptr, shape.rows, shape.cols,
+                        pixels, noise_stream(), kFirstIndex, x.data(),
                         is_copied ? rounded_x.data() : nullptr, stream().get());
         const std::vector<float> got = x.download();
         ASSERT_EQ(got.size(), shape.size());
         if (is_copied) expect_rounded(rounded_x.download(), got, "rounded_x");
         std::vector<float> uniforms(shape.width());
         for (std::size_t r = 0; r < shape.height(); ++r) {
-            fill_uniform(address_of(noise_stream(), kFirstIndex + index[r]), uniforms);
+            fill_uniform(address_of(noise_stream(), kFirstIndex + number[r]), uniforms);
             for (std::size_t c = 0; c < shape.width(); ++c) {
                 const float pixel = pixel_of(data[index[r] * shape.width() + c], pixels);
                 const float drawn = uniforms[c] <= pixel ? 1.0f : 0.0f;
@@ -126,7 +136,7 @@ TYPED_TEST(Gather, UnalignedArrays) {
 }
 
 TYPED_TEST(Gather, NegativeSizesThrow) {
-    EXPECT_THROW(kernels::gather(static_cast<const TypeParam*>(nullptr), nullptr, -1, 1,
+    EXPECT_THROW(kernels::gather(static_cast<const TypeParam*>(nullptr), nullptr, nullptr, -1, 1,
                                  Pixels::grey, {}, 0, nullptr, nullptr, this->stream().get()),
                  std::invalid_argument);
 }
@@ -151,8 +161,8 @@ TEST_F(Binarize, UniformsAreTheHostsToTheBit) {
     for (const bool at : {false, true}) {
         auto data = upload(at ? uniforms : below);
         auto x = output(shape.size());
-        kernels::gather(data.data(), device_index.data(), shape.rows, shape.cols, Pixels::binary,
-                        noise, kFirstIndex, x.data(), nullptr, stream().get());
+        kernels::gather(data.data(), device_index.data(), nullptr, shape.rows, shape.cols,
+                        Pixels::binary, noise, kFirstIndex, x.data(), nullptr, stream().get());
         EXPECT_EQ(x.download(), std::vector<float>(shape.size(), at ? 1.0f : 0.0f));
     }
 }
@@ -163,8 +173,8 @@ TEST_F(Binarize, NanComesThrough) {
     for (const Pixels pixels : {Pixels::grey, Pixels::counts, Pixels::binary}) {
         auto x = output(4);
         DeviceArray<Bf16> rounded_x(stream(), 4);
-        kernels::gather(data.data(), index.data(), 1, 4, pixels, noise_stream(), 0, x.data(),
-                        rounded_x.data(), stream().get());
+        kernels::gather(data.data(), index.data(), nullptr, 1, 4, pixels, noise_stream(), 0,
+                        x.data(), rounded_x.data(), stream().get());
         for (const std::vector<float>& got : {x.download(), from_bf16(rounded_x.download())}) {
             EXPECT_EQ(got[0], 0);
             EXPECT_EQ(got[1], 1);

@@ -56,7 +56,7 @@ TEST(ImageFolder, ReadsGreyImagesInTheOrderOfTheirNames) {
     const Dataset data = load_image_folder(folder.path());
     EXPECT_EQ(data.size, 4u);
     EXPECT_EQ(data.shape, (ImageShape{1, 2, 1}));
-    const Bytes bytes = std::get<Bytes>(data.values);
+    const auto& bytes = std::get<ByteValues>(data.values);
     ASSERT_EQ(bytes.size(), 8u);
     EXPECT_EQ(Bytes(bytes.begin(), bytes.begin() + 6), (Bytes{1, 2, 3, 4, 5, 6}));
     EXPECT_NEAR(bytes[6], 7, 2);  // JPEG loses a little
@@ -68,7 +68,7 @@ TEST(ImageFolder, TheFirstImageDecidesTheChannels) {
     put_file(folder / "b.png", png(1, 1, 1, {9}));
     const Dataset data = load_image_folder(folder.path());
     EXPECT_EQ(data.shape, (ImageShape{1, 1, 3}));
-    EXPECT_EQ(std::get<Bytes>(data.values), (Bytes{1, 2, 3, 9, 9, 9}));
+    EXPECT_EQ(std::get<ByteValues>(data.values), (Bytes{1, 2, 3, 9, 9, 9}));
 }
 
 TEST(ImageFolder, RefusesWhatIsNoDataSet) {

@@ -33,11 +33,21 @@ inline Dataset random_floats(std::size_t size, std::size_t pixels, std::uint32_t
     return data;
 }
 
+// Gives `change` the values, which are T, as a vector that it may change.
+template <class T, class Change>
+void change_values(Dataset& data, const Change& change) {
+    const auto& values = std::get<Values<T>>(data.values);
+    std::vector<T> changed(values.begin(), values.end());
+    change(changed);
+    data.values = std::move(changed);
+}
+
 // Values of [0, 1] moved into what the model's likelihood supports: levels, one-hot groups, counts
 // up to 6.
 inline Dataset in_support(Dataset data, const ModelConfig& model) {
     const auto steps = static_cast<float>(model.levels - 1);
-    auto& values = std::get<std::vector<float>>(data.values);
+    const auto& from = std::get<FloatValues>(data.values);
+    std::vector<float> values(from.begin(), from.end());
     for (std::size_t i = 0; i < values.size(); ++i) {
         switch (model.likelihood) {
             case Likelihood::bernoulli:
@@ -60,13 +70,14 @@ inline Dataset in_support(Dataset data, const ModelConfig& model) {
                 break;
         }
     }
+    data.values = std::move(values);
     return data;
 }
 
 inline Dataset random_bytes(std::size_t size, std::size_t pixels, std::uint32_t first_index = 0) {
     Dataset data = random_floats(size, pixels, first_index);
     std::vector<std::uint8_t> bytes;
-    for (const float value : std::get<std::vector<float>>(data.values)) {
+    for (const float value : std::get<FloatValues>(data.values)) {
         bytes.push_back(static_cast<std::uint8_t>(value * 255.0F));
     }
     data.values = std::move(bytes);
@@ -103,13 +114,14 @@ inline std::vector<float> padding_of(const ParameterLayout& layout, std::vector<
 // `data` as floats, with a NaN in the first pixel of one example.
 inline Dataset with_nan(Dataset data, std::size_t example) {
     const std::size_t pixels = data.shape.pixels();
-    if (const auto* bytes = std::get_if<std::vector<std::uint8_t>>(&data.values)) {
+    if (const auto* bytes = std::get_if<ByteValues>(&data.values)) {
         std::vector<float> values;
         for (const std::uint8_t byte : *bytes) values.push_back(static_cast<float>(byte) / 255.0F);
         data.values = std::move(values);
     }
-    std::get<std::vector<float>>(data.values).at(example * pixels) =
-        std::numeric_limits<float>::quiet_NaN();
+    change_values<float>(data, [&](std::vector<float>& values) {
+        values.at(example * pixels) = std::numeric_limits<float>::quiet_NaN();
+    });
     return data;
 }
 

@@ -52,7 +52,7 @@ struct Moments {
     Matrix covariance = zeros(kPixels, kPixels);
 
     explicit Moments(const Dataset& data) {
-        const auto& x = std::get<std::vector<float>>(data.values);
+        const auto& x = std::get<FloatValues>(data.values);
         const auto size = static_cast<double>(data.size);
         for (std::size_t i = 0; i < x.size(); ++i) {
             mean[i % kPixels] += static_cast<double>(x[i]) / size;

@@ -52,7 +52,7 @@ TEST_F(StepStateTest, GatherDrawsItsPixels) {
     auto index = upload(std::vector<std::uint32_t>{3, 1, 0});
     check([&](std::uint32_t step, const StepState* state, double) {
         auto x = output(30);
-        kernels::gather(data.data(), index.data(), 3, 10, kernels::Pixels::binary,
+        kernels::gather(data.data(), index.data(), nullptr, 3, 10, kernels::Pixels::binary,
                         noise(step, state), 0, x.data(), nullptr, stream().get());
         return x.download();
     });

@@ -18,7 +18,7 @@ namespace {
 TEST(Synthetic, LinearGaussianHasTheStatedMeanAndCovariance) {
     const LinearGaussian model = linear_gaussian_model();
     const Dataset data = synthetic_set("linear-gaussian").train;
-    const auto& x = std::get<std::vector<float>>(data.values);
+    const auto& x = std::get<FloatValues>(data.values);
     const std::size_t pixels = model.pixels;
     ASSERT_EQ(data.shape, (ImageShape{1, pixels, 1}));
     ASSERT_EQ(x.size(), data.size * pixels);
@@ -50,7 +50,7 @@ TEST(Synthetic, LinearGaussianHasTheStatedMeanAndCovariance) {
 
 TEST(Synthetic, BarsAreWholeAndAsFrequentAsStated) {
     const Dataset data = synthetic_set("bars").train;
-    const auto& x = std::get<std::vector<std::uint8_t>>(data.values);
+    const auto& x = std::get<ByteValues>(data.values);
     ASSERT_EQ(data.shape, (ImageShape{8, 8, 1}));
     double on = 0;
     for (std::size_t i = 0; i < data.size; ++i) {
@@ -84,10 +84,9 @@ TEST(Synthetic, SetsHaveATestSetAndAreTheSameEachTime) {
     EXPECT_EQ(splits.train.size, 6000u);
     EXPECT_EQ(splits.test.size, 1000u);
     EXPECT_EQ(splits.test.first_index, 6000u);
-    EXPECT_EQ(std::get<std::vector<std::uint8_t>>(load_examples("synthetic:bars").values),
-              std::get<std::vector<std::uint8_t>>(splits.test.values));
-    EXPECT_NE(std::get<std::vector<std::uint8_t>>(splits.test.values),
-              std::vector<std::uint8_t>(1000 * 64, 0));
+    EXPECT_EQ(std::get<ByteValues>(load_examples("synthetic:bars").values),
+              std::get<ByteValues>(splits.test.values));
+    EXPECT_NE(std::get<ByteValues>(splits.test.values), std::vector<std::uint8_t>(1000 * 64, 0));
     config.source = "synthetic:linear-gaussian";
     EXPECT_EQ(load_splits(config, {.likelihood = Likelihood::gaussian}).train.size, 6000u);
     EXPECT_THROW(load_splits(config, {}), std::runtime_error);

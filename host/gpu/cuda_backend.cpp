@@ -96,6 +96,7 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout, Se
       network_(config, layout, capacity_of(config, layout), device_.precision, stream_, arena_),
       optimizer_(config.train, layout, stream_, arena_),
       steps_(config.train, network_.capacity(), step_parts(), stream_, arena_),
+      data_(stream_),
       identity_(arena_, static_cast<std::size_t>(network_.capacity()), "row indices"),
       index_(arena_, identity_.size(), "row indices"),
       totals_(stream_, arena_),
@@ -126,11 +127,8 @@ CudaBackend::~CudaBackend() {
 void CudaBackend::set_data(const Splits& splits) {
     const Range range("data to the device");
     check_data(splits, layout_);
-    for (const Split split : {Split::train, Split::validation, Split::test}) {
-        data_[static_cast<std::size_t>(split)] = ResidentData(splits.of(split), stream_);
-    }
-    has_data_ = true;
-    steps_.set_examples(static_cast<std::uint32_t>(splits.train.size));
+    data_.set(splits, config_.data.placement, steps_.window_rows(row_bytes(splits), window_bytes_));
+    steps_.set_examples(static_cast<std::uint32_t>(splits.train.size), data_.streamed());
 }
 
 void CudaBackend::set_state(const TrainingState& state) {
@@ -167,11 +165,6 @@ std::vector<double> CudaBackend::exact_ema() {
     return {ema.begin(), ema.end()};
 }
 
-const ResidentData& CudaBackend::data(Split split) const {
-    if (!has_data_) throw std::logic_error("CudaBackend: used before set_data");
-    return data_[static_cast<std::size_t>(split)];
-}
-
 kernels::NoiseStream CudaBackend::noise(Purpose purpose, std::uint64_t step) const {
     return {.seed = config_.train.seed,
             .purpose = static_cast<std::uint32_t>(purpose),
@@ -186,8 +179,11 @@ kernels::NoiseStream CudaBackend::noise(Purpose purpose, const TrainingBatch& ba
 }
 
 void CudaBackend::check_capacity(const TrainRequest& request) const {
-    const std::uint32_t most =
+    std::uint32_t most =
         std::max(config_.train.batch, static_cast<std::uint32_t>(network_.capacity()));
+    if (const StreamedData* const streamed = data_.streamed()) {
+        most = std::min(most, static_cast<std::uint32_t>(streamed->window_rows()));
+    }
     if (request.batch > most) {
         throw std::invalid_argument(fmt::format(
             "a batch of {} rows; the backend was made for up to {}", request.batch, most));
@@ -203,30 +199,32 @@ void CudaBackend::upload_index(std::span<const std::uint32_t> rows) {
     index_uploaded_.record(stream_);
 }
 
-kernels::Pixels CudaBackend::pixels() const {
-    if (config_.data.binarize != Binarize::none) return kernels::Pixels::binary;
-    return takes_bytes_as_counts(config_.model.likelihood) ? kernels::Pixels::counts
-                                                           : kernels::Pixels::grey;
+PixelSource CudaBackend::evaluation_pixels() const {
+    const bool is_binary = config_.data.binarize != Binarize::none;
+    const bool is_count = takes_bytes_as_counts(config_.model.likelihood);
+    return {.pixels = is_binary  ? kernels::Pixels::binary
+                      : is_count ? kernels::Pixels::counts
+                                 : kernels::Pixels::grey,
+            .noise = noise(Purpose::fixed_binarization, 0)};
 }
 
-void CudaBackend::gather_training(const TrainingBatch& batch, const GatheredBatch& to,
-                                  const Stream& stream) {
-    const bool dynamic = config_.data.binarize == Binarize::dynamic;
-    const kernels::NoiseStream pixel_noise = dynamic ? noise(Purpose::dynamic_binarization, batch)
-                                                     : noise(Purpose::fixed_binarization, 0);
-    data(Split::train).gather(batch.index, 0, batch.rows, pixels(), pixel_noise, to, stream);
+PixelSource CudaBackend::training_pixels(const TrainingBatch& batch) const {
+    PixelSource source = evaluation_pixels();
+    if (config_.data.binarize == Binarize::dynamic) {
+        source.noise = noise(Purpose::dynamic_binarization, batch);
+    }
+    return source;
 }
 
-void CudaBackend::gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset,
-                                    int rows) {
-    data(split).gather(index, offset, rows, pixels(), noise(Purpose::fixed_binarization, 0),
-                       network_.batch(), stream_);
+void CudaBackend::gather_evaluation(Split split, std::span<const std::uint32_t> rows,
+                                    const std::uint32_t* index, std::uint32_t offset) {
+    data_.gather(split, rows, index, offset, evaluation_pixels(), network_.batch());
 }
 
 kernels::EpsilonSource CudaBackend::epsilon_of(const TrainingBatch& batch) const {
     return {.stream = noise(Purpose::epsilon, batch),
             .index = batch.index,
-            .first_index = data(Split::train).first_index()};
+            .first_index = data(Split::train).first_index};
 }
 
 void CudaBackend::forward(const TrainingBatch& batch, const PosteriorOutputs& outputs) {
@@ -243,11 +241,14 @@ double CudaBackend::mean_loss(int examples, double beta) {
 
 StepParts CudaBackend::step_parts() {
     const auto batch_of = [](const StepPlace& place) {
-        return TrainingBatch{.index = place.index, .rows = place.rows, .state = place.state};
+        return TrainingBatch{
+            .index = place.index, .slots = place.slots, .rows = place.rows, .state = place.state};
     };
     return {.gather =
                 [this, batch_of](const StepPlace& place, const Stream& stream) {
-                    gather_training(batch_of(place), network_.next_batch(), stream);
+                    const TrainingBatch batch = batch_of(place);
+                    data_.gather_step(batch.index, batch.slots, batch.rows, training_pixels(batch),
+                                      network_.next_batch(), stream);
                 },
             .swap_x = [this] { network_.swap_x(); },
             .differentiate =
@@ -272,14 +273,14 @@ StepParts CudaBackend::step_parts() {
 
 void CudaBackend::train(const TrainRequest& request) {
     const Range range("train");
-    check_training(request, data(Split::train).size(), steps_done_);
+    check_training(request, data(Split::train).size, steps_done_);
     check_capacity(request);
     steps_.run(request);
     steps_done_ += steps_per_epoch(request.examples(), request.batch);
 }
 
 StepProfile CudaBackend::profile(const TrainRequest& request) {
-    check_training(request, data(Split::train).size(), steps_done_);
+    check_training(request, data(Split::train).size, steps_done_);
     check_capacity(request);
     const StepProfile result = steps_.profile(request);
     steps_done_ += steps_per_epoch(request.examples(), request.batch);
@@ -289,18 +290,21 @@ StepProfile CudaBackend::profile(const TrainRequest& request) {
 LossTotals CudaBackend::evaluate(Split split, double beta) {
     const Range range("evaluate");
     const auto capacity = static_cast<std::size_t>(network_.capacity());
-    const std::size_t size = data(split).size();
+    const std::size_t size = data(split).size;
     const AveragedParameters averaged(*this);
     totals_.begin();
+    std::vector<std::uint32_t> block;
     for (std::size_t start = 0; start < size; start += capacity) {
         const int rows = static_cast<int>(std::min(capacity, size - start));
         const auto offset = static_cast<std::uint32_t>(start);
-        gather_evaluation(split, identity_.data(), offset, rows);
+        block.resize(static_cast<std::size_t>(rows));
+        std::iota(block.begin(), block.end(), offset);
+        gather_evaluation(split, block, identity_.data(), offset);
         network_.encode(rows);
         network_.sample(rows,
                         {.stream = noise(Purpose::evaluation_epsilon, 0),
                          .index = identity_.data(),
-                         .first_index = data(split).first_index() + offset},
+                         .first_index = data(split).first_index + offset},
                         {});
         network_.decode(rows * network_.samples());
         network_.losses(rows, {beta});
@@ -312,7 +316,7 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
 void CudaBackend::draw(const DrawRequest& request,
                        const std::function<void(const DrawBlock&)>& visit) {
     const Range range("draw");
-    const std::size_t size = data(request.split).size();
+    const std::size_t size = data(request.split).size;
     check_draws(request, size);
     const auto capacity = static_cast<std::size_t>(network_.draw_capacity());
     const auto draws =
@@ -324,8 +328,9 @@ void CudaBackend::draw(const DrawRequest& request,
         block.first_row = first;
         block.rows = std::min(examples, request.rows.size() - first);
         const int rows = static_cast<int>(block.rows);
-        upload_index(request.rows.subspan(first, block.rows));
-        gather_evaluation(request.split, index_.data(), 0, rows);
+        const auto of_block = request.rows.subspan(first, block.rows);
+        upload_index(of_block);
+        gather_evaluation(request.split, of_block, index_.data(), 0);
         network_.encode(rows);
         for (std::uint32_t at = 0; at < request.draws; at += block.draws) {
             block.first_draw = at;
@@ -336,7 +341,7 @@ void CudaBackend::draw(const DrawRequest& request,
                            .step = 0,
                            .sample = at},
                 .index = index_.data(),
-                .first_index = data(request.split).first_index()};
+                .first_index = data(request.split).first_index};
             draw_block(noise, request.wants_z, block);
             visit(block);
         }
@@ -425,7 +430,7 @@ std::vector<float> CudaBackend::outputs(std::span<const float> z) {
 }
 
 std::vector<float> CudaBackend::examples(Split split, std::span<const std::uint32_t> rows) {
-    check_rows(rows, split, data(split).size());
+    check_rows(rows, split, data(split).size);
     const std::size_t pixels = layout_.pixels;
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     std::vector<float> result(rows.size() * pixels);
@@ -433,7 +438,7 @@ std::vector<float> CudaBackend::examples(Split split, std::span<const std::uint3
         const std::size_t count = std::min(capacity, rows.size() - start);
         const auto part = rows.subspan(start, count);
         upload_index(part);
-        gather_evaluation(split, index_.data(), 0, static_cast<int>(count));
+        gather_evaluation(split, part, index_.data(), 0);
         network_.x().download(std::span(result).subspan(start * pixels, count * pixels), stream_);
     }
     return result;

@@ -1,7 +1,7 @@
 // The CUDA backend: host/backend.h on one device.
 #pragma once
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -10,9 +10,9 @@
 
 #include "host/backend.h"
 #include "host/gpu/device_array.h"
+#include "host/gpu/device_data.h"
 #include "host/gpu/network.h"
 #include "host/gpu/optimizer.h"
-#include "host/gpu/resident_data.h"
 #include "host/gpu/training_steps.h"
 #include "host/noise.h"
 #include "host/output_layer.h"
@@ -41,6 +41,7 @@ class TotalsOnDevice {
 // The training examples index[0 … rows) as a step sees them.
 struct TrainingBatch {
     const std::uint32_t* index = nullptr;  // device
+    const std::uint32_t* slots = nullptr;  // device: in the ring, if examples are streamed
     int rows = 0;
     std::uint64_t step = 0;                     // counted from 0 …
     const kernels::StepState* state = nullptr;  // … unless there is a state on the device
@@ -90,6 +91,7 @@ class CudaBackend : public Backend {
     Precision precision() const override { return device_.precision; }
     std::size_t device_bytes() const override { return arena_.bytes(); }
     void set_data(const Splits& splits) override;
+    std::string data_note() const override { return data_.note(); }
     void set_state(const TrainingState& state) override;
     TrainingState state() override;
     std::vector<double> exact_parameters() override;
@@ -107,6 +109,8 @@ class CudaBackend : public Backend {
     std::vector<float> examples(Split split, std::span<const std::uint32_t> rows) override;
     Trace trace(const TrainRequest& one_step) override;
     void set_stepping(Stepping stepping) { steps_.set_stepping(stepping); }
+    // Of data that are set and streamed from then on.
+    void set_window_bytes(std::size_t bytes) { window_bytes_ = bytes; }
 
     // Matrix products of the steps and evaluations so far, each once.
     std::vector<MatmulProduct> products() const { return network_.matmul().products(); }
@@ -131,16 +135,18 @@ class CudaBackend : public Backend {
 
     // Throws std::invalid_argument for a batch that is larger than the network's buffers.
     void check_capacity(const TrainRequest& request) const;
-    const ResidentData& data(Split split) const;
+    const Dataset& data(Split split) const { return data_.of(split); }
     kernels::NoiseStream noise(Purpose purpose, std::uint64_t step) const;
     kernels::NoiseStream noise(Purpose purpose, const TrainingBatch& batch) const;
-    kernels::Pixels pixels() const;
-    // The batch as training sees it.
-    void gather_training(const TrainingBatch& batch, const GatheredBatch& to, const Stream& stream);
+    // How training sees the pixels of a batch, and evaluation those of any.
+    PixelSource training_pixels(const TrainingBatch& batch) const;
+    PixelSource evaluation_pixels() const;
     // What a training step does.
     StepParts step_parts();
-    // x from examples offset + index[0 … rows) of a split, as evaluation sees them.
-    void gather_evaluation(Split split, const std::uint32_t* index, std::uint32_t offset, int rows);
+    // x from rows of a split, which are offset + index[0 … rows) on the device, as evaluation sees
+    // them.
+    void gather_evaluation(Split split, std::span<const std::uint32_t> rows,
+                           const std::uint32_t* index, std::uint32_t offset);
     kernels::EpsilonSource epsilon_of(const TrainingBatch& batch) const;
     // From x of the network to the decoder's output.
     void forward(const TrainingBatch& batch, const PosteriorOutputs& outputs);
@@ -164,8 +170,8 @@ class CudaBackend : public Backend {
     Network network_;
     DeviceOptimizer optimizer_;
     TrainingSteps steps_;
-    std::array<ResidentData, 3> data_;
-    bool has_data_ = false;
+    DeviceData data_;
+    std::size_t window_bytes_ = kWindowBytes;
     DeviceArray<std::uint32_t> identity_;  // 0, 1, …, capacity − 1
     DeviceArray<std::uint32_t> index_;
     TotalsOnDevice totals_;

@@ -56,20 +56,20 @@ void DeviceArena::allocate(const Advice& advice, std::size_t headroom) {
     if (places_.empty()) return;
     if (bytes_ + headroom > device_memory().free) throw_full(advice, headroom);
     if (wants_separate_arrays()) {
-        for (Place& place : places_) place.address = allocate_bytes(place.bytes, advice);
+        for (Place& place : places_) place.address = allocate_bytes(place.bytes);
         return;
     }
-    auto* const base = static_cast<std::byte*>(allocate_bytes(bytes_, advice));
+    auto* const base = static_cast<std::byte*>(allocate_bytes(bytes_));
     for (Place& place : places_) place.address = base + place.offset;
 }
 
-void* DeviceArena::allocate_bytes(std::size_t bytes, const Advice& advice) {
+void* DeviceArena::allocate_bytes(std::size_t bytes) {
     allocations_.reserve(allocations_.size() + 1);
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, bytes);
     if (status == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
-        throw_full(advice, 0);
+        throw_full({}, 0);  // although so much is free: nothing smaller is sure to fit
     }
     kernels::cuda_check(status, "cudaMalloc");
     allocations_.push_back(memory);

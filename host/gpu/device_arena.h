@@ -62,7 +62,7 @@ class DeviceArena {
     [[noreturn]] void throw_full(const Advice& advice, std::size_t headroom) const;
     // The use that has the most bytes in all, and how many.
     std::pair<std::string, std::size_t> largest_use() const;
-    void* allocate_bytes(std::size_t bytes, const Advice& advice);
+    void* allocate_bytes(std::size_t bytes);
 
     const std::string owner_;
     std::vector<Place> places_;

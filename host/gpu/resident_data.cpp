@@ -3,14 +3,12 @@
 namespace vae::gpu {
 
 ResidentData::ResidentData(const Dataset& data, const Stream& stream)
-    : size_(data.size),
-      pixels_(static_cast<int>(data.shape.pixels())),
-      first_index_(data.first_index) {
-    if (const auto* bytes = std::get_if<std::vector<std::uint8_t>>(&data.values)) {
+    : pixels_(static_cast<int>(data.shape.pixels())), first_index_(data.first_index) {
+    if (const auto* bytes = std::get_if<ByteValues>(&data.values)) {
         bytes_ = {bytes->size(), "the data"};
         bytes_.upload(*bytes, stream);
     } else {
-        const auto& floats = std::get<std::vector<float>>(data.values);
+        const auto& floats = std::get<FloatValues>(data.values);
         floats_ = {floats.size(), "the data"};
         floats_.upload(floats, stream);
     }
@@ -22,11 +20,11 @@ void ResidentData::gather(const std::uint32_t* index, std::uint32_t offset, int 
     const std::size_t skip = static_cast<std::size_t>(offset) * static_cast<std::size_t>(pixels_);
     const std::uint32_t first = first_index_ + offset;
     if (floats_.size() == 0) {
-        kernels::gather(bytes_.data() + skip, index, rows, pixels_, pixels, noise, first, to.x,
-                        to.rounded, stream.get());
+        kernels::gather(bytes_.data() + skip, index, nullptr, rows, pixels_, pixels, noise, first,
+                        to.x, to.rounded, stream.get());
     } else {
-        kernels::gather(floats_.data() + skip, index, rows, pixels_, pixels, noise, first, to.x,
-                        to.rounded, stream.get());
+        kernels::gather(floats_.data() + skip, index, nullptr, rows, pixels_, pixels, noise, first,
+                        to.x, to.rounded, stream.get());
     }
 }
 

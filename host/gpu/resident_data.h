@@ -22,9 +22,6 @@ class ResidentData {
     // Copies the data set to the device and waits. Throws RunError when the device is full.
     ResidentData(const Dataset& data, const Stream& stream);
 
-    std::size_t size() const { return size_; }
-    std::uint32_t first_index() const { return first_index_; }
-
     // x[r] = example offset + index[r], for r < rows; index is on the device. Binary pixels are
     // drawn at the example's global index in `noise`.
     void gather(const std::uint32_t* index, std::uint32_t offset, int rows, kernels::Pixels pixels,
@@ -34,7 +31,6 @@ class ResidentData {
   private:
     DeviceArray<std::uint8_t> bytes_;  // one of the two is empty
     DeviceArray<float> floats_;
-    std::size_t size_ = 0;
     int pixels_ = 0;
     std::uint32_t first_index_ = 0;
 };

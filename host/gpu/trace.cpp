@@ -76,7 +76,7 @@ std::vector<NamedOutputs> CudaBackend::named_outputs(std::size_t examples) {
 }
 
 Trace CudaBackend::trace(const TrainRequest& one_step) {
-    check_trace(one_step, data(Split::train).size());
+    check_trace(one_step, data(Split::train).size);
     if (one_step.rows.size() > static_cast<std::size_t>(network_.capacity())) {
         throw std::invalid_argument(
             fmt::format("a trace of {} rows; a part of a batch has up to {}", one_step.rows.size(),
@@ -93,8 +93,10 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     DeviceArray<float> epsilon(arena, examples * samples * latent, "epsilon");
     arena.allocate();
     upload_index(one_step.rows);
-    const TrainingBatch batch = {index_.data(), count, one_step.first_step};
-    gather_training(batch, network_.batch(), stream_);
+    const TrainingBatch batch = {
+        .index = index_.data(), .rows = count, .step = one_step.first_step};
+    data_.gather(Split::train, one_step.rows, index_.data(), 0, training_pixels(batch),
+                 network_.batch());
     PosteriorOutputs posterior_outputs = posteriors.get();
     posterior_outputs.epsilon = epsilon.data();
     forward(batch, posterior_outputs);

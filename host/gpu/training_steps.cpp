@@ -46,18 +46,21 @@ TrainingSteps::TrainingSteps(const TrainConfig& train, int capacity, StepParts p
     : parts_(std::move(parts)),
       stream_(stream),
       graph_steps_(static_cast<int>(graph_steps_of(train))),
+      batch_(train.batch),
+      step_rows_(step_rows_of(train, capacity)),
       micro_batches_(static_cast<int>(train.micro_batches)),
       most_steps_(kQueuedSteps),
-      most_rows_(std::max(kGivenRows, step_rows_of(train, capacity))),
+      most_rows_(std::max(kGivenRows, step_rows_)),
       ahead_(stream),
       queue_(arena, 1, "the queue of steps"),
       table_(arena, most_steps_, "the queue of steps"),
       rows_(arena, most_rows_, "row indices"),
       states_(arena, graph_steps_of(train), "the states of steps"),
-      index_(arena, graph_steps_of(train) * step_rows_of(train, capacity), "row indices"),
+      index_(arena, graph_steps_of(train) * step_rows_, "row indices"),
       staged_queue_(1),
       staged_table_(most_steps_),
-      staged_rows_(most_rows_) {
+      staged_rows_(most_rows_),
+      examples_(train.seed) {
     order_.shuffle = {.seed = train.seed, .purpose = static_cast<std::uint32_t>(Purpose::shuffle)};
 }
 
@@ -67,9 +70,18 @@ void TrainingSteps::start() {
     order_.rows = rows_.data();
 }
 
-void TrainingSteps::set_examples(std::uint32_t examples) {
+void TrainingSteps::set_examples(std::uint32_t examples, StreamedData* streamed) {
     order_.count = examples;
+    order_.ring = streamed == nullptr ? 0 : streamed->ring_rows();
+    examples_.set_examples(examples);
+    streamed_ = streamed;
     graph_rows_ = 0;
+}
+
+std::size_t TrainingSteps::window_rows(std::size_t row_bytes, std::size_t window_bytes) const {
+    const std::size_t wanted =
+        std::max(step_rows_, batch_ * static_cast<std::size_t>(graph_steps_));
+    return std::max(batch_, std::min(wanted, window_bytes / std::max<std::size_t>(row_bytes, 1)));
 }
 
 void TrainingSteps::run(const TrainRequest& request) {
@@ -92,7 +104,9 @@ void TrainingSteps::upload(const TrainRequest& request, std::size_t first, std::
     *staged_queue_.data() = {
         .position = has_rows ? 0 : request.part.first + static_cast<unsigned>(skipped),
         .epoch = request.part.epoch,
-        .has_rows = has_rows ? 1U : 0U};
+        .has_rows = has_rows ? 1U : 0U,
+        .slot = streamed_ == nullptr ? 0 : streamed_->next_slot()};
+    if (streamed_ != nullptr) examples_.start(request, skipped);
     for (std::size_t i = 0; i < count; ++i) {
         staged_table_.data()[i] =
             parts_.state_of(request.first_step + first + i, request.step_schedule(first + i));
@@ -108,30 +122,56 @@ void TrainingSteps::upload(const TrainRequest& request, std::size_t first, std::
     uploaded_.record(stream_);
 }
 
+int TrainingSteps::steps_at_once(int rows) const {
+    if (streamed_ == nullptr) return graph_steps_;
+    const std::size_t fit = streamed_->window_rows() / static_cast<std::size_t>(rows);
+    return std::min(graph_steps_, static_cast<int>(fit));
+}
+
+void TrainingSteps::load(std::size_t steps, int rows) {
+    if (streamed_ == nullptr) return;
+    const std::size_t count = steps * static_cast<std::size_t>(rows);
+    streamed_->load(Split::train, examples_.next(count));
+    if (!streamed_->wants_notice(Split::train)) return;
+    streamed_->notice(Split::train, examples_.peek(count));
+}
+
+template <class Take>
+void TrainingSteps::take_each(std::size_t steps, int rows, const Take& take) {
+    const auto at_once = static_cast<std::size_t>(steps_at_once(rows));
+    while (steps > 0) {
+        const std::size_t count = std::min(steps, at_once);
+        load(count, rows);
+        for (std::size_t i = 0; i < count; ++i) take();
+        steps -= count;
+    }
+}
+
 // The first step of a size is given to the stream as it is, so that what libraries load at their
 // first use is there when a graph is captured; and so is the last one of an epoch, if it is
 // smaller.
 void TrainingSteps::run_queued(std::size_t examples, std::uint32_t batch) {
+    if (examples == 0) return;
     const int rows = static_cast<int>(std::min<std::size_t>(batch, examples));
     std::size_t whole = examples / batch;
     const auto rest = static_cast<int>(examples % batch);
-    if (stepping_ == Stepping::eager) {
-        for (; whole > 0; --whole) queue_steps(1, rows);
-    }
+    const auto plain = [this, rows] { queue_steps(1, rows); };
+    if (stepping_ == Stepping::eager) take_each(std::exchange(whole, 0), rows, plain);
     if (whole > 0 && graph_rows_ != rows) {
         graph_rows_ = rows;
         many_.reset();
         one_.reset();
-        queue_steps(1, rows);
+        take_each(1, rows, plain);
         --whole;
     }
-    const auto many = static_cast<std::size_t>(graph_steps_);
-    for (; whole >= many; whole -= many) {
+    const int at_once = steps_at_once(rows);
+    for (const auto many = static_cast<std::size_t>(at_once); whole >= many; whole -= many) {
         const Range range("a graph of steps");
-        graph(graph_steps_, rows).launch(stream_);
+        load(many, rows);
+        graph(at_once, rows).launch(stream_);
     }
-    for (; whole > 0; --whole) graph(1, rows).launch(stream_);
-    if (rest > 0) queue_steps(1, rest);
+    take_each(whole, rows, [this, rows] { graph(1, rows).launch(stream_); });
+    if (rest > 0) take_each(1, rest, [this, rest] { queue_steps(1, rest); });
 }
 
 const Graph& TrainingSteps::graph(int count, int rows) {
@@ -155,13 +195,16 @@ StepProfile TrainingSteps::profile(const TrainRequest& request) {
     const std::size_t measured = (steps - 1) / 2;
     const std::size_t plain = steps - 1 - measured;
     // Whole graphs alone if they leave one for a first launch, which is slower; else single steps.
-    const auto many = static_cast<std::size_t>(graph_steps_);
+    const auto many = static_cast<std::size_t>(steps_at_once(rows));
     const bool fills = plain >= 2 * many;
     const std::size_t timed = fills ? plain / many * many - many : plain - 1;
-    const Graph& graph_used = graph(fills ? graph_steps_ : 1, rows);
+    const Graph& graph_used = graph(fills ? static_cast<int>(many) : 1, rows);
     const std::size_t step = fills ? many : 1;
     const auto take = [&](std::size_t count) {
-        for (std::size_t i = 0; i < count; i += step) graph_used.launch(stream_);
+        for (std::size_t i = 0; i < count; i += step) {
+            load(step, rows);
+            graph_used.launch(stream_);
+        }
     };
     take(step);
     TimedEvent start;
@@ -179,6 +222,7 @@ StepProfile TrainingSteps::profile(const TrainRequest& request) {
         queue_steps(1, rows);
     });
     for (std::size_t i = 0; i < measured; ++i) {
+        load(1, rows);
         observed.launch(stream_);
         stream_.synchronize();
         times.collect();
@@ -195,10 +239,12 @@ std::vector<StepPlace> TrainingSteps::places(int count, int rows) const {
         for (int first = 0; first < rows; first += part_rows) {
             const auto at = static_cast<std::size_t>(k) * static_cast<std::size_t>(rows) +
                             static_cast<std::size_t>(first);
-            result.push_back({.index = index_.data() + at,
-                              .rows = std::min(part_rows, rows - first),
-                              .state = states_.data() + k,
-                              .part = {.step_examples = rows, .is_first = first == 0}});
+            result.push_back(
+                {.index = index_.data() + at,
+                 .slots = streamed_ == nullptr ? nullptr : streamed_->step_slots() + at,
+                 .rows = std::min(part_rows, rows - first),
+                 .state = states_.data() + k,
+                 .part = {.step_examples = rows, .is_first = first == 0}});
         }
     }
     return result;
@@ -206,7 +252,8 @@ std::vector<StepPlace> TrainingSteps::places(int count, int rows) const {
 
 // The examples of a place are gathered beside the work on the one before.
 void TrainingSteps::queue_steps(int count, int rows) {
-    kernels::begin_steps(order_, count, rows, states_.data(), index_.data(), stream_.get());
+    kernels::begin_steps(order_, count, rows, states_.data(), index_.data(),
+                         streamed_ == nullptr ? nullptr : streamed_->step_slots(), stream_.get());
     const std::vector<StepPlace> all = places(count, rows);
     parts_.gather(all.front(), stream_);
     for (std::size_t i = 0; i < all.size(); ++i) {

@@ -11,8 +11,10 @@
 #include "host/backend.h"
 #include "host/gpu/branch.h"
 #include "host/gpu/device_array.h"
+#include "host/gpu/example_order.h"
 #include "host/gpu/graph.h"
 #include "host/gpu/network.h"
+#include "host/gpu/streamed_data.h"
 #include "host/step_profile.h"
 #include "kernels/begin_steps.h"
 #include "kernels/step_state.h"
@@ -22,6 +24,7 @@ namespace vae::gpu {
 // Some or all of a training step's examples, and its state, all on the device.
 struct StepPlace {
     const std::uint32_t* index = nullptr;  // [rows], of the training split
+    const std::uint32_t* slots = nullptr;  // [rows], of the ring, if examples are streamed
     int rows = 0;
     const kernels::StepState* state = nullptr;
     StepPart part;
@@ -52,11 +55,15 @@ class TrainingSteps {
     // Once the arena is allocated.
     void start();
 
-    // Of how many examples an epoch is. Graphs made before are forgotten.
-    void set_examples(std::uint32_t examples);
+    // Of how many examples an epoch is, and through what they come, if they are streamed. Graphs
+    // made before are forgotten.
+    void set_examples(std::uint32_t examples, StreamedData* streamed);
+    // Examples of the windows in which they should be streamed: those of a graph's steps, as far as
+    // they have no more than `window_bytes`; those of a step in any case.
+    std::size_t window_rows(std::size_t row_bytes, std::size_t window_bytes) const;
     void set_stepping(Stepping stepping) { stepping_ = stepping; }
     // Queues all steps of a request that was checked. Waits for nothing but the copy of an earlier
-    // request's steps.
+    // request's steps and, if examples are streamed, for room to gather them.
     void run(const TrainRequest& request);
 
     // Takes the steps, at least kLeastProfiledSteps and whole ones alone, half of them with an
@@ -67,6 +74,14 @@ class TrainingSteps {
     // The steps that were uploaded.
     void run_queued(std::size_t examples, std::uint32_t batch);
     void upload(const TrainRequest& request, std::size_t first, std::size_t count);
+    // Of steps of `rows` examples, for which examples are there at a time.
+    int steps_at_once(int rows) const;
+    // Brings the examples of the next `steps` steps of `rows`, at most steps_at_once, to the
+    // device, if they are streamed.
+    void load(std::size_t steps, int rows);
+    // Calls take() for each of some steps of `rows` examples, when its examples are there.
+    template <class Take>
+    void take_each(std::size_t steps, int rows, const Take& take);
     // The next `count` steps of the queue, of `rows` examples each, given to the stream.
     void queue_steps(int count, int rows);
     // Their parts, in order.
@@ -76,6 +91,8 @@ class TrainingSteps {
     const StepParts parts_;
     const Stream& stream_;
     const int graph_steps_;
+    const std::size_t batch_;
+    const std::size_t step_rows_;  // of the largest step
     const int micro_batches_;
     const std::size_t most_steps_;  // in the queue
     const std::size_t most_rows_;   // given as such
@@ -90,6 +107,8 @@ class TrainingSteps {
     PinnedArray<std::uint32_t> staged_rows_;
     Event uploaded_;
     kernels::StepOrder order_;
+    ExampleOrder examples_;             // of streamed ones
+    StreamedData* streamed_ = nullptr;  // null: they are on the device
     Stepping stepping_ = Stepping::graphs;
     // Of steps of graph_rows_ examples.
     int graph_rows_ = 0;

@@ -133,8 +133,7 @@ template <class Body>
 cublasStatus_t call_lt(const char* name, Body body, WhenBroken when_broken = WhenBroken::refuse) {
     Runtime& device = runtime();
     const std::scoped_lock lock(device.mutex);
-    const auto fault = static_cast<cublasStatus_t>(injected_fault(name));
-    if (fault != CUBLAS_STATUS_SUCCESS) return fault;
+    if (const auto fault = injected_fault(name)) return static_cast<cublasStatus_t>(*fault);
     if (when_broken == WhenBroken::refuse && device.broken != cudaSuccess) {
         return CUBLAS_STATUS_EXECUTION_FAILED;
     }

@@ -2,7 +2,7 @@
 // program that does not know it is emulated:
 //   VAE_EMULATION_ORDER=ascending|descending|random:SEED     as set_order
 //   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
-//   VAE_EMULATION_MEMORY=BYTES                               as set_device_memory
+//   VAE_EMULATION_MEMORY=BYTES                               of the device, in all
 #pragma once
 
 #include <cstddef>
@@ -18,16 +18,23 @@ enum class Order { ascending, descending, random };
 // ascending, or what the environment says.
 void set_order(Order order, std::uint64_t seed = 0);
 
+// From now on the device works while the host goes on: with each operation that a stream is given,
+// some of those that wait are run, of any streams, at random. Without, nothing runs before somebody
+// waits for it; and what is read too early then is never seen if the host itself waits in between.
+void run_meanwhile(std::uint64_t seed);
+
 // Makes the n-th call from now (1 is the next) of a runtime or library function, e.g. "cudaMalloc"
-// or "cublasLtMatmul", return `status` and do nothing else. The call "execution" stands for any
-// operation on a stream at the moment it runs: the device then fails with the status for good.
+// or "cublasLtMatmul", return `status` and do nothing else: with the status of success it is left
+// out, as by a program that forgot it. The call "execution" stands for any operation on a stream at
+// the moment it runs: the device then fails with the status for good.
 void fail_call(const std::string& call, std::uint64_t n, int status);
+
+// How many bytes more can be allocated on the device; 8 GiB in all unless set here or in the
+// environment.
+void set_free_memory(std::size_t bytes);
 
 // The device's compute capability; 9.0 unless set.
 void set_compute_capability(int major, int minor);
-
-// All of the device's memory; 8 GiB unless set.
-void set_device_memory(std::size_t bytes);
 
 // How often each function was called, and each kernel launched (captured launches count when their
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.

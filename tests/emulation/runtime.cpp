@@ -88,13 +88,13 @@ Runtime& runtime() {
     return instance;
 }
 
-int injected_fault(const char* call) {
+std::optional<int> injected_fault(const char* call) {
     Runtime& device = runtime();
     const std::uint64_t number = ++device.calls.try_emplace(call).first->second;
     for (const Fault& fault : device.faults) {
         if (fault.at == number && fault.call == call) return fault.status;
     }
-    return 0;
+    return std::nullopt;
 }
 
 cudaError_t refuse(cudaError_t status, const std::string& message) {
@@ -125,6 +125,11 @@ void set_order(Order order, std::uint64_t seed) {
     }
 }
 
+void run_meanwhile(std::uint64_t seed) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().meanwhile = Random{seed};
+}
+
 void fail_call(const std::string& call, std::uint64_t n, int status) {
     Runtime& device = runtime();
     const std::scoped_lock lock(device.mutex);
@@ -133,15 +138,16 @@ void fail_call(const std::string& call, std::uint64_t n, int status) {
     device.faults.push_back({call, so_far + n, status});
 }
 
+void set_free_memory(std::size_t bytes) {
+    Runtime& device = runtime();
+    const std::scoped_lock lock(device.mutex);
+    device.device_memory = device.device_bytes + bytes;
+}
+
 void set_compute_capability(int major, int minor) {
     const std::scoped_lock lock(runtime().mutex);
     runtime().capability_major = major;
     runtime().capability_minor = minor;
-}
-
-void set_device_memory(std::size_t bytes) {
-    const std::scoped_lock lock(runtime().mutex);
-    runtime().device_memory = bytes;
 }
 
 std::map<std::string, std::uint64_t> calls() {
@@ -205,6 +211,7 @@ void reset() {
     device.capability_minor = 0;
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
+    device.meanwhile.reset();
     device.faults = faults_of_environment();
 }
 

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -79,6 +80,7 @@ struct Runtime {
     cudaError_t broken = cudaSuccess;  // the device failed: every call says so until it is reset
     std::string message;
     Turns turns;
+    std::optional<Random> meanwhile;  // of run_meanwhile
     std::vector<Fault> faults;
     std::map<std::string, std::uint64_t, std::less<>> calls;
     std::map<std::string, std::uint64_t, std::less<>> launches;
@@ -101,8 +103,8 @@ struct Runtime {
 
 Runtime& runtime();
 
-// Counts a call. Its injected status, or 0.
-int injected_fault(const char* call);
+// Counts a call. The status that it is to return without doing anything, if there is one.
+std::optional<int> injected_fault(const char* call);
 
 // Says why a call is refused, and returns the status.
 cudaError_t refuse(cudaError_t status, const std::string& message);
@@ -115,9 +117,10 @@ template <class Body>
 cudaError_t call(const char* name, Body body, WhenBroken when_broken = WhenBroken::refuse) {
     Runtime& device = runtime();
     const std::scoped_lock lock(device.mutex);
-    auto status = static_cast<cudaError_t>(injected_fault(name));
+    const std::optional<int> fault = injected_fault(name);
+    auto status = static_cast<cudaError_t>(fault.value_or(cudaSuccess));
     if (status == cudaSuccess && when_broken == WhenBroken::refuse) status = device.broken;
-    if (status == cudaSuccess) status = body(device);
+    if (status == cudaSuccess && !fault) status = body(device);
     if (status == cudaSuccess) status = device.broken;
     // Not being ready is an answer and no error.
     if (status != cudaSuccess && status != cudaErrorNotReady) device.last_error = status;

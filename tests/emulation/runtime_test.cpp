@@ -276,6 +276,42 @@ TEST_F(EmulatedRuntime, FailsTheCallThatIsAskedFor) {
     EXPECT_EQ(cudaFree(second), cudaSuccess);
 }
 
+TEST_F(EmulatedRuntime, WorksMeanwhileIfAsked) {
+    const Buffer<int> value(std::vector{0});
+    const auto give = [&](int operations) {
+        for (int i = 0; i < operations; ++i) launch(add_kernel, 1, 1, 0, value.data(), 1);
+    };
+    give(100);
+    EXPECT_EQ(pending_operations(), 100U);
+    ASSERT_EQ(synchronize(), cudaSuccess);
+    run_meanwhile(7);
+    give(100);
+    EXPECT_LT(pending_operations(), 100U);
+    ASSERT_EQ(synchronize(), cudaSuccess);
+    EXPECT_THAT(value.download(), ElementsAre(200));
+}
+
+TEST_F(EmulatedRuntime, LeavesOutACallThatIsToSucceed) {
+    const Buffer<int> value(std::vector{1});
+    const std::vector<int> more = {5};
+    fail_call("cudaMemcpyAsync", 1, cudaSuccess);
+    const auto copy = [&] {
+        return cudaMemcpyAsync(value.data(), more.data(), sizeof(int), cudaMemcpyHostToDevice,
+                               stream());
+    };
+    EXPECT_EQ(copy(), cudaSuccess);
+    ASSERT_EQ(synchronize(), cudaSuccess);
+    EXPECT_THAT(value.download(), ElementsAre(1));
+    fail_call("execution", 1, cudaSuccess);
+    EXPECT_EQ(copy(), cudaSuccess);
+    EXPECT_EQ(copy(), cudaSuccess);
+    EXPECT_EQ(pending_operations(), 2U);
+    EXPECT_EQ(cudaStreamQuery(stream()), cudaErrorNotReady);
+    EXPECT_THAT(value.download(), ElementsAre(1));
+    ASSERT_EQ(synchronize(), cudaSuccess);
+    EXPECT_THAT(value.download(), ElementsAre(5));
+}
+
 TEST_F(EmulatedRuntime, FailsAnOperationWhenItRuns) {
     const Buffer<int> value(std::vector{1});
     fail_call("execution", 2, cudaErrorIllegalAddress);

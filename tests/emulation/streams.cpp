@@ -41,6 +41,21 @@ cudaError_t check_event(cudaEvent_t event) {
                                                                  : cudaErrorInvalidResourceHandle;
 }
 
+// On average as many as are given, and sometimes many.
+void run_some_meanwhile() {
+    Runtime& device = runtime();
+    if (!device.meanwhile) return;
+    Random& random = *device.meanwhile;
+    for (std::uint64_t left = random.below(3); left > 0; --left) {
+        const cudaStream_t stream = device.streams[random.below(device.streams.size())];
+        if (random.below(16) == 0) {
+            run_stream(stream);
+        } else {
+            run_one(stream);
+        }
+    }
+}
+
 bool is_live(const Capture* capture) {
     return std::any_of(runtime().captures.begin(), runtime().captures.end(),
                        [&](const auto& each) { return each.get() == capture; });
@@ -114,6 +129,7 @@ cudaError_t check_stream(cudaStream_t stream, const char* who) {
 void enqueue(cudaStream_t stream, Operation operation) {
     if (stream->capture == nullptr) {
         stream->pending.push_back(std::move(operation));
+        run_some_meanwhile();
         return;
     }
     Capture& capture = *stream->capture;
@@ -144,11 +160,11 @@ void run_one(cudaStream_t stream) {
     if (stream->pending.empty()) return;
     const Operation operation = std::move(stream->pending.front());
     stream->pending.pop_front();
-    const auto fault = static_cast<cudaError_t>(injected_fault("execution"));
-    if (fault != cudaSuccess) {
-        break_device(fault, "an operation was made to fail");
-    } else {
+    const std::optional<int> fault = injected_fault("execution");
+    if (!fault) {
         operation.run();
+    } else if (*fault != cudaSuccess) {
+        break_device(static_cast<cudaError_t>(*fault), "an operation was made to fail");
     }
 }
 

@@ -58,8 +58,10 @@ class BackendConduct : public testing::Test {
     }
 
     // Everything that a run does with a backend, once.
-    void use_everything() const {
-        gpu::CudaBackend backend(config, layout);
+    void use_everything(DataPlacement placement) const {
+        Config own = config;
+        own.data.placement = placement;
+        gpu::CudaBackend backend(own, layout);
         backend.set_data(splits);
         backend.set_state(initial());
         backend.train(request_of(rows));
@@ -74,6 +76,10 @@ class BackendConduct : public testing::Test {
     const Config config = small_config();
     const Splits splits = small_splits();
     const ParameterLayout layout{config.model, kPixels};
+    // With what each call is made to fail.
+    void expect_failures_are_told(DataPlacement placement,
+                                  const std::map<std::string, int>& faults) const;
+
     // A step as it is, a graph of two, a graph of one, and what is left.
     const std::vector<std::uint32_t> rows = {0, 1,  2,  3,  4,  5,  6,  7,  8,
                                              9, 10, 11, 12, 13, 14, 15, 16, 17};
@@ -122,6 +128,7 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
     const std::map<std::string, int> faults = {
         {"cudaSetDevice", cudaErrorInvalidDevice},
         {"cudaGetDeviceProperties", cudaErrorUnknown},
+        {"cudaMemGetInfo", cudaErrorUnknown},
         {"cudaMalloc", cudaErrorMemoryAllocation},
         {"cudaHostAlloc", cudaErrorMemoryAllocation},
         {"cudaStreamCreateWithFlags", cudaErrorUnknown},
@@ -141,7 +148,6 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
         {"cudaStreamSynchronize", cudaErrorLaunchFailure},
         {"cudaLaunchKernelExC", cudaErrorLaunchFailure},
         {"cudaGetDevice", cudaErrorUnknown},
-        {"cudaMemGetInfo", cudaErrorUnknown},
         {"cublasLtCreate", CUBLAS_STATUS_ALLOC_FAILED},
         {"cublasLtMatmulDescInit_internal", CUBLAS_STATUS_INVALID_VALUE},
         {"cublasLtMatmulDescSetAttribute", CUBLAS_STATUS_INVALID_VALUE},
@@ -152,13 +158,19 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
         {"cublasLtMatmul", CUBLAS_STATUS_EXECUTION_FAILED},
         {"execution", cudaErrorIllegalAddress},
     };
+    expect_failures_are_told(DataPlacement::automatic, faults);
+    expect_failures_are_told(DataPlacement::streamed, faults);
+}
+
+void BackendConduct::expect_failures_are_told(DataPlacement placement,
+                                              const std::map<std::string, int>& faults) const {
     // Destructors call these, which have nobody to tell.
     const std::set<std::string> releases = {
         "cudaDeviceSynchronize", "cudaFree",        "cudaFreeHost",     "cudaStreamDestroy",
         "cudaEventDestroy",      "cublasLtDestroy", "cudaGraphDestroy", "cudaGraphExecDestroy"};
     const emulation::Live before = emulation::live();
     emulation::reset();
-    use_everything();
+    use_everything(placement);
     const std::map<std::string, std::uint64_t> calls = emulation::calls();
     for (const auto& [call, status] : faults) EXPECT_EQ(calls.count(call), 1U) << call;
     for (const auto& [call, count] : calls) {
@@ -169,7 +181,7 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
             emulation::reset();
             emulation::fail_call(call, n, faults.at(call));
             try {
-                use_everything();
+                use_everything(placement);
                 ADD_FAILURE() << "its failure is ignored";
             } catch (const std::exception& error) {
                 EXPECT_GT(std::string(error.what()).size(), 10U);
@@ -178,7 +190,7 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
         }
     }
     emulation::reset();
-    use_everything();
+    use_everything(placement);
 }
 
 TEST_F(BackendConduct, AnOldDeviceHasNoTf32) {

@@ -160,9 +160,8 @@ TEST_F(DeviceMemory, TooLittleIsRefusedBeforeItIsAskedForAndWhatIsSaidToFitFits)
     emulation::reset();
     // At first only because of the headroom.
     for (const std::size_t missing : {std::size_t{1}, needed / 12, needed / 3}) {
-        const std::size_t memory =
-            emulation::live().device_bytes + needed + gpu::DeviceArena::kHeadroom - missing;
-        emulation::set_device_memory(memory);
+        const std::size_t free = needed + gpu::DeviceArena::kHeadroom - missing;
+        emulation::set_free_memory(free);
         std::string message;
         try {
             const gpu::CudaBackend backend(config, layout);
@@ -177,13 +176,13 @@ TEST_F(DeviceMemory, TooLittleIsRefusedBeforeItIsAskedForAndWhatIsSaidToFitFits)
         for (const Config& changed : changes) {
             EXPECT_NO_THROW(gpu::CudaBackend(changed, layout)) << message;
             emulation::reset();
-            emulation::set_device_memory(memory);
+            emulation::set_free_memory(free);
         }
     }
 }
 
 TEST_F(DeviceMemory, WhereNothingFitsTheErrorSaysSo) {
-    emulation::set_device_memory(std::size_t{70} << 20);
+    emulation::set_free_memory(std::size_t{70} << 20);
     const Config config = small_config();
     try {
         const gpu::CudaBackend backend(config, ParameterLayout(config.model, kPixels));
