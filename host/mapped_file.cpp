@@ -30,8 +30,8 @@ void advise(std::span<const std::byte> memory, int advice) {
 
 MappedFile::MappedFile(const fs::path& path) {
     const auto fail = [&path](const char* what, int error) {
-        throw InputError(fmt::format("cannot {} {}: {}", what, path.string(),
-                                     system_reason(error)));
+        throw InputError(
+            fmt::format("cannot {} {}: {}", what, path.string(), system_reason(error)));
     };
     const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file.is_open()) fail("read", errno);
@@ -39,6 +39,12 @@ MappedFile::MappedFile(const fs::path& path) {
     if (::fstat(file.get(), &status) != 0) fail("read", errno);
     const auto size = static_cast<std::size_t>(status.st_size);
     void* const memory = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+    if (memory == MAP_FAILED && errno == ENOMEM) {
+        throw RunError(fmt::format(
+            "cannot map {}: the process may not have so many addresses: raise their limit (ulimit "
+            "-v), or use less data",
+            path.string()));
+    }
     if (memory == MAP_FAILED) fail("map", errno);
     bytes_ = {static_cast<const std::uint8_t*>(memory), size};
 }
