@@ -39,6 +39,12 @@ MappedFile::MappedFile(const fs::path& path) {
     if (::fstat(file.get(), &status) != 0) fail("read", errno);
     const auto size = static_cast<std::size_t>(status.st_size);
     void* const memory = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+    if (memory == MAP_FAILED && errno == ENOMEM) {
+        throw RunError(fmt::format(
+            "cannot map {}: the process may not have so many addresses: raise their limit (ulimit "
+            "-v), or use less data",
+            path.string()));
+    }
     if (memory == MAP_FAILED) fail("map", errno);
     bytes_ = {static_cast<const std::uint8_t*>(memory), size};
 }

@@ -15,7 +15,8 @@ namespace vae {
 // it was.
 class MappedFile {
   public:
-    // InputError names the path and the system's reason.
+    // InputError names the path and the system's reason; RunError when the process may not have so
+    // many addresses.
     explicit MappedFile(const std::filesystem::path& path);
     ~MappedFile();
     MappedFile(const MappedFile&) = delete;

@@ -176,10 +176,23 @@ TEST_F(CliBadDataTest, SettingsThatDoNotFitTheData) {
 
 #ifndef __SANITIZE_ADDRESS__  // which needs terabytes of addresses
 // 64 GiB of zeros that take no room on the disk.
-TEST_F(CliBadDataTest, DataThatMemoryDoesNotHold) {
+TEST_F(CliBadDataTest, DataThatAddressesDoNotReach) {
     put_file(work() / "huge.idx", idx({1u << 16, 1u << 10, 1u << 10}, ""));
     fs::resize_file(work() / "huge.idx", (std::uint64_t{1} << 36) + 16);
     EXPECT_EQ(shell("train --data huge.idx --out new 2>error", "ulimit -v 4000000"), 1);
+    const std::string error = testing::text_of(work() / "error");
+    EXPECT_TRUE(contains(error, "vae: error: cannot map huge.idx")) << error;
+    EXPECT_TRUE(contains(error, "ulimit -v")) << error;
+    EXPECT_FALSE(fs::exists(work() / "new"));
+}
+
+// 2 GiB of zeros, which must be read: they begin at an odd byte.
+TEST_F(CliBadDataTest, DataThatMemoryDoesNotHold) {
+    std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (536870912, 1), }";
+    header.resize(117, ' ');
+    put_file(work() / "huge.npy", std::string("\x93NUMPY\x01\x00\x75\x00", 10) + header);
+    fs::resize_file(work() / "huge.npy", (std::uint64_t{1} << 31) + 127);
+    EXPECT_EQ(shell("train --data huge.npy --out new 2>error", "ulimit -v 4000000"), 1);
     const std::string error = testing::text_of(work() / "error");
     EXPECT_TRUE(contains(error, "vae: error: out of memory: the data, the model and")) << error;
     EXPECT_FALSE(fs::exists(work() / "new"));

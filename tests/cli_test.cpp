@@ -66,6 +66,7 @@ TEST_F(CliTest, WrongOptionsAreRefused) {
         {"train --set model.prior_components=0", 2, "from 1 to 65536"},
         {"train --posterior banded", 2, "diagonal, full"},
         {"train --binarize maybe", 2, "none, dynamic, fixed"},
+        {"train --data-placement disk", 2, "one of auto, device, streamed"},
         {"train --set model.latnet=5", 2, "did you mean model.latent?"},
         {"train --set model.sigma", 2, "key=value"},
         {"train --set train.schedule=linear", 2, "one of constant, step, cosine, burda"},

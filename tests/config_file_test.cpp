@@ -20,7 +20,7 @@ using testing::message_of;
 // A configuration in which no setting has its default.
 Config unusual_config() {
     Config config;
-    config.data = {"a \"quoted\\\" path\nwith a line", 7, Binarize::fixed};
+    config.data = {"a \"quoted\\\" path\nwith a line", 7, Binarize::fixed, DataPlacement::streamed};
     config.model.encoder_hidden = {30, 20};
     config.model.latent = 3;
     config.model.decoder_hidden = {};

@@ -258,6 +258,8 @@ TEST_F(TrainTest, ResumeWithOtherSettingsOrDataIsRefused) {
     Config longer = config;
     longer.train.epochs = 30;
     longer.train.steps = 99;
+    longer.train.graph_steps = 3;
+    longer.data.placement = DataPlacement::streamed;
     check_resumable(checkpoint, longer, splits_);
     Config other = config;
     other.train.learning_rate = 0.5;
