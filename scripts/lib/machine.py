@@ -149,7 +149,25 @@ def end_group(process):
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass  # all of it has ended
-    process.wait()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        pass  # a driver keeps it, and will let it go or not
+
+
+def run_in_session(command, timeout, stderr=subprocess.PIPE, env=None):
+    """A subprocess.CompletedProcess of text. Whether the command runs out of time (TimeoutExpired)
+    or this one is interrupted, everything that the command has started ends with it."""
+    command = [str(part) for part in command]
+    with subprocess.Popen(command, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+                          env=env) as process:
+        try:
+            output, error = process.communicate(timeout=timeout)
+            return subprocess.CompletedProcess(command, process.returncode, output, error)
+        finally:
+            if process.poll() is None:
+                end_group(process)
 
 
 def run_script(main):
