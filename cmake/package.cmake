@@ -19,11 +19,15 @@ install(DIRECTORY bench/peers DESTINATION bench ${vae_archive_only}
         FILES_MATCHING PATTERN "*.py")
 install(PROGRAMS scripts/bench_gpu scripts/check_gpu scripts/profile
         DESTINATION scripts ${vae_archive_only})
-install(FILES scripts/lib/machine.py scripts/lib/peers.py scripts/lib/speed_table.py
-        DESTINATION scripts/lib ${vae_archive_only})
+install(DIRECTORY scripts/lib DESTINATION scripts ${vae_archive_only}
+        FILES_MATCHING PATTERN "*.py" PATTERN "__pycache__" EXCLUDE)
 install(FILES tests/torch_check.py tests/torch_likelihood.py
         DESTINATION tests ${vae_archive_only})
 install(FILES README.md DESTINATION . ${vae_archive_only})
+# What the pages link to.
+install(FILES bench/RESULTS.md DESTINATION bench ${vae_archive_only})
+install(DIRECTORY bench/results DESTINATION bench ${vae_archive_only}
+        FILES_MATCHING PATTERN "*.json")
 # Results name the commit, which no archive has in it by itself.
 install(CODE "execute_process(COMMAND git describe --always --dirty --abbrev=12
                   WORKING_DIRECTORY \"${CMAKE_SOURCE_DIR}\" OUTPUT_FILE

@@ -21,9 +21,10 @@ struct CudaDevice {
 
 struct CudaStatus {
     std::vector<CudaDevice> devices;
-    std::string driver;   // e.g. "13.0"; empty when there is none
-    std::string runtime;  // CUDA runtime of the module; empty when the module is not there
-    std::string reason;   // why the first device cannot be used; empty when it can
+    std::string driver;        // e.g. "13.0"; empty when there is none
+    std::string runtime;       // CUDA runtime of the module; empty when the module is not there
+    std::size_t cublaslt = 0;  // version of the library, as it numbers itself; 0 without the module
+    std::string reason;        // why the first device cannot be used; empty when it can
 };
 
 // The fastest algorithm of a matrix product of a dense layer, as it was measured.

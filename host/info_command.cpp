@@ -136,8 +136,8 @@ int run_devices(const DevicesOptions& options) {
     }
     if (!status.reason.empty()) fmt::print("cuda  not usable: {}\n", status.reason);
     if (!status.runtime.empty()) {
-        fmt::print("CUDA driver {}, runtime {}\n", status.driver.empty() ? "none" : status.driver,
-                   status.runtime);
+        fmt::print("CUDA driver {}, runtime {}, cuBLASLt {}\n",
+                   status.driver.empty() ? "none" : status.driver, status.runtime, status.cublaslt);
     }
     if (options.tune) tune(options);
     return 0;

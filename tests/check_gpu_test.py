@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import sys
@@ -35,6 +36,23 @@ check = load("check_gpu")
 PASSED, FAILED, NOT_RUN = check.PASSED, check.FAILED, check.NOT_RUN
 PROGRAMS = sys.argv.pop(1) if len(sys.argv) > 1 else None
 RAN = "[==========] {} tests from 3 test suites ran. (5 ms total)\n[  PASSED  ] {} tests.\n"
+
+
+def until(condition, seconds=20):
+    """Waits for it."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not so after {seconds} s")
+        time.sleep(0.02)
+
+
+def is_alive(process):
+    try:
+        state = pathlib.Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return state.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def result(rc, output=""):
@@ -128,10 +146,13 @@ class MadeUp(unittest.TestCase):
 
         checks = mock.Mock()
         checks.all.return_value = [("a", "x", breaks), ("a", "y", lambda: (PASSED, ""))]
+        kept = []
         with mock.patch("sys.stdout", io.StringIO()):
-            rows = check.run_checks(checks, "")
+            rows = check.run_checks(
+                checks, "", lambda rows: kept.append([row["verdict"] for row in rows]))
         self.assertEqual([row["verdict"] for row in rows], [FAILED, PASSED])
         self.assertEqual(rows[0]["detail"], "ZeroDivisionError: oops")
+        self.assertEqual(kept, [[NOT_RUN, NOT_RUN], [FAILED, NOT_RUN], [FAILED, PASSED]])
 
     def test_an_older_gpu_has_one_precision(self):
         self.assertEqual(check.capability_of("cuda  0: T4, compute capability 7.5, 40"), (7, 5))
@@ -205,6 +226,54 @@ class Program(unittest.TestCase):
         self.assertEqual(error.getvalue(),
                          "check_gpu: there is no GPU to use: there is no NVIDIA driver\n")
 
+    def start(self, folder, vae):
+        """The script, with this as its program, in `folder`/bin."""
+        program = pathlib.Path(folder) / "bin" / "vae"
+        program.parent.mkdir()
+        program.write_text("#!/bin/sh\n" + vae)
+        program.chmod(0o755)
+        return subprocess.Popen(
+            [sys.executable, ROOT / "scripts" / "check_gpu", "--backend", "cpu", "--bin",
+             program.parent, "--out", pathlib.Path(folder) / "record.json", "--only",
+             "compare: (S|I1), fp32"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def test_a_run_that_is_ended_leaves_a_whole_file(self):
+        report = json.dumps({"ok": True, "tensors": [
+            {"name": "x", "relative_l2": 1e-7, "gate": 1e-5, "ok": True}]})
+        for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143),
+                               (signal.SIGINT, 130)):
+            with tempfile.TemporaryDirectory() as folder:
+                # The second comparison waits, with a child of its own.
+                vae = (f"case $* in *--help*) ;; *burda*) (sleep 30; touch {folder}/late) & "
+                       f"echo $$ > {folder}/waits; wait ;; *compare*) echo '{report}' ;; esac")
+                started = self.start(folder, vae)
+                until(lambda folder=folder: (pathlib.Path(folder) / "waits").exists())
+                os.kill(started.pid, number)
+                _, error = started.communicate(timeout=30)
+                self.assertEqual(started.returncode, status, error)
+                self.assertLessEqual(error.count("\n"), 1, error)
+                record = json.loads((pathlib.Path(folder) / "record.json").read_text())
+                waiting = int((pathlib.Path(folder) / "waits").read_text())
+                if number == signal.SIGKILL:
+                    os.killpg(waiting, number)
+                else:  # what was started has ended too
+                    until(lambda waiting=waiting: not is_alive(waiting))
+            self.assertFalse(record["is_complete"])
+            self.assertEqual([(row["name"], row["verdict"], row["detail"])
+                              for row in record["checks"]],
+                             [("S, fp32", PASSED, "1 tensors, 1.0e-07 in x"),
+                              ("I1, fp32", NOT_RUN, "the run ended before it")])
+
+    def test_what_breaks_outside_of_a_check_is_one_line(self):
+        with mock.patch.object(check.machine, "describe", side_effect=ValueError("odd\nmore")), \
+                mock.patch.object(check.machine, "find_folder", return_value=ROOT), \
+                mock.patch("sys.argv", ["scripts/check_gpu"]), \
+                mock.patch("sys.stderr", io.StringIO()) as error:
+            self.assertEqual(check.machine.run_script(check.main), 1)
+        self.assertRegex(error.getvalue(),
+                         r"\Acheck_gpu: error: ValueError: odd \(check_gpu, line \d+\)\n\Z")
+
     @unittest.skipIf(PROGRAMS is None, "no program was given")
     def test_on_the_cpu(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -216,8 +285,9 @@ class Program(unittest.TestCase):
                 env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
                 check=False)
             self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
-            verdicts = [row["verdict"] for row in json.loads(out.read_text())["checks"]]
-            self.assertEqual(verdicts, [PASSED] * 11)
+            record = json.loads(out.read_text())
+            self.assertTrue(record["is_complete"])
+            self.assertEqual([row["verdict"] for row in record["checks"]], [PASSED] * 11)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ tensors() {
 }
 same_tensors() { cmp -s <(tensors "$1") <(tensors "$2"); }
 
+"$vae" devices | grep -q '^CUDA driver [0-9.]*, runtime [0-9.]*, cuBLASLt [0-9]\{5,\}$' ||
+    fail 'no word of the versions'
 train untuned
 for precision in fp32 tf32; do
     "$vae" devices --tune "${settings[@]}" --precision "$precision" >"$folder/$precision.txt"

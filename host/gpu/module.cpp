@@ -1,6 +1,7 @@
 // What the CUDA module exports to the driver: host/cuda_module.h.
 #include "host/cuda_module.h"
 
+#include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
@@ -51,6 +52,7 @@ void fill_status(CudaStatus& status) {
     int version = 0;
     kernels::cuda_check(cudaRuntimeGetVersion(&version), "cudaRuntimeGetVersion");
     status.runtime = version_text(version);
+    status.cublaslt = cublasLtGetVersion();
     // 0 without a driver.
     kernels::cuda_check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
     if (version == 0) {

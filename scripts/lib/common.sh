@@ -224,6 +224,20 @@ named_source() {
     echo "${data%%[\"\']*}"
 }
 
+# dead_links FOLDER...: prints what pages in there (*.md) link to and is not there, as PAGE: LINK;
+# fails if there is any.
+dead_links() {
+    local page link dead=no
+    while IFS= read -r page; do
+        while IFS= read -r link; do
+            [[ -e $(dirname "$page")/$link ]] && continue
+            printf '%s: %s\n' "$page" "$link"
+            dead=yes
+        done < <(grep -o -E '\]\([^)#]+' "$page" | cut -c 3- | grep -v -E '^[a-z]+:' | sort -u)
+    done < <(find "$@" -name '*.md')
+    [[ $dead == no ]]
+}
+
 # reported FILE ATTRIBUTE: the number in an attribute of the first element of CTest's report;
 # nothing without one.
 reported() {

@@ -8,8 +8,10 @@ import pathlib
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # An archive has its programs in bin; a source tree in the folder of a preset.
@@ -123,7 +125,70 @@ def results_file(kind, record, out):
     return ROOT / "bench" / "results" / f"{kind}-{slug}-{date}.json"
 
 
-def write_record(path, record):
+def write_whole(path, text):
+    """Replaces a file in one step: whoever is killed here leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {path}", file=sys.stderr)
+    if path.exists() and not path.is_file():  # /dev/null, a pipe
+        path.write_text(text, encoding="utf-8")
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_record(path, record):
+    write_whole(path, json.dumps(record, indent=1) + "\n")
+
+
+def end_group(process):
+    """Ends a process that has a session of its own, with everything that it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # all of it has ended
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        pass  # a driver keeps it, and will let it go or not
+
+
+def run_in_session(command, timeout, stderr=subprocess.PIPE, env=None):
+    """A subprocess.CompletedProcess of text. Whether the command runs out of time (TimeoutExpired)
+    or this one is interrupted, everything that the command has started ends with it."""
+    command = [str(part) for part in command]
+    with subprocess.Popen(command, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+                          env=env) as process:
+        try:
+            output, error = process.communicate(timeout=timeout)
+            return subprocess.CompletedProcess(command, process.returncode, output, error)
+        finally:
+            if process.poll() is None:
+                end_group(process)
+
+
+def run_script(main):
+    """The exit status of main(): what breaks, or ends it from outside, is one line."""
+    name = pathlib.Path(sys.argv[0]).name
+
+    def terminate(number, frame):
+        del frame
+        sys.exit(128 + number)  # so that what was started is ended on the way
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:  # pylint: disable=broad-except  # whatever it is
+        places = traceback.extract_tb(error.__traceback__)
+        place = [one for one in places if pathlib.Path(one.filename).resolve().is_relative_to(ROOT)
+                 ][-1]  # of ours, not of a library's
+        text = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        print(f"{name}: error: {type(error).__name__}: {text} ({pathlib.Path(place.filename).name}"
+              f", line {place.lineno})", file=sys.stderr)
+        return 1

@@ -1,6 +1,7 @@
 """Talks to the programs of bench/peers, each of which runs one framework (see serve in
 bench/peers/workload.py)."""
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -12,23 +13,27 @@ PEERS = machine.ROOT / "bench" / "peers"
 
 
 class PeerError(Exception):
-    """What a peer could not do; `is_skip` if this machine or version has no such thing."""
+    """What a peer could not do; `is_skip` if this machine or version has no such thing,
+    `is_timeout` if it was ended because it ran over, `is_answer` if it says so itself."""
 
-    def __init__(self, text, is_skip=False):
+    def __init__(self, text, is_skip=False, is_timeout=False, is_answer=False):
         super().__init__(text)
-        self.is_skip = is_skip
+        self.is_skip, self.is_timeout, self.is_answer = is_skip, is_timeout, is_answer
 
 
 class PeerProcess:
-    """One of them. Every answer is waited for so long at most, then the process is ended."""
+    """One of them, with a session of its own: compilers that it has started end with it. Every
+    answer is waited for so long at most, then the process is ended."""
 
     def __init__(self, command, log=None, env=None):
         self.process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=log if log is not None else subprocess.DEVNULL, text=True,
-            env=machine.python_environment() if env is None else env)
+            env=machine.python_environment() if env is None else env, start_new_session=True)
+        self.is_closed = False
         self.lines = queue.Queue()
-        threading.Thread(target=self.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
     def read(self):
         for line in self.process.stdout:
@@ -40,14 +45,14 @@ class PeerProcess:
             line = self.lines.get(timeout=max(timeout, 1))
         except queue.Empty:
             self.close()
-            raise PeerError(f"no answer in {timeout:.0f} s") from None
+            raise PeerError(f"no answer in {timeout:.0f} s", is_timeout=True) from None
         if line is None:
             raise PeerError(f"ended with status {self.process.wait()}")
         answer = json.loads(line)
         if "skipped" in answer:
             raise PeerError(answer["skipped"], is_skip=True)
         if "error" in answer:
-            raise PeerError(answer["error"])
+            raise PeerError(answer["error"], is_answer=True)
         return answer
 
     def ask(self, timeout, do, **arguments):
@@ -64,6 +69,46 @@ class PeerProcess:
         return self.process.poll() is None
 
     def close(self):
-        if self.is_alive():
-            self.process.kill()
-        self.process.wait()
+        if self.is_closed:
+            return
+        self.is_closed = True
+        machine.end_group(self.process)
+        self.reader.join(timeout=10)  # which is at the end of what there was
+        with contextlib.suppress(OSError):  # a request that it did not read
+            self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class Starts:
+    """Starts peers and remembers which of them cannot: those are not tried again."""
+
+    ENOUGH = 30  # seconds in which every peer that works has started
+
+    def __init__(self):
+        self.broken = {}  # by (peer, cell), or by (peer, None) where it is no matter of the cell
+
+    def check(self, peer, cell):
+        """Raises what it could not do the last time."""
+        error = self.broken.get((peer, None)) or self.broken.get((peer, cell))
+        if error is not None:
+            raise error
+
+    def remember(self, peer, cell, error):
+        self.broken[peer, cell] = error
+        return error
+
+    def start(self, peer, cell, command, log, timeout):
+        """(process, versions)."""
+        self.check(peer, cell)
+        process = PeerProcess(command, log=log)
+        try:
+            return process, process.answer(timeout)["versions"]
+        except PeerError as error:
+            process.close()
+            # One that has the time to say what is wrong may mean this network or this precision.
+            if not error.is_timeout or timeout >= self.ENOUGH:
+                self.remember(peer, cell if error.is_answer else None, error)
+            raise
+        except BaseException:
+            process.close()
+            raise

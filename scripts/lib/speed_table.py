@@ -6,6 +6,11 @@ OURS = "vae"
 TRAINING_TOLERANCE = 0.05  # of the mean loss of the first steps: another order, other noise
 
 
+def new_row(name):
+    return {"name": name, "status": "ok", "why": "", "start_seconds": None,
+            "warm_up_seconds": None, "loss": None, "trained": None, "microseconds": []}
+
+
 def summarize(cell):
     """Adds medians, quartiles and ratios to a cell's rows. The fastest peer is the fastest of those
     that do the same work; a row's ratio is its time divided into that one's."""

@@ -3,15 +3,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
+#include "poisoned_memory.h"
 #include "runtime.h"
 
 namespace emulation {
 namespace {
-
-constexpr std::align_val_t kAlignment{256};  // what cudaMalloc promises
-constexpr int kPoison = 0xff;                // bytes of a NaN
 
 enum class Place { device, pinned, pageable, outside };
 
@@ -38,9 +35,8 @@ cudaError_t allocate(void** out, std::size_t size, MemoryKind kind, const char* 
         return refuse(cudaErrorMemoryAllocation,
                       fmt::format("{}: {} bytes are more than what is free", who, size));
     }
-    void* const bytes = ::operator new(size, kAlignment, std::nothrow);
+    void* const bytes = allocate_poisoned(size);
     if (bytes == nullptr) return cudaErrorMemoryAllocation;
-    std::memset(bytes, kPoison, size);
     device.allocations[reinterpret_cast<std::uintptr_t>(bytes)] = {size, kind};
     if (kind == MemoryKind::device) device.device_bytes += size;
     *out = bytes;
@@ -57,8 +53,9 @@ cudaError_t release(void* pointer, MemoryKind kind, const char* who) {
                                   static_cast<const void*>(pointer)));
     }
     if (kind == MemoryKind::device) device.device_bytes -= found->second.size;
+    const std::size_t size = found->second.size;
     device.allocations.erase(found);
-    ::operator delete(pointer, kAlignment);
+    release_poisoned(pointer, size);
     return cudaSuccess;
 }
 
