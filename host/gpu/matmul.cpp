@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
+
+#include "host/gpu/graph.h"
 
 namespace vae::gpu {
 
@@ -36,13 +37,27 @@ void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan,
                  "cublasLtMatmul");
 }
 
-MatmulTypes Matmul::types_of(Storage a, Storage b, Storage d) const {
-    if (a != b || (a == Storage::fp32 && d != Storage::fp32)) {
-        throw std::invalid_argument(
-            "Matmul: factors stored in two ways, or a result in bf16 of FP32");
+MatmulTypes Matmul::types_of(Storage factors, Storage result) const {
+    if (factors == Storage::fp32) {
+        if (result != Storage::fp32) {
+            throw std::invalid_argument("Matmul: a result in bf16 of factors in FP32");
+        }
+        return types_of_floats_;
     }
-    if (a == Storage::fp32) return types_of_floats_;
-    return d == Storage::fp32 ? MatmulTypes::bf16_to_fp32 : MatmulTypes::bf16;
+    return result == Storage::fp32 ? MatmulTypes::bf16_to_fp32 : MatmulTypes::bf16;
+}
+
+bool Matmul::is_fused(const MatmulLane& lane, const MatmulProduct& product) const {
+    MatmulPlan* const plan = plans_->find(product);
+    if (plan == nullptr) return false;
+    // Nobody reads or writes there: what is captured is dropped.
+    void* const somewhere = lane.workspace.data();
+    const MatmulExtra extra = {.bias = has_bias(product.epilogue) ? somewhere : nullptr,
+                               .bits = has_bits(product.epilogue) ? somewhere : nullptr};
+    const std::size_t nodes = count_nodes(lane.stream, [&] {
+        run_plan(plans_->handle(), lane, *plan, somewhere, somewhere, somewhere, extra);
+    });
+    return nodes <= static_cast<std::size_t>(least_kernels(plan->algorithm));
 }
 
 // cuBLASLt takes a bias for stored as the result.
@@ -55,7 +70,10 @@ const void* Matmul::bias_of(ConstReals bias, ConstReals result) {
 
 void Matmul::multiply(const MatmulLane& lane, MatmulProduct product, ConstReals a, ConstReals b,
                       Reals d, const MatmulExtra& extra) const {
-    product.types = types_of(a.storage, b.storage, d.storage);
+    if (a.storage != b.storage) {
+        throw std::invalid_argument("Matmul: factors that are stored in two ways");
+    }
+    product.types = types_of(a.storage, d.storage);
     product.alignment = alignment_of({a.data, b.data, d.data, extra.bias, extra.bits});
     const auto run = [&] {
         run_plan(plans_->handle(), lane, plans_->of(product), a.data, b.data, d.data, extra);
@@ -95,15 +113,15 @@ void Matmul::forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, Co
 }
 
 void Matmul::backward_input_relu(const MatmulLane& lane, ConstReals d_y, ConstReals w,
-                                 const std::uint8_t* bits, int rows, int in, int out, Reals d_x,
-                                 Reals d_bias) const {
+                                 const std::uint8_t* bits, int rows, int in, int out,
+                                 Reals d_x) const {
     multiply(lane,
              {.kind = MatmulKind::backward_input,
               .epilogue = MatmulEpilogue::relu_backward,
               .rows = rows,
               .in = in,
               .out = out},
-             w, d_y, d_x, {.bias = bias_of(d_bias, d_x), .bits = bits});
+             w, d_y, d_x, {.bits = bits});
 }
 
 void Matmul::backward_weight_bias(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows,
