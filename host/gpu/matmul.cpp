@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 
 #include "host/gpu/graph.h"
 
@@ -23,18 +24,22 @@ int alignment_of(std::initializer_list<const void*> addresses) {
     return static_cast<int>(bits & (~bits + 1));
 }
 
-}  // namespace
-
-void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan, const void* a,
-              const void* b, void* d, const MatmulExtra& extra) {
+cublasStatus_t try_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan,
+                        const void* a, const void* b, void* d, const MatmulExtra& extra) {
     const float one = 1;
     const float beta = extra.accumulate ? 1 : 0;
     MatmulProblem& problem = plan.problem;
     problem.set_side(extra.bias, extra.bits);
-    cublas_check(cublasLtMatmul(handle, &problem.operation, &one, a, &problem.a, b, &problem.b,
-                                &beta, d, &problem.d, d, &problem.d, &plan.algorithm,
-                                lane.workspace.data(), lane.workspace.bytes(), lane.stream.get()),
-                 "cublasLtMatmul");
+    return cublasLtMatmul(handle, &problem.operation, &one, a, &problem.a, b, &problem.b, &beta, d,
+                          &problem.d, d, &problem.d, &plan.algorithm, lane.workspace.data(),
+                          lane.workspace.bytes(), lane.stream.get());
+}
+
+}  // namespace
+
+void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan, const void* a,
+              const void* b, void* d, const MatmulExtra& extra) {
+    cublas_check(try_plan(handle, lane, plan, a, b, d, extra), "cublasLtMatmul");
 }
 
 MatmulTypes Matmul::types_of(Storage factors, Storage result) const {
@@ -54,9 +59,12 @@ bool Matmul::is_fused(const MatmulLane& lane, const MatmulProduct& product) cons
     void* const somewhere = lane.workspace.data();
     const MatmulExtra extra = {.bias = has_bias(product.epilogue) ? somewhere : nullptr,
                                .bits = has_bits(product.epilogue) ? somewhere : nullptr};
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     const std::size_t nodes = count_nodes(lane.stream, [&] {
-        run_plan(plans_->handle(), lane, *plan, somewhere, somewhere, somewhere, extra);
+        status = try_plan(plans_->handle(), lane, *plan, somewhere, somewhere, somewhere, extra);
     });
+    if (is_refusal(status)) return false;
+    cublas_check(status, "cublasLtMatmul");
     return nodes <= static_cast<std::size_t>(least_kernels(plan->algorithm));
 }
 
@@ -79,8 +87,11 @@ void Matmul::multiply(const MatmulLane& lane, MatmulProduct product, ConstReals 
         run_plan(plans_->handle(), lane, plans_->of(product), a.data, b.data, d.data, extra);
     };
     if (kernels::launch_observer() == nullptr) return run();
-    kernels::observed(fmt::format("product {} {}x{}x{}", name_of(product.kind), product.rows,
-                                  product.in, product.out),
+    const std::string epilogue = product.epilogue == MatmulEpilogue::none
+                                     ? ""
+                                     : fmt::format(" {}", name_of(product.epilogue));
+    kernels::observed(fmt::format("product {}{} {}x{}x{}", name_of(product.kind), epilogue,
+                                  product.rows, product.in, product.out),
                       lane.stream.get(), run);
 }
 

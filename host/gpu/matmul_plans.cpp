@@ -86,6 +86,10 @@ void cublas_check(cublasStatus_t status, const char* what) {
                                static_cast<int>(status)));
 }
 
+bool is_refusal(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+}
+
 MatmulProblem::MatmulProblem(const MatmulProduct& product) {
     const cudaDataType_t factors = type_of_factors(product.types);
     const auto weight = layout_of(factors, product.out, product.in);
@@ -168,9 +172,11 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& p
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         handle_, &problem.operation, &problem.a, &problem.b, &problem.d, &problem.d, &preference,
         kMostCandidates, results.data(), &found);
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) {
-        cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
-    }
+    const bool is_absent = product.epilogue == MatmulEpilogue::none
+                               ? status == CUBLAS_STATUS_NOT_SUPPORTED
+                               : is_refusal(status);
+    if (is_absent) return {};
+    cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;
     for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
         if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);

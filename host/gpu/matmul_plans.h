@@ -22,6 +22,11 @@ inline constexpr std::size_t kMatmulWorkspaceBytes = std::size_t{32} << 20;
 // Throws RunError naming `what` unless the status is a success.
 void cublas_check(cublasStatus_t status, const char* what);
 
+// Whether the status says that cuBLASLt has no such product, and not that something failed. Which
+// of the two statuses it is for an epilogue that some types or shapes do not have is not
+// documented.
+bool is_refusal(cublasStatus_t status);
+
 // A product as cuBLASLt is asked for it. cuBLASLt is column-major: a row-major [a, b] matrix is its
 // [b, a] matrix, so that it computes the transpose of each product of matmul.h.
 struct MatmulProblem {
