@@ -56,8 +56,9 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
     if (reason.empty()) {
         auto backend = make_cuda_backend(config, layout);
         const char* why = name == "auto" ? " (a GPU is there)" : "";
-        const std::string ways =
-            fmt::format(" in {}, plan {}{}", name_of(backend->precision()), backend->plan(), why);
+        const std::string ways = fmt::format(
+            " in {}, plan {}{}, {:.0f} MiB of its memory", name_of(backend->precision()),
+            backend->plan(), why, static_cast<double>(backend->device_bytes()) / 1048576.0);
         return describe(std::move(backend), ways);
     }
     if (name == "cuda") {

@@ -33,40 +33,36 @@ std::vector<DenseLayer> with_behind(std::vector<DenseLayer> layers, const DenseL
 
 }  // namespace
 
-HiddenLayers::HiddenLayers(const std::vector<DenseLayer>& layers, const DenseLayer& behind,
-                           Activation activation, FusionPlan plan, Storage storage, int capacity,
-                           int training_rows, LayerProducts& products)
-    : layers_(with_behind(layers, behind)),
-      activation_(activation),
+HiddenLayers::HiddenLayers(const HiddenShape& shape, const Config& config, Storage storage,
+                           LayerProducts& products, DeviceArena& arena)
+    : layers_(with_behind(shape.layers, shape.behind)),
+      activation_(config.model.activation),
+      fusion_(config.train.plan),
       storage_(storage),
-      products_(products),
-      training_plan_(make_training_plan(plan, training_rows)),
-      training_rows_(training_rows) {
-    const auto rows = static_cast<std::size_t>(capacity);
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-        const DenseLayer& layer = layers[i];
-        Hidden hidden = {{rows * layer.product_width(), storage, "a hidden layer"},
-                         {rows * layer.out, storage, "a hidden layer's activations"},
-                         {}};
-        if (training_plan_[i].forward) {
-            const auto pitch = static_cast<std::size_t>(relu_bits_pitch(width(layer.out)));
-            hidden.bits = {rows * pitch, "the bits of a hidden layer's activations"};
-        }
-        hidden_.push_back(std::move(hidden));
+      training_rows_(shape.training_rows),
+      products_(products) {
+    const auto rows = static_cast<std::size_t>(shape.capacity);
+    for (const DenseLayer& layer : shape.layers) {
+        Hidden& hidden = hidden_.emplace_back();
+        hidden.product = {arena, rows * layer.product_width(), storage, "a hidden layer"};
+        hidden.h = {arena, rows * layer.out, storage, "a hidden layer's activations"};
+        if (!may_fuse()) continue;
+        const auto pitch = static_cast<std::size_t>(relu_bits_pitch(width(layer.out)));
+        hidden.bits = {arena, rows * pitch, "the bits of a hidden layer's activations"};
     }
 }
 
-std::vector<LayerPlan> HiddenLayers::make_training_plan(FusionPlan plan, int rows) const {
-    const bool may_fuse = plan != FusionPlan::cublas && activation_ == Activation::relu;
-    const std::vector<LayerPlan> wanted(layers_.size() - 1, {may_fuse, may_fuse});
+bool HiddenLayers::may_fuse() const {
+    return fusion_ != FusionPlan::cublas && activation_ == Activation::relu;
+}
+
+void HiddenLayers::start() {
+    const std::vector<LayerPlan> wanted(hidden_.size(), {may_fuse(), may_fuse()});
     const Matmul& matmul = products_.matmul();
-    if (plan == FusionPlan::epilogue) {
-        return make_plan(wanted, rows, [&](const auto& product) { return matmul.has(product); });
-    }
-    if (!may_fuse || wanted.empty()) return wanted;
-    const MatmulLane lane(products_.stream());  // for as long as kernels are counted
-    return make_plan(wanted, rows,
-                     [&](const auto& product) { return matmul.is_fused(lane, product); });
+    training_plan_ = make_plan(wanted, training_rows_, [&](const MatmulProduct& product) {
+        return fusion_ == FusionPlan::epilogue ? matmul.has(product)
+                                               : matmul.is_fused(products_.lane(), product);
+    });
 }
 
 std::vector<LayerPlan> HiddenLayers::make_plan(std::vector<LayerPlan> wanted, int rows,

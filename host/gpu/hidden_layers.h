@@ -31,15 +31,22 @@ struct LayerPlan {
 };
 inline constexpr int kLayerEpilogues = 3;
 
+struct HiddenShape {
+    std::vector<DenseLayer> layers;
+    DenseLayer behind;      // the layer that reads the last one's output
+    int capacity = 0;       // rows, at most
+    int training_rows = 0;  // of a training step
+};
+
 class HiddenLayers {
   public:
-    // For up to `capacity` rows; `behind` is the layer that reads the last one's output. What is
-    // fused is decided for training steps of `training_rows`; passes of other rows do the same
-    // where cuBLASLt has those products for them too. Products outlive the layers. Throws RunError
-    // when cuBLASLt fails or the device is full.
-    HiddenLayers(const std::vector<DenseLayer>& layers, const DenseLayer& behind,
-                 Activation activation, FusionPlan plan, Storage storage, int capacity,
-                 int training_rows, LayerProducts& products);
+    // Products outlive the layers.
+    HiddenLayers(const HiddenShape& shape, const Config& config, Storage storage,
+                 LayerProducts& products, DeviceArena& arena);
+    // Once the arena is allocated: decides what is fused, for training steps; passes of other rows
+    // do the same where cuBLASLt has those products for them too. Throws RunError when cuBLASLt
+    // fails.
+    void start();
 
     bool empty() const { return hidden_.empty(); }
     const RealArray& h(std::size_t layer) const { return hidden_[layer].h; }
@@ -47,7 +54,7 @@ class HiddenLayers {
     ConstReals output(ConstReals x) const { return empty() ? x : hidden_.back().h.get(); }
     // After backward, if there are layers.
     ConstReals first_d_product() const { return hidden_.front().product.get(); }
-    // Of a training step.
+    // Of a training step; after start.
     const std::vector<LayerPlan>& plan() const { return training_plan_; }
 
     // x[rows, in] through all layers.
@@ -63,11 +70,13 @@ class HiddenLayers {
     struct Hidden {
         RealArray product;  // [rows, product_width]: x·Wᵀ, without the bias; then its gradient
         RealArray h;        // [rows, out]: the layer's output
-        DeviceArray<std::uint8_t> bits;  // [rows, relu_bits_pitch(out)] of h, if forward is fused
+        DeviceArray<std::uint8_t> bits;  // [rows, relu_bits_pitch(out)] of h, if forward may be
+                                         // fused
     };
     using Takes = std::function<bool(const MatmulProduct&)>;
 
-    std::vector<LayerPlan> make_training_plan(FusionPlan plan, int rows) const;
+    // Whether anything can be, whatever cuBLASLt says.
+    bool may_fuse() const;
     // What of the wanted plan can be had where takes() is asked for each product.
     std::vector<LayerPlan> make_plan(std::vector<LayerPlan> wanted, int rows,
                                      const Takes& takes) const;
@@ -80,10 +89,11 @@ class HiddenLayers {
 
     const std::vector<DenseLayer> layers_;  // layers_[i] is behind layer i − 1
     const Activation activation_;
+    const FusionPlan fusion_;
     const Storage storage_;
-    LayerProducts& products_;
-    const std::vector<LayerPlan> training_plan_;
     const int training_rows_;
+    LayerProducts& products_;
+    std::vector<LayerPlan> training_plan_;
     std::map<int, std::vector<LayerPlan>> plans_;  // of other passes, by their rows
     std::vector<Hidden> hidden_;
 };

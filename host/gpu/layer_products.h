@@ -21,13 +21,13 @@ inline int width(std::size_t size) {
 // product_width().
 class LayerProducts {
   public:
-    // The precision is not automatic. Throws RunError when cuBLASLt fails or the device is full.
-    LayerProducts(Precision precision, const Stream& stream)
+    // The precision is not automatic. Throws RunError when cuBLASLt fails.
+    LayerProducts(Precision precision, const Stream& stream, DeviceArena& arena)
         : stream_(stream),
-          lane_(stream),
+          lane_(stream, arena),
           matmul_(precision),
           weights_(stream),
-          weights_lane_(weights_.own_stream()) {}
+          weights_lane_(weights_.own_stream(), arena) {}
 
     // From now on: parameters, the same as factors of products, and gradients, each an arena.
     void read(const float* parameters, ConstReals operands) {
@@ -37,6 +37,7 @@ class LayerProducts {
     void write(float* gradients) { gradients_ = gradients; }
 
     const Matmul& matmul() const { return matmul_; }
+    const MatmulLane& lane() const { return lane_; }
     const Stream& stream() const { return stream_; }
     const float* parameters() const { return parameters_; }
     float* gradients() const { return gradients_; }

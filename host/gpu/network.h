@@ -51,11 +51,12 @@ struct StepPart {
 // examples·samples. Training and evaluation take the objective's number of draws.
 class Network {
   public:
-    // Allocates everything for batches of up to `capacity` examples with the objective's draws.
-    // Parameters and gradients are zero. Throws RunError when the device is full. The precision is
-    // not automatic.
+    // Reserves everything for batches of up to `capacity` examples with the objective's draws. The
+    // precision is not automatic.
     Network(const Config& config, const ParameterLayout& layout, int capacity, Precision precision,
-            const Stream& stream);
+            const Stream& stream, DeviceArena& arena);
+    // Once the arena is allocated, before all else: parameters and gradients are zero.
+    void start();
 
     // From now on the passes read these parameters, an arena of the layout: the network's own, as
     // at first, or others, as they are now.
@@ -129,7 +130,7 @@ class Network {
     const RealArray& decoder_h(std::size_t layer) const { return decoder_.h(layer); }
 
   private:
-    void allocate_objective(std::size_t examples, std::size_t rows);
+    void reserve_objective(std::size_t examples, std::size_t rows, DeviceArena& arena);
     // From the gradient of the output's product to d_z_.
     void decoder_backward(int rows);
     // From d_heads_ on, where the prior's pseudo-inputs are the last rows.
@@ -221,7 +222,7 @@ class Network {
     DeviceArray<double> running_mean_;  // one
     DeviceArray<float> partials_;
     DeviceArray<unsigned> tickets_;
-    kernels::Scratch scratch_;
+    kernels::Scratch scratch_;  // the two above
 };
 
 }  // namespace vae::gpu
