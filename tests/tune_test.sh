@@ -24,7 +24,9 @@ same_tensors() { cmp -s <(tensors "$1") <(tensors "$2"); }
 "$vae" devices | grep -q '^CUDA driver [0-9.]*, runtime [0-9.]*, cuBLASLt [0-9]\{5,\}$' ||
     fail 'no word of the versions'
 train untuned
-for precision in fp32 tf32; do
+# Rows of a full batch, of what an epoch ends with and of an evaluation; of each of them the six
+# layers forward, and of the first two the weights, and all inputs but the first.
+for precision in fp32 tf32 bf16; do
     "$vae" devices --tune "${settings[@]}" --precision "$precision" >"$folder/$precision.txt"
     grep -q "kept in $XDG_CACHE_HOME/vae/matmul-plans.json" "$folder/$precision.txt" ||
         fail "$precision: no word of where plans are kept"
