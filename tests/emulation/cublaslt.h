@@ -28,6 +28,16 @@ struct LtOperation {
     void* bias = nullptr;
     void* aux = nullptr;
     std::int64_t aux_ld = 0;
+
+    // The bit of an epilogue that goes with a ReLU's mask, and whether it has a bias, or the
+    // gradient of one.
+    bool has_mask() const { return (epilogue & 128u) != 0; }
+    bool has_bias() const {
+        constexpr std::uint32_t kGradients =
+            CUBLASLT_EPILOGUE_BGRADA | CUBLASLT_EPILOGUE_BGRADB |
+            (CUBLASLT_EPILOGUE_DRELU_BGRAD & ~CUBLASLT_EPILOGUE_DRELU);
+        return (epilogue & (CUBLASLT_EPILOGUE_BIAS | kGradients)) != 0;
+    }
 };
 
 struct LtLayout {
@@ -106,13 +116,14 @@ struct LtPlan {
     int chunk = 0;              // of the sum over k, one after the other; 0: all at once
     std::size_t alignment = 1;  // bytes, of A, B and D and of their leading dimensions
     std::size_t workspace = 0;  // bytes
+    bool fuses_epilogue = false;
 };
 
 // The plan of an algorithm for a product; false if the one is not for the other.
 bool plan_of(const LtProduct& product, const LtAlgorithm& algorithm, LtPlan& plan);
 
 // Puts the product's operations on the stream: the product, with a split sum over k and its
-// workspace a second one that adds the parts, and in FP32 one more for an epilogue.
+// workspace a second one that adds the parts, and one more for an epilogue that is not fused.
 struct LtOperands {
     const void* a = nullptr;
     const void* b = nullptr;

@@ -98,8 +98,8 @@ cublasStatus_t check_epilogue(const LtProduct& p) {
         return refuse_lt(CUBLAS_STATUS_NOT_SUPPORTED,
                          "cuBLASLt: a bias and its gradient are of the result's type");
     }
-    const bool has_mask = (operation.epilogue & CUBLASLT_EPILOGUE_RELU_AUX & 128u) != 0;
-    if (has_mask && (operation.aux_ld % kMaskAlignment != 0 || operation.aux_ld < p.m)) {
+    if (operation.has_mask() &&
+        (operation.aux_ld % kMaskAlignment != 0 || operation.aux_ld < p.m)) {
         return refuse_lt(CUBLAS_STATUS_INVALID_VALUE,
                          fmt::format("cuBLASLt: a ReLU's mask has {} bits a column: it must be a "
                                      "multiple of 128 and at least {}",
@@ -131,6 +131,13 @@ std::size_t workspace_of(const LtProduct& p, const Way& way) {
     }
 }
 
+EpilogueWay epilogue_way(const LtProduct& p) {
+    const auto& set = runtime().epilogues;
+    const auto found = set.find(p.operation.epilogue);
+    if (found != set.end() && found->second != EpilogueWay::by_type) return found->second;
+    return p.is_bf16() ? EpilogueWay::fused : EpilogueWay::apart;
+}
+
 // Whether the way is one for the product; then `plan` is it.
 bool plan_way(const LtProduct& p, const Way& way, LtPlan& plan) {
     if (way.splits > 1 && p.k < 2 * way.splits) return false;
@@ -142,6 +149,11 @@ bool plan_way(const LtProduct& p, const Way& way, LtPlan& plan) {
                       .splits = way.splits,
                       .reduction = way.reduction,
                       .types = signature_of(p)};
+    if (p.has_epilogue()) {
+        const EpilogueWay epilogue = epilogue_way(p);
+        if (epilogue == EpilogueWay::none) return false;
+        plan.fuses_epilogue = epilogue == EpilogueWay::fused;
+    }
     plan.chunk = way.chunk;
     const bool on_tensor_cores = p.is_tf32() || p.is_bf16();
     plan.alignment = way.needs_alignment && on_tensor_cores ? kTensorAlignment : 1;
@@ -190,6 +202,18 @@ bool is_aligned(const void* pointer, std::size_t alignment) {
     return reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0;
 }
 
+// Whether what an epilogue reads or writes beside the result is there.
+bool has_side(const LtProduct& p) {
+    const LtOperation& operation = p.operation;
+    if (!p.has_epilogue()) return true;
+    if (operation.has_bias() &&
+        (operation.bias == nullptr || !is_aligned(operation.bias, size_of(p.d.type)))) {
+        return false;
+    }
+    return !operation.has_mask() ||
+           (operation.aux != nullptr && is_aligned(operation.aux, kTensorAlignment));
+}
+
 cublasStatus_t check_call(const LtProduct& product, const LtPlan& plan, const LtOperands& operands,
                           std::size_t workspace_bytes) {
     if (plan.workspace > workspace_bytes) {
@@ -212,6 +236,10 @@ cublasStatus_t check_call(const LtProduct& product, const LtPlan& plan, const Lt
                                          "to {} bytes, as its algorithm needs",
                                          product.m, product.n, product.k, plan.alignment));
         }
+    }
+    if (!has_side(product)) {
+        return refuse_lt(CUBLAS_STATUS_INVALID_VALUE,
+                         "cuBLASLt: the bias or the mask of an epilogue is missing or not aligned");
     }
     return CUBLAS_STATUS_SUCCESS;
 }

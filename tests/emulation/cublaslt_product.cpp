@@ -102,7 +102,6 @@ struct Work {
         return static_cast<std::size_t>(product.m) * static_cast<std::size_t>(product.n);
     }
     bool is_bias_read() const { return (product.operation.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0; }
-    bool has_mask() const { return (product.operation.epilogue & 128u) != 0; }
     bool is_derivative() const { return (product.operation.epilogue & 8u) != 0; }
     std::size_t mask_bytes() const {
         return static_cast<std::size_t>(product.operation.aux_ld) / 8 *
@@ -140,7 +139,7 @@ bool check_memory(const Work& work) {
                    (of.beta == 0 || is_on_device(of.c, p.c));
     const std::size_t bias = bias_size(work) * size_of(p.d.type);
     if (bias > 0) is_fine = is_fine && is_device_range(p.operation.bias, bias);
-    if (work.has_mask()) {
+    if (work.product.operation.has_mask()) {
         is_fine = is_fine && is_device_range(p.operation.aux, work.mask_bytes());
     }
     if (!is_fine) {
@@ -198,7 +197,7 @@ float activate(const Work& work, float value, int row, std::size_t mask) {
         value += load_element(operation.bias, work.product.d.type, static_cast<std::size_t>(row));
     }
     if ((operation.epilogue & CUBLASLT_EPILOGUE_RELU) == 0) return value;
-    if (work.has_mask()) {
+    if (work.product.operation.has_mask()) {
         bits[mask / 8] =
             static_cast<unsigned char>(value > 0 ? bits[mask / 8] | bit : bits[mask / 8] & ~bit);
     }
@@ -255,7 +254,7 @@ void store_result(const Work& work, const std::vector<float>& values) {
 // From the sum to the result; the epilogue too if it is part of the same kernel.
 void finish(const Work& work, std::vector<float>& sum) {
     scale(work, sum);
-    if (work.product.is_bf16() && work.product.has_epilogue()) run_epilogue(work, sum);
+    if (work.plan.fuses_epilogue) run_epilogue(work, sum);
     store_result(work, sum);
 }
 
@@ -364,7 +363,7 @@ void enqueue_product(cudaStream_t stream, const LtProduct& product, const LtPlan
     if (splits_into_workspace(plan)) {
         enqueue(stream, {cudaGraphNodeTypeKernel, [work] { add_parts(*work); }});
     }
-    if (product.has_epilogue() && !product.is_bf16()) {
+    if (product.has_epilogue() && !plan.fuses_epilogue) {
         enqueue(stream, {cudaGraphNodeTypeKernel, [work] { run_epilogue_apart(*work); }});
     }
 }

@@ -29,6 +29,12 @@ void set_compute_capability(int major, int minor);
 // All of the device's memory; 8 GiB unless set.
 void set_device_memory(std::size_t bytes);
 
+// How cuBLASLt computes an epilogue (a cublasLtEpilogue_t): as part of the product's kernel, in a
+// kernel of its own behind it, or not at all. by_type, the default, is in bf16 a part of the
+// product's and else one of its own.
+enum class EpilogueWay { by_type, fused, apart, none };
+void set_epilogue(std::uint32_t epilogue, EpilogueWay way);
+
 // How often each function was called, and each kernel launched (captured launches count when their
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.
 std::map<std::string, std::uint64_t> calls();

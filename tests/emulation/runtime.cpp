@@ -144,6 +144,11 @@ void set_device_memory(std::size_t bytes) {
     runtime().device_memory = bytes;
 }
 
+void set_epilogue(std::uint32_t epilogue, EpilogueWay way) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().epilogues[epilogue] = way;
+}
+
 std::map<std::string, std::uint64_t> calls() {
     const std::scoped_lock lock(runtime().mutex);
     return {runtime().calls.begin(), runtime().calls.end()};
@@ -203,6 +208,7 @@ void reset() {
     device.launches.clear();
     device.capability_major = 9;
     device.capability_minor = 0;
+    device.epilogues.clear();
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.faults = faults_of_environment();
