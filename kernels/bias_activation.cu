@@ -71,7 +71,7 @@ struct ActivationBackwardOp {
 
     template <int V>
     __device__ Columns<V> columns(unsigned col) const {
-        return load_pack<V>(bias + col);
+        return bias == nullptr ? Columns<V>{} : load_pack<V>(bias + col);
     }
     template <int V>
     __device__ Loaded<V> load(unsigned row, unsigned col, const Columns<V>&) const {

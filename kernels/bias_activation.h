@@ -33,7 +33,8 @@ void bias_activation_forward(Activation f, ConstReals product, const float* bias
 
 // Computes  d_pre = d_h · f'(product + bias),  d_bias[c] = Σ_r d_pre[r, c]
 // Shapes    product, d_h, d_pre [rows, cols], stored alike; bias, d_bias [cols]; any rows,
-//           cols >= 0
+//           cols >= 0. bias may be null for none: relu's output h, which is above 0 where product +
+//           bias is, then serves in the place of product.
 // Writes    overwrites d_pre and d_bias; d_pre may be d_h or product, nothing else may overlap.
 //           d_bias is zero if rows is 0.
 // Numerics  float; f' is computed again from product rather than read. Error of f' at most, in

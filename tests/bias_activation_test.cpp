@@ -235,6 +235,31 @@ TEST_F(BiasActivation, InPlace) {
     }
 }
 
+// Whoever has relu's output alone: the same bits. With one column a thread and with four.
+TEST_F(BiasActivation, BackwardOfReluFromItsOutput) {
+    for (const Shape& shape : {Shape{33, 132}, Shape{33, 101}}) {
+        for (const Storage storage : kStorages) {
+            const Inputs in(shape, storage);
+            auto product = put(in, in.product);
+            auto bias = upload(in.bias);
+            auto d_h = put(in, in.d_h);
+            auto h = room(in);
+            auto d_pre = room(in);
+            auto d_bias = output(shape.width());
+            DeviceScratch scratch(stream(), shape.rows, shape.cols);
+            bias_activation_forward(Activation::relu, product.get(), bias.data(), shape.rows,
+                                    shape.cols, h.get(), stream().get());
+            bias_activation_backward(Activation::relu, h.get(), nullptr, d_h.get(), shape.rows,
+                                     shape.cols, d_pre.get(), d_bias.data(), scratch.get(),
+                                     stream().get());
+            std::vector<float> results = d_pre.download();
+            const std::vector<float> sums = d_bias.download();
+            results.insert(results.end(), sums.begin(), sums.end());
+            expect_same_bits(results, backward(Activation::relu, in, Output::apart), "from h");
+        }
+    }
+}
+
 TEST_F(BiasActivation, RepeatsBitForBit) {
     const Shape shape{301, 260};
     const Inputs in(shape);
