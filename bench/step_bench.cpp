@@ -150,8 +150,16 @@ void add_steps(Bench& bench, const Workload& workload, bool is_gpu) {
         add(name, train_step, bench, workload, {});
         return;
     }
+    const bool is_relu = config_of(workload).model.activation == Activation::relu;
     for (const std::string precision : {"fp32", "tf32", "bf16"}) {
-        add(name + "/" + precision, train_step, bench, workload, {"train.precision=" + precision});
+        const Settings settings = {"train.precision=" + precision};
+        add(name + "/" + precision, train_step, bench, workload, settings);
+        if (!is_relu) continue;  // there is one plan
+        for (const std::string plan : {"cublas", "epilogue"}) {
+            Settings of_plan = settings;
+            of_plan.push_back("train.plan=" + plan);
+            add(name + "/" + precision + "/" + plan, train_step, bench, workload, of_plan);
+        }
     }
 }
 

@@ -64,6 +64,18 @@ const char* name_of(Precision precision) {
     return "";
 }
 
+const char* name_of(FusionPlan plan) {
+    switch (plan) {
+        case FusionPlan::automatic:
+            return "auto";
+        case FusionPlan::cublas:
+            return "cublas";
+        case FusionPlan::epilogue:
+            return "epilogue";
+    }
+    return "";
+}
+
 StepProfile Backend::profile(const TrainRequest&) {
     throw InputError("--profile measures the kernels of the CUDA backend; \"" + name() +
                      "\" has none: use --backend cuda, or perf for a program on the CPU");

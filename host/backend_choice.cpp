@@ -15,12 +15,20 @@ ChosenBackend describe(std::unique_ptr<Backend> backend, const std::string& why)
     return {std::move(backend), std::move(note)};
 }
 
-void check_precision_of_cpu(const TrainConfig& train) {
-    if (train.precision == Precision::automatic || train.precision == Precision::fp32) return;
-    throw InputError(
-        fmt::format("train.precision = \"{}\" is of a GPU, and the CPU computes in fp32; use "
-                    "\"auto\" or \"fp32\", or --backend cuda",
-                    name_of(train.precision)));
+// Settings of a GPU that a CPU does not have.
+void check_settings_of_cpu(const TrainConfig& train) {
+    if (train.precision != Precision::automatic && train.precision != Precision::fp32) {
+        throw InputError(
+            fmt::format("train.precision = \"{}\" is of a GPU, and the CPU computes in fp32; use "
+                        "\"auto\" or \"fp32\", or --backend cuda",
+                        name_of(train.precision)));
+    }
+    if (train.plan != FusionPlan::automatic) {
+        throw InputError(fmt::format(
+            "train.plan = \"{}\" is of a GPU, and the CPU has one way; use \"auto\", or --backend "
+            "cuda",
+            name_of(train.plan)));
+    }
 }
 
 bool is_cpu(const std::string& name) {
@@ -37,7 +45,7 @@ const std::vector<std::string>& backend_names() {
 
 ChosenBackend choose_backend(const std::string& name, const Config& config,
                              const ParameterLayout& layout, const std::string& option) {
-    if (is_cpu(name)) check_precision_of_cpu(config.train);
+    if (is_cpu(name)) check_settings_of_cpu(config.train);
     if (name == "cpu") return describe(make_cpu_backend(config, layout), "");
     if (name == "cpu-double") return describe(make_cpu_double_backend(config, layout), "");
     if (name != "auto" && name != "cuda") {
@@ -48,10 +56,10 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
     if (reason.empty()) {
         auto backend = make_cuda_backend(config, layout);
         const char* why = name == "auto" ? " (a GPU is there)" : "";
-        const std::string precision =
-            fmt::format(" in {}{}, {:.0f} MiB of its memory", name_of(backend->precision()), why,
-                        static_cast<double>(backend->device_bytes()) / 1048576.0);
-        return describe(std::move(backend), precision);
+        const std::string ways = fmt::format(
+            " in {}, plan {}{}, {:.0f} MiB of its memory", name_of(backend->precision()),
+            backend->plan(), why, static_cast<double>(backend->device_bytes()) / 1048576.0);
+        return describe(std::move(backend), ways);
     }
     if (name == "cuda") {
         throw RunError(fmt::format("{0} cuda: {1}; use {0} cpu or auto", option, reason));
@@ -60,7 +68,10 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
 }
 
 Config config_for(const std::string& name, Config config) {
-    if (is_cpu(name)) config.train.precision = Precision::automatic;
+    if (is_cpu(name)) {
+        config.train.precision = Precision::automatic;
+        config.train.plan = FusionPlan::automatic;
+    }
     return config;
 }
 

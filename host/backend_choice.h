@@ -19,13 +19,14 @@ const std::vector<std::string>& backend_names();
 
 // The backend of one of these names; auto takes the GPU if there is a usable one, else the CPU.
 // Throws RunError when cuda is asked for and there is no usable GPU, InputError for any other name;
-// both name the option that asked. InputError for a precision that the backend does not have.
+// both name the option that asked. InputError for a precision or a plan that the backend does not
+// have.
 ChosenBackend choose_backend(const std::string& name, const Config& config,
                              const ParameterLayout& layout,
                              const std::string& option = "--backend");
 
-// The configuration with what a backend of that name has: train.precision is auto where the CPU is
-// taken. For those that read a run, wherever it was trained.
+// The configuration with what a backend of that name has: train.precision and train.plan are auto
+// where the CPU is taken. For those that read a run, wherever it was trained.
 Config config_for(const std::string& name, Config config);
 
 }  // namespace vae

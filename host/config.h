@@ -42,6 +42,10 @@ enum class FreeBitsPer { dimension, total };
 // What the GPU's matrix products compute with. automatic: tf32 where the GPU has it (compute
 // capability 8.0), else fp32. The CPU computes in fp32.
 enum class Precision { automatic, fp32, tf32, bf16 };
+// How the GPU computes a hidden layer: cublas is plain products with our own kernels between them,
+// epilogue has the ReLU and its backward in the products. automatic: the epilogues that cost no
+// kernel of their own, which are counted when a run starts.
+enum class FusionPlan { automatic, cublas, epilogue };
 
 // How the learning rate and beta go on from step to step; host/schedule.h.
 enum class LearningRateSchedule { constant, step, cosine, burda };
@@ -93,6 +97,7 @@ struct TrainConfig {
     std::uint64_t steps = 0;  // 0: as many as the epochs take; else this many and epochs is unused
     std::uint32_t batch = 128;
     Precision precision = Precision::automatic;
+    FusionPlan plan = FusionPlan::automatic;
     double learning_rate = 1e-3;
     LearningRateSchedule schedule = LearningRateSchedule::constant;
     double schedule_factor = 0.1;        // of step: multiplies the learning rate …

@@ -107,6 +107,15 @@ void check_likelihood(const Config& config) {
     }
 }
 
+void check_plan(const Config& config) {
+    if (config.train.plan != FusionPlan::epilogue) return;
+    if (config.model.activation == Activation::relu) return;
+    throw InputError(
+        fmt::format("train.plan = \"epilogue\" is a ReLU inside the matrix products, and "
+                    "model.activation is {}: use \"auto\" or \"cublas\"",
+                    setting_text(config, "model.activation")));
+}
+
 void check_micro_batches(const Config& config) {
     if (config.train.micro_batches == 1) return;
     if (const char* const key = whole_batch_setting(config); key != nullptr) {
@@ -142,6 +151,7 @@ void check_config(const Config& config) {
     check_posterior(config);
     check_prior(model);
     check_likelihood(config);
+    check_plan(config);
     check_micro_batches(config);
     const TrainConfig& train = config.train;
     if (train.schedule == LearningRateSchedule::cosine &&

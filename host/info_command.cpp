@@ -161,8 +161,8 @@ Command add_devices_command(CLI::App& program) {
     const std::vector<CLI::Option*> of_settings = command->get_options();
     CLI::Option* const tune =
         command->add_flag("--tune", options->tune,
-                          "measures the matrix products of a training step of these settings on "
-                          "the first GPU, and keeps the fastest algorithms for later runs");
+                          "measures the matrix products of a run of these settings on the first "
+                          "GPU, and keeps the fastest algorithms for later runs");
     for (CLI::Option* option : of_settings) {
         if (option->get_name() != "--help") option->needs(tune);
     }

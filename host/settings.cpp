@@ -261,6 +261,14 @@ void add_train_settings(std::vector<Setting>& all) {
                          {Precision::tf32, "tf32"},
                          {Precision::bf16, "bf16"}},
         [](auto& c) -> auto& { return c.train.precision; }));
+    all.push_back(choice_setting(
+        "train.plan",
+        "of the GPU's hidden layers: cublas has our kernels between matrix products, epilogue has "
+        "ReLU inside them, auto what takes fewer kernels",
+        Names<FusionPlan>{{FusionPlan::automatic, "auto"},
+                          {FusionPlan::cublas, "cublas"},
+                          {FusionPlan::epilogue, "epilogue"}},
+        [](auto& c) -> auto& { return c.train.plan; }));
     all.push_back(number_setting(
         "train.learning_rate", "the optimiser's step size", "a number above 0",
         [](double v) { return v > 0; }, [](auto& c) -> auto& { return c.train.learning_rate; }));

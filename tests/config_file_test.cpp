@@ -45,6 +45,7 @@ Config unusual_config() {
     config.train.steps = 17;
     config.train.batch = 5;
     config.train.precision = Precision::fp32;
+    config.train.plan = FusionPlan::cublas;
     config.train.graph_steps = 7;
     config.train.learning_rate = 1.0 / 3;
     config.train.schedule = LearningRateSchedule::cosine;
@@ -96,6 +97,18 @@ TEST(ConfigFile, MicroBatchesAreForWhatHasNoWholeBatch) {
                          "looks at a whole batch"));
     EXPECT_TRUE(contains(error("[model]\nlikelihood = \"gaussian\"\nvariance = \"optimal\""),
                          "model.variance = \"optimal\" looks at a whole batch"));
+}
+
+TEST(ConfigFile, EpiloguesAreForRelu) {
+    const auto error = [](const std::string& plan, const std::string& activation) {
+        return error_of("[train]\nplan = \"" + plan + "\"\n[model]\nactivation = \"" + activation +
+                        "\"");
+    };
+    EXPECT_EQ(error("epilogue", "relu"), "");
+    EXPECT_EQ(error("auto", "tanh"), "");
+    EXPECT_EQ(error("cublas", "gated"), "");
+    EXPECT_TRUE(contains(error("epilogue", "tanh"), "model.activation is \"tanh\": use \"auto\""));
+    EXPECT_TRUE(contains(error("fused", "relu"), "one of auto, cublas, epilogue"));
 }
 
 TEST(ConfigFile, EverySettingIsReadBackAsWritten) {

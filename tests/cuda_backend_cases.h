@@ -31,6 +31,7 @@ struct NetworkCase {
     std::uint32_t components = 9;
     PosteriorCovariance posterior = PosteriorCovariance::diagonal;
     Precision precision = Precision::fp32;
+    FusionPlan plan = FusionPlan::automatic;
 };
 
 inline void PrintTo(const NetworkCase& c, std::ostream* out) {
@@ -61,6 +62,7 @@ inline Config config_of(const NetworkCase& c) {
     config.train.batch = c.batch;
     config.train.seed = 77;
     config.train.precision = c.precision;
+    config.train.plan = c.plan;
     return config;
 }
 
@@ -86,6 +88,12 @@ inline Splits make_splits(const NetworkCase& c) {
 inline std::vector<NetworkCase> network_cases() {
     return {
         NetworkCase{.name = "relu", .encoder = {40}, .latent = 5, .decoder = {40}},
+        NetworkCase{.name = "relu_deep_epilogue",
+                    .encoder = {40, 17},
+                    .latent = 5,
+                    .decoder = {129, 40},
+                    .objective = {.samples = 2},
+                    .plan = FusionPlan::epilogue},
         NetworkCase{.name = "tanh_deep_ragged",
                     .encoder = {31, 17},
                     .latent = 3,

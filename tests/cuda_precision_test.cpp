@@ -36,6 +36,12 @@ const std::vector<test::NetworkCase>& cases() {
                     .activation = Activation::tanh,
                     .pixels = 101,
                     .batch = 13},
+        NetworkCase{.name = "deep",
+                    .encoder = {33, 40},
+                    .latent = 5,
+                    .decoder = {24, 17},
+                    .objective = {.samples = 2},
+                    .plan = FusionPlan::epilogue},
         NetworkCase{.name = "gated",
                     .encoder = {33},
                     .latent = 5,
@@ -115,8 +121,9 @@ TEST_F(CudaPrecisionTest, EachIsWithinItsGatesAndIsNoFp32) {
 
 // What evaluation and generation read in bf16 are the parameters as they are now, or their average.
 TEST_F(CudaPrecisionTest, EvaluationInBf16FollowsTheParameters) {
-    for (const double ema : {0.0, 0.5}) {
-        test::NetworkCase c = cases()[1];
+    for (const auto& [network, ema] :
+         {std::pair(1, 0.0), std::pair(1, 0.5), std::pair(2, 0.0), std::pair(2, 0.5)}) {
+        test::NetworkCase c = cases()[static_cast<std::size_t>(network)];
         c.precision = Precision::bf16;
         Config config = test::config_of(c);
         config.train.ema = ema;

@@ -7,7 +7,7 @@ folder=$2
 rm -rf "$folder"
 mkdir -p "$folder"
 export XDG_CACHE_HOME=$folder/cache
-settings=(--data synthetic:bars --hidden 33,16 --latent 5 --batch 24)
+settings=(--data synthetic:bars --hidden 33,16 --latent 5 --batch 28)
 
 fail() {
     printf 'tune_test: %s\n' "$1" >&2
@@ -22,15 +22,23 @@ tensors() {
 same_tensors() { cmp -s <(tensors "$1") <(tensors "$2"); }
 
 train untuned
-for precision in fp32 tf32; do
+# Six layers forward, for the rows of a full batch, of what an epoch ends with and of an evaluation;
+# and backward for the first two, but for the input of the first layer.
+for precision in fp32 tf32 bf16; do
     "$vae" devices --tune "${settings[@]}" --precision "$precision" >"$folder/$precision.txt"
     grep -q "kept in $XDG_CACHE_HOME/vae/matmul-plans.json" "$folder/$precision.txt" ||
         fail "$precision: no word of where plans are kept"
-    # Six layers forward, and backward but for the input of the first.
-    [[ $(grep -c "^forward .*best of" "$folder/$precision.txt") -eq 6 ]] ||
+    [[ $(grep -c "^forward .*best of" "$folder/$precision.txt") -eq 18 ]] ||
         fail "$precision: not one row for each product"
-    [[ $(grep -c "best of" "$folder/$precision.txt") -eq 17 ]] ||
+    [[ $(grep -c "best of" "$folder/$precision.txt") -eq 40 ]] ||
         fail "$precision: not one row for each product"
+done
+# Of four hidden layers, in bf16 the plan has epilogues: whatever is measured is what is taken.
+for epilogue in 'forward bias-relu 12' 'backward-input relu-backward 8' \
+    'backward-weight bias-gradient 8'; do
+    [[ $(grep -c "^${epilogue% *} " "$folder/bf16.txt") -eq ${epilogue##* } ]] ||
+        fail "bf16: not ${epilogue##* } rows of ${epilogue% *}"
+    ! grep -q "^${epilogue% *} " "$folder/fp32.txt" || fail "fp32: rows of ${epilogue% *}"
 done
 train first
 train second

@@ -123,6 +123,14 @@ CudaBackend::~CudaBackend() {
     (void)cudaDeviceSynchronize();
 }
 
+std::string CudaBackend::plan() const {
+    const int fused = network_.fused_products();
+    const int fusible = network_.fusible_products();
+    if (fused == 0) return name_of(FusionPlan::cublas);
+    const std::string plan = name_of(FusionPlan::epilogue);
+    return fused == fusible ? plan : fmt::format("{} in {} of {} products", plan, fused, fusible);
+}
+
 void CudaBackend::set_data(const Splits& splits) {
     const Range range("data to the device");
     check_data(splits, layout_);

@@ -88,6 +88,7 @@ class CudaBackend : public Backend {
     bool queues_steps() const override { return true; }
     std::string device() const override { return device_.name; }
     Precision precision() const override { return device_.precision; }
+    std::string plan() const override;
     std::size_t device_bytes() const override { return arena_.bytes(); }
     void set_data(const Splits& splits) override;
     void set_state(const TrainingState& state) override;

@@ -11,10 +11,9 @@ struct DestroyGraph {
 };
 using OwnedGraph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
 
-OwnedGraph capture(const Stream& stream, const std::function<void()>& work) {
-    // Other threads may do with CUDA what they like.
-    cuda_check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
-               "cudaStreamBeginCapture");
+OwnedGraph capture(const Stream& stream, const std::function<void()>& work,
+                   cudaStreamCaptureMode mode) {
+    cuda_check(cudaStreamBeginCapture(stream.get(), mode), "cudaStreamBeginCapture");
     cudaGraph_t graph = nullptr;
     try {
         work();
@@ -28,11 +27,22 @@ OwnedGraph capture(const Stream& stream, const std::function<void()>& work) {
     return OwnedGraph(graph);
 }
 
+std::size_t nodes_of(const OwnedGraph& graph) {
+    std::size_t nodes = 0;
+    cuda_check(cudaGraphGetNodes(graph.get(), nullptr, &nodes), "cudaGraphGetNodes");
+    return nodes;
+}
+
 }  // namespace
 
+std::size_t count_nodes(const Stream& stream, const std::function<void()>& work) {
+    return nodes_of(capture(stream, work, cudaStreamCaptureModeRelaxed));
+}
+
 Graph::Graph(const Stream& stream, const std::function<void()>& work) {
-    const OwnedGraph graph = capture(stream, work);
-    cuda_check(cudaGraphGetNodes(graph.get(), nullptr, &nodes_), "cudaGraphGetNodes");
+    // Other threads may do with CUDA what they like.
+    const OwnedGraph graph = capture(stream, work, cudaStreamCaptureModeThreadLocal);
+    nodes_ = nodes_of(graph);
     cuda_check(cudaGraphInstantiate(&graph_, graph.get(), 0), "cudaGraphInstantiate");
     // Else the first launch would do it.
     const cudaError_t uploaded = cudaGraphUpload(graph_, stream.get());

@@ -10,6 +10,10 @@
 
 namespace vae::gpu {
 
+// Nodes of what `work` gives the stream, which is captured and dropped: nothing of it is done. As
+// for Graph, but libraries may load meanwhile what they need.
+std::size_t count_nodes(const Stream& stream, const std::function<void()>& work);
+
 class Graph {
   public:
     // What `work` gives the stream, and others that it forks and joins, is captured and not done.

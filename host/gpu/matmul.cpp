@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
+
+#include "host/gpu/graph.h"
 
 namespace vae::gpu {
 
@@ -22,27 +24,48 @@ int alignment_of(std::initializer_list<const void*> addresses) {
     return static_cast<int>(bits & (~bits + 1));
 }
 
-}  // namespace
-
-void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan, const void* a,
-              const void* b, void* d, const MatmulExtra& extra) {
+cublasStatus_t try_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan,
+                        const void* a, const void* b, void* d, const MatmulExtra& extra) {
     const float one = 1;
     const float beta = extra.accumulate ? 1 : 0;
     MatmulProblem& problem = plan.problem;
     problem.set_side(extra.bias, extra.bits);
-    cublas_check(cublasLtMatmul(handle, &problem.operation, &one, a, &problem.a, b, &problem.b,
-                                &beta, d, &problem.d, d, &problem.d, &plan.algorithm,
-                                lane.workspace.data(), lane.workspace.bytes(), lane.stream.get()),
-                 "cublasLtMatmul");
+    return cublasLtMatmul(handle, &problem.operation, &one, a, &problem.a, b, &problem.b, &beta, d,
+                          &problem.d, d, &problem.d, &plan.algorithm, lane.workspace.data(),
+                          lane.workspace.bytes(), lane.stream.get());
 }
 
-MatmulTypes Matmul::types_of(Storage a, Storage b, Storage d) const {
-    if (a != b || (a == Storage::fp32 && d != Storage::fp32)) {
-        throw std::invalid_argument(
-            "Matmul: factors stored in two ways, or a result in bf16 of FP32");
+}  // namespace
+
+void run_plan(cublasLtHandle_t handle, const MatmulLane& lane, MatmulPlan& plan, const void* a,
+              const void* b, void* d, const MatmulExtra& extra) {
+    cublas_check(try_plan(handle, lane, plan, a, b, d, extra), "cublasLtMatmul");
+}
+
+MatmulTypes Matmul::types_of(Storage factors, Storage result) const {
+    if (factors == Storage::fp32) {
+        if (result != Storage::fp32) {
+            throw std::invalid_argument("Matmul: a result in bf16 of factors in FP32");
+        }
+        return types_of_floats_;
     }
-    if (a == Storage::fp32) return types_of_floats_;
-    return d == Storage::fp32 ? MatmulTypes::bf16_to_fp32 : MatmulTypes::bf16;
+    return result == Storage::fp32 ? MatmulTypes::bf16_to_fp32 : MatmulTypes::bf16;
+}
+
+bool Matmul::is_fused(const MatmulLane& lane, const MatmulProduct& product) const {
+    MatmulPlan* const plan = plans_->find(product);
+    if (plan == nullptr) return false;
+    // Nobody reads or writes there: what is captured is dropped.
+    void* const somewhere = lane.workspace.data();
+    const MatmulExtra extra = {.bias = has_bias(product.epilogue) ? somewhere : nullptr,
+                               .bits = has_bits(product.epilogue) ? somewhere : nullptr};
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    const std::size_t nodes = count_nodes(lane.stream, [&] {
+        status = try_plan(plans_->handle(), lane, *plan, somewhere, somewhere, somewhere, extra);
+    });
+    if (is_refusal(status)) return false;
+    cublas_check(status, "cublasLtMatmul");
+    return nodes <= static_cast<std::size_t>(least_kernels(plan->algorithm));
 }
 
 // cuBLASLt takes a bias for stored as the result.
@@ -55,14 +78,20 @@ const void* Matmul::bias_of(ConstReals bias, ConstReals result) {
 
 void Matmul::multiply(const MatmulLane& lane, MatmulProduct product, ConstReals a, ConstReals b,
                       Reals d, const MatmulExtra& extra) const {
-    product.types = types_of(a.storage, b.storage, d.storage);
+    if (a.storage != b.storage) {
+        throw std::invalid_argument("Matmul: factors that are stored in two ways");
+    }
+    product.types = types_of(a.storage, d.storage);
     product.alignment = alignment_of({a.data, b.data, d.data, extra.bias, extra.bits});
     const auto run = [&] {
         run_plan(plans_->handle(), lane, plans_->of(product), a.data, b.data, d.data, extra);
     };
     if (kernels::launch_observer() == nullptr) return run();
-    kernels::observed(fmt::format("product {} {}x{}x{}", name_of(product.kind), product.rows,
-                                  product.in, product.out),
+    const std::string epilogue = product.epilogue == MatmulEpilogue::none
+                                     ? ""
+                                     : fmt::format(" {}", name_of(product.epilogue));
+    kernels::observed(fmt::format("product {}{} {}x{}x{}", name_of(product.kind), epilogue,
+                                  product.rows, product.in, product.out),
                       lane.stream.get(), run);
 }
 
@@ -95,15 +124,15 @@ void Matmul::forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, Co
 }
 
 void Matmul::backward_input_relu(const MatmulLane& lane, ConstReals d_y, ConstReals w,
-                                 const std::uint8_t* bits, int rows, int in, int out, Reals d_x,
-                                 Reals d_bias) const {
+                                 const std::uint8_t* bits, int rows, int in, int out,
+                                 Reals d_x) const {
     multiply(lane,
              {.kind = MatmulKind::backward_input,
               .epilogue = MatmulEpilogue::relu_backward,
               .rows = rows,
               .in = in,
               .out = out},
-             w, d_y, d_x, {.bias = bias_of(d_bias, d_x), .bits = bits});
+             w, d_y, d_x, {.bits = bits});
 }
 
 void Matmul::backward_weight_bias(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows,

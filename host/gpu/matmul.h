@@ -64,29 +64,31 @@ class Matmul {
     void backward_weight(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows, int in,
                          int out, Reals d_w, bool accumulate = false) const;
 
-    // The same with an epilogue, of which cuBLASLt may have none for some types on some GPUs: ask
-    // has(). Bits of a ReLU are [rows, relu_bits_pitch(width)].
-    // y = max(x·wᵀ + bias[out], 0), and the bits of y
+    // The same with an epilogue, of which cuBLASLt may have none for some types and shapes on some
+    // GPUs: ask has(). Bits of a ReLU are [rows, relu_bits_pitch(width)]. cuBLASLt does not say
+    // what its ReLU makes of NaN. y = max(x·wᵀ + bias[out], 0), and the bits of y
     void forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, ConstReals bias, int rows,
                       int in, int out, Reals y, std::uint8_t* bits) const;
-    // d_x, but 0 where the bits of x are not set, and d_bias[in], the sums of d_x over rows
+    // d_x, but 0 where the bits of x are not set
     void backward_input_relu(const MatmulLane& lane, ConstReals d_y, ConstReals w,
-                             const std::uint8_t* bits, int rows, int in, int out, Reals d_x,
-                             Reals d_bias) const;
-    // d_w, and d_bias[out], the sums of d_y over rows
+                             const std::uint8_t* bits, int rows, int in, int out, Reals d_x) const;
+    // d_w, and d_bias[out], the sums of d_y over rows; stored alike
     void backward_weight_bias(const MatmulLane& lane, ConstReals d_y, ConstReals x, int rows,
                               int in, int out, Reals d_w, Reals d_bias) const;
 
-    // Whether cuBLASLt computes it here.
-    bool has(const MatmulProduct& product) const { return !plans_->candidates(product).empty(); }
-    MatmulTypes types_of_floats() const { return types_of_floats_; }
+    // Of factors stored alike.
+    MatmulTypes types_of(kernels::Storage factors, kernels::Storage result) const;
+    // Whether cuBLASLt computes it here. Not while a stream of this thread captures.
+    bool has(const MatmulProduct& product) const { return plans_->find(product) != nullptr; }
+    // Whether it does so in no more kernels than without the epilogue. The kernels are counted in a
+    // captured graph of the plan that the product would be computed by; nothing is computed.
+    bool is_fused(const MatmulLane& lane, const MatmulProduct& product) const;
 
-    // The products that were asked for, each once.
+    // The products that were computed, each once.
     std::vector<MatmulProduct> products() const { return plans_->products(); }
 
   private:
     static const void* bias_of(ConstReals bias, ConstReals result);
-    MatmulTypes types_of(kernels::Storage a, kernels::Storage b, kernels::Storage d) const;
     void multiply(const MatmulLane& lane, MatmulProduct product, ConstReals a, ConstReals b,
                   Reals d, const MatmulExtra& extra) const;
 

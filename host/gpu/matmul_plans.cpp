@@ -55,7 +55,7 @@ cublasLtEpilogue_t epilogue_of(MatmulEpilogue epilogue) {
         case MatmulEpilogue::bias_relu:
             return CUBLASLT_EPILOGUE_RELU_AUX_BIAS;
         case MatmulEpilogue::relu_backward:
-            return CUBLASLT_EPILOGUE_DRELU_BGRAD;
+            return CUBLASLT_EPILOGUE_DRELU;
         case MatmulEpilogue::bias_gradient:
             return CUBLASLT_EPILOGUE_BGRADB;
     }
@@ -84,6 +84,10 @@ void cublas_check(cublasStatus_t status, const char* what) {
     if (status == CUBLAS_STATUS_SUCCESS) return;
     throw RunError(fmt::format("{}: {} ({})", what, cublasLtGetStatusString(status),
                                static_cast<int>(status)));
+}
+
+bool is_refusal(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
 }
 
 MatmulProblem::MatmulProblem(const MatmulProduct& product) {
@@ -118,13 +122,13 @@ MatmulProblem::MatmulProblem(const MatmulProduct& product) {
     set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{epilogue_of(product.epilogue)});
     // Whoever looks for an algorithm reads the alignment of an address that is not used.
     const auto* const aligned = reinterpret_cast<const void*>(std::uintptr_t(product.alignment));
-    const bool has_bits = product.epilogue != MatmulEpilogue::bias_gradient;
-    const int width = product.kind == MatmulKind::forward ? product.out : product.in;
-    if (has_bits) {
+    if (has_bits(product.epilogue)) {
+        const int width = product.kind == MatmulKind::forward ? product.out : product.in;
         set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
             std::int64_t{8} * relu_bits_pitch(width));
     }
-    set_side(aligned, has_bits ? aligned : nullptr);
+    set_side(has_bias(product.epilogue) ? aligned : nullptr,
+             has_bits(product.epilogue) ? aligned : nullptr);
 }
 
 void MatmulProblem::set_side(const void* bias, const void* bits) {
@@ -168,9 +172,11 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& p
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         handle_, &problem.operation, &problem.a, &problem.b, &problem.d, &problem.d, &preference,
         kMostCandidates, results.data(), &found);
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) {
-        cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
-    }
+    const bool is_absent = product.epilogue == MatmulEpilogue::none
+                               ? status == CUBLAS_STATUS_NOT_SUPPORTED
+                               : is_refusal(status);
+    if (is_absent) return {};
+    cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;
     for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
         if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
@@ -178,30 +184,45 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& p
     return algorithms;
 }
 
-MatmulPlan& MatmulPlans::of(const MatmulProduct& product) {
-    std::unique_ptr<MatmulPlan>& plan = plans_[product];
-    if (plan != nullptr) return *plan;
-    auto made = std::make_unique<MatmulPlan>(MatmulPlan{.problem = MatmulProblem(product)});
+std::unique_ptr<MatmulPlan> MatmulPlans::make(const MatmulProduct& product) const {
+    auto plan = std::make_unique<MatmulPlan>(MatmulPlan{.problem = MatmulProblem(product)});
     if (const MeasuredAlgorithm* measured = cache_.find(product); measured != nullptr) {
-        static_assert(sizeof made->algorithm == sizeof measured->words);
-        std::memcpy(&made->algorithm, measured->words.data(), sizeof made->algorithm);
-        if (is_usable(made->problem, made->algorithm)) return *(plan = std::move(made));
+        static_assert(sizeof plan->algorithm == sizeof measured->words);
+        std::memcpy(&plan->algorithm, measured->words.data(), sizeof plan->algorithm);
+        if (is_usable(plan->problem, plan->algorithm)) return plan;
     }
     const std::vector<cublasLtMatmulAlgo_t> algorithms = candidates(product);
-    if (algorithms.empty()) {
+    if (algorithms.empty()) return nullptr;
+    plan->algorithm = algorithms.front();
+    return plan;
+}
+
+MatmulPlan* MatmulPlans::find(const MatmulProduct& product) {
+    auto found = plans_.find(product);
+    if (found == plans_.end()) found = plans_.emplace(product, make(product)).first;
+    return found->second.get();
+}
+
+MatmulPlan& MatmulPlans::of(const MatmulProduct& product) {
+    MatmulPlan* const plan = find(product);
+    if (plan == nullptr) {
         throw RunError(fmt::format("cuBLASLt has no algorithm for a product of {} x {} x {} in {}",
                                    product.rows, product.in, product.out, name_of(product.types)));
     }
-    made->algorithm = algorithms.front();
-    return *(plan = std::move(made));
+    plan->is_taken = true;
+    return *plan;
 }
 
 std::vector<MatmulProduct> MatmulPlans::products() const {
     std::vector<MatmulProduct> all;
     for (const auto& [product, plan] : plans_) {
-        if (plan != nullptr) all.push_back(product);
+        if (plan != nullptr && plan->is_taken) all.push_back(product);
     }
     return all;
+}
+
+int least_kernels(const cublasLtMatmulAlgo_t& algorithm) {
+    return number_of<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) > 1 ? 2 : 1;
 }
 
 std::string describe(const cublasLtMatmulAlgo_t& algorithm) {

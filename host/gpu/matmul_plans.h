@@ -22,6 +22,11 @@ inline constexpr std::size_t kMatmulWorkspaceBytes = std::size_t{32} << 20;
 // Throws RunError naming `what` unless the status is a success.
 void cublas_check(cublasStatus_t status, const char* what);
 
+// Whether the status says that cuBLASLt has no such product, and not that something failed. Which
+// of the two statuses it is for an epilogue that some types or shapes do not have is not
+// documented.
+bool is_refusal(cublasStatus_t status);
+
 // A product as cuBLASLt is asked for it. cuBLASLt is column-major: a row-major [a, b] matrix is its
 // [b, a] matrix, so that it computes the transpose of each product of matmul.h.
 struct MatmulProblem {
@@ -40,6 +45,7 @@ struct MatmulProblem {
 struct MatmulPlan {
     MatmulProblem problem;
     cublasLtMatmulAlgo_t algorithm = {};
+    bool is_taken = false;  // and not only looked at
 };
 
 // Same plans, same bits: of the ways to add a sum that is split among blocks only those are taken
@@ -63,20 +69,28 @@ class MatmulPlans {
     // The cache's, if it has one that this device and library take; else the heuristic's first.
     // Throws RunError when there is none.
     MatmulPlan& of(const MatmulProduct& product);
+    // The plan that of() would take; null where it would throw.
+    MatmulPlan* find(const MatmulProduct& product);
     // All that there are, the heuristic's first one first.
     std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product) const;
-    // The products that were asked for.
+    // Those whose plan of() gave.
     std::vector<MatmulProduct> products() const;
 
   private:
+    // The plan of find().
+    std::unique_ptr<MatmulPlan> make(const MatmulProduct& product) const;
     // Whether the algorithm can be taken for the problem, with our workspace and in fixed order.
     bool is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
 
     MatmulDevice device_;
     MatmulCache cache_;
     cublasLtHandle_t handle_ = nullptr;
-    std::map<MatmulProduct, std::unique_ptr<MatmulPlan>> plans_;
+    std::map<MatmulProduct, std::unique_ptr<MatmulPlan>> plans_;  // null: there is none
 };
+
+// Kernels of an algorithm without what an epilogue may cost: one, and one more that adds the parts
+// of a split sum.
+int least_kernels(const cublasLtMatmulAlgo_t& algorithm);
 
 // "66 tile 20 stages 35 split 4", of the library's own numbers.
 std::string describe(const cublasLtMatmulAlgo_t& algorithm);

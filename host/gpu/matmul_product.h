@@ -14,15 +14,23 @@ enum class MatmulKind { forward, backward_input, backward_weight };
 // What the factors are, what is computed with, and what the result is. All sums are FP32.
 enum class MatmulTypes { fp32, tf32, bf16, bf16_to_fp32 };
 
-// What becomes of the result before it is stored, and what is computed beside it. In BF16 it is
-// part of the product's kernel; in FP32 and TF32 cuBLASLt runs another one for it.
+// What becomes of the result before it is stored, and what is computed beside it: by the product's
+// own kernel, or by one more that cuBLASLt runs behind it. Which it is depends on types, shapes and
+// GPU.
 //
 // bias_relu: of forward, y = max(x·wᵀ + bias, 0), and a bit for each element above 0.
 //
-// relu_backward: of backward_input, 0 in d_x where the bit of x is not set, and the sums over rows.
+// relu_backward: of backward_input, 0 in d_x where the bit of x is not set.
 //
 // bias_gradient: of backward_weight, the sums of d_y over rows.
 enum class MatmulEpilogue { none, bias_relu, relu_backward, bias_gradient };
+
+constexpr bool has_bias(MatmulEpilogue epilogue) {
+    return epilogue == MatmulEpilogue::bias_relu || epilogue == MatmulEpilogue::bias_gradient;
+}
+constexpr bool has_bits(MatmulEpilogue epilogue) {
+    return epilogue == MatmulEpilogue::bias_relu || epilogue == MatmulEpilogue::relu_backward;
+}
 
 // Bytes of a row of the bits of a ReLU; they start at an address of 16 bytes' alignment.
 constexpr int relu_bits_pitch(int width) {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <random>
 
 #include "host/gpu/cuda_backend.h"
@@ -88,8 +89,7 @@ class Operands {
         copy_ = bits_ + rounded_up(static_cast<std::size_t>(product.rows) *
                                    static_cast<std::size_t>(
                                        relu_bits_pitch(std::max(product.in, product.out))));
-        has_bias_ = product.epilogue != MatmulEpilogue::none;
-        has_bits_ = has_bias_ && product.epilogue != MatmulEpilogue::bias_gradient;
+        epilogue_ = product.epilogue;
         copies_ =
             std::clamp<std::size_t>(2 * second_level_cache_bytes() / copy_ + 1, 2, kMostCopies);
         memory_ = {copies_ * copy_, "the matrices of a measured product"};
@@ -105,8 +105,8 @@ class Operands {
     void* b(std::size_t copy) { return at(copy, b_); }
     void* d(std::size_t copy) { return at(copy, d_); }
     MatmulExtra extra(std::size_t copy) {
-        return {.bias = has_bias_ ? at(copy, bias_) : nullptr,
-                .bits = has_bits_ ? at(copy, bits_) : nullptr};
+        return {.bias = has_bias(epilogue_) ? at(copy, bias_) : nullptr,
+                .bits = has_bits(epilogue_) ? at(copy, bits_) : nullptr};
     }
 
   private:
@@ -125,8 +125,7 @@ class Operands {
     std::size_t d_ = 0;
     std::size_t bias_ = 0;
     std::size_t bits_ = 0;
-    bool has_bias_ = false;
-    bool has_bits_ = false;
+    MatmulEpilogue epilogue_ = MatmulEpilogue::none;
     std::size_t copy_ = 0;  // bytes
     std::size_t copies_ = 0;
     DeviceArray<unsigned char> memory_;
@@ -167,43 +166,54 @@ std::optional<MeasuredAlgorithm> measure(cublasLtHandle_t handle, const MatmulLa
     return measured;
 }
 
-bool is_better(const MeasuredAlgorithm& a, const MeasuredAlgorithm& b) {
-    const bool is_same = a.microseconds <= kSameTime * b.microseconds &&
-                         b.microseconds <= kSameTime * a.microseconds;
-    if (is_same && a.nodes != b.nodes) return a.nodes < b.nodes;
-    return a.microseconds < b.microseconds;
+// A measured algorithm, and whether the product's epilogue, if it has one, is part of it.
+struct Candidate {
+    MeasuredAlgorithm measured;
+    bool is_fused = true;
+};
+
+// Of two that are alike in is_fused the faster one, or that of fewer kernels if they are as fast. A
+// run that decides by counting turns to other products, which nobody measured, where the epilogue
+// has a kernel of its own: so whatever has none wins.
+bool is_better(const Candidate& a, const Candidate& b) {
+    if (a.is_fused != b.is_fused) return a.is_fused;
+    const double time = a.measured.microseconds;
+    const double other = b.measured.microseconds;
+    const bool is_same = time <= kSameTime * other && other <= kSameTime * time;
+    if (is_same && a.measured.nodes != b.measured.nodes) return a.measured.nodes < b.measured.nodes;
+    return time < other;
 }
 
-// The fastest algorithm of a product, and what the report says of it.
+// The best algorithm of a product, and what the report says of it.
 std::optional<MeasuredAlgorithm> tune(const MatmulPlans& plans, const MatmulLane& lane,
                                       const MatmulProduct& product, TunedProduct& report) {
+    const bool has_epilogue = product.epilogue != MatmulEpilogue::none;
     Operands operands(product, lane.stream);
-    std::optional<MeasuredAlgorithm> first;
-    std::optional<MeasuredAlgorithm> best;
+    std::optional<Candidate> best;
+    double first = 0;
     for (const cublasLtMatmulAlgo_t& algorithm : plans.candidates(product)) {
         MatmulPlan plan = {.problem = MatmulProblem(product), .algorithm = algorithm};
         const auto measured = measure(plans.handle(), lane, plan, operands);
         if (!measured) continue;
-        ++report.candidates;
-        if (!first) first = measured;
-        if (best && !is_better(*measured, *best)) continue;
-        best = measured;
+        if (++report.candidates == 1) first = measured->microseconds;
+        const Candidate candidate = {*measured,
+                                     !has_epilogue || measured->nodes <= least_kernels(algorithm)};
+        if (best && !is_better(candidate, *best)) continue;
+        best = candidate;
         report.algorithm = describe(algorithm);
     }
     if (!best) return std::nullopt;
     report.product = name_of(product.kind);
-    if (product.epilogue != MatmulEpilogue::none) {
-        report.product = fmt::format("{} {}", report.product, name_of(product.epilogue));
-    }
+    if (has_epilogue) report.product += fmt::format(" {}", name_of(product.epilogue));
     report.types = name_of(product.types);
     report.rows = product.rows;
     report.in = product.in;
     report.out = product.out;
-    report.microseconds = best->microseconds;
-    report.teraflops = product.flops() / best->microseconds * 1e-6;
-    report.nodes = best->nodes;
-    report.gain = first->microseconds / best->microseconds;
-    return best;
+    report.microseconds = best->measured.microseconds;
+    report.teraflops = product.flops() / report.microseconds * 1e-6;
+    report.nodes = best->measured.nodes;
+    report.gain = first / report.microseconds;
+    return best->measured;
 }
 
 }  // namespace
@@ -226,18 +236,24 @@ TuningReport tune_products(const std::vector<MatmulProduct>& products) {
     return report;
 }
 
-std::vector<MatmulProduct> products_of_step(const Config& config, const ParameterLayout& layout,
-                                            const Splits& splits) {
+std::vector<MatmulProduct> products_of_run(const Config& config, const ParameterLayout& layout,
+                                           const Splits& splits) {
     CudaBackend backend(config, layout);
     backend.set_data(splits);
     backend.set_state(start_state(
         config.train, initial_parameters(layout, config.model.initialization, config.train.seed)));
-    std::vector<std::uint32_t> rows(std::min<std::size_t>(config.train.batch, splits.train.size));
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::uint32_t>(i);
+    const std::uint32_t batch = config.train.batch;
+    const std::size_t examples = splits.train.size;
+    // A full batch, if there is one, and what an epoch ends with.
+    std::vector<std::uint32_t> rows(examples < batch ? examples : batch + examples % batch);
+    std::iota(rows.begin(), rows.end(), 0U);
     backend.train({.rows = rows,
-                   .batch = config.train.batch,
+                   .batch = batch,
                    .schedule = {{config.train.learning_rate, config.train.beta}}});
     (void)backend.take_totals();
+    for (const Split split : {Split::validation, Split::test}) {
+        if (splits.of(split).size > 0) (void)backend.evaluate(split, config.train.beta);
+    }
     return backend.products();
 }
 

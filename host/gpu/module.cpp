@@ -95,7 +95,7 @@ __attribute__((visibility("default"))) void vae_cuda_tune(const vae::Config& con
                                                           const vae::ParameterLayout& layout,
                                                           const vae::Splits& splits,
                                                           vae::TuningReport& report) {
-    report = vae::gpu::tune_products(vae::gpu::products_of_step(config, layout, splits));
+    report = vae::gpu::tune_products(vae::gpu::products_of_run(config, layout, splits));
 }
 
 }  // extern "C"

@@ -4,36 +4,15 @@
 
 #include <algorithm>
 #include <limits>
-#include <stdexcept>
 
 #include "host/backend.h"
 #include "host/output_layer.h"
 #include "kernels/accumulate.h"
-#include "kernels/bias_activation.h"
 #include "kernels/convert.h"
-#include "kernels/gated.h"
 #include "kernels/poisson.h"
 
 namespace vae::gpu {
 namespace {
-
-kernels::Activation kernel_activation(Activation activation) {
-    switch (activation) {
-        case Activation::relu:
-            return kernels::Activation::relu;
-        case Activation::tanh:
-            return kernels::Activation::tanh;
-        case Activation::softplus:
-            return kernels::Activation::softplus;
-        case Activation::gelu:
-            return kernels::Activation::gelu;
-        case Activation::silu:
-            return kernels::Activation::silu;
-        case Activation::gated:
-            break;
-    }
-    throw std::logic_error("an activation without a kernel");
-}
 
 // The widest gradient that passes from one layer to the one before it.
 std::size_t widest_hidden(const ParameterLayout& layout) {
@@ -51,8 +30,21 @@ std::size_t widest(const ParameterLayout& layout) {
     return result;
 }
 
+// Both heads as the one layer that they are.
+DenseLayer heads_as_layer(const Heads& heads) {
+    DenseLayer layer;
+    layer.in = heads.in;
+    layer.out = heads.product_width();
+    layer.weight.offset = heads.mu_weight.offset;
+    return layer;
+}
+
 // Rows of a decoder's means that are worth one call.
 constexpr int kDecodeRows = 512;
+
+int part_rows_of(const TrainConfig& train) {
+    return width(train.part_rows());
+}
 
 int draws_of(int examples, int samples) {
     if (examples > std::numeric_limits<int>::max() / samples) {
@@ -78,17 +70,22 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
                 objective_.gradient == EncoderGradient::pathwise),
       storage_(precision == Precision::bf16 ? Storage::bf16 : Storage::fp32),
       stream_(stream),
-      lane_(stream, arena),
-      matmul_(precision),
-      weights_(stream),
+      products_(precision, stream, arena),
       losses_(stream),
-      weights_lane_(weights_.own_stream(), arena),
       likelihood_(config.model, layout, draws_of(capacity, samples_), stream, arena),
       prior_(config.model, layout, draws_of(capacity, samples_), stream, arena),
       parameters_(arena, layout.arena_size, "the parameters"),
       gradients_(arena, layout.arena_size, "the gradients"),
-      encoder_(reserve(layout.encoder, capacity + prior_.encoder_rows(), arena)),
-      decoder_(reserve(layout.decoder, draws_of(capacity, samples_), arena)) {
+      encoder_({.layers = layout.encoder,
+                .behind = heads_as_layer(layout.heads),
+                .capacity = capacity + prior_.encoder_rows(),
+                .training_rows = part_rows_of(config.train) + prior_.encoder_rows()},
+               config, storage_, products_, arena),
+      decoder_({.layers = layout.decoder,
+                .behind = layout.output,
+                .capacity = draws_of(capacity, samples_),
+                .training_rows = draws_of(part_rows_of(config.train), samples_)},
+               config, storage_, products_, arena) {
     const int draws = draws_of(capacity, samples_);
     const auto examples = static_cast<std::size_t>(capacity);
     const auto rows = static_cast<std::size_t>(draws);
@@ -143,6 +140,8 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
 void Network::start() {
     likelihood_.start();
     prior_.start();
+    encoder_.start();
+    decoder_.start();
     scratch_ = {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()};
     parameters_.zero(stream_);
     read_parameters(parameters_);
@@ -160,10 +159,21 @@ void Network::read_parameters(const DeviceArray<float>& arena) {
     if (is_rounded && !is_own) {
         kernels::round_to_bf16(arena.data(), arena.size(), rounded_others_.data(), stream_.get());
     }
-    // After what may throw.
-    in_use_ = arena.data();
-    operands_ = in_use_;
-    if (is_rounded) operands_ = is_own ? rounded_parameters_.data() : rounded_others_.data();
+    ConstReals operands = arena.data();
+    if (is_rounded) operands = is_own ? rounded_parameters_.data() : rounded_others_.data();
+    products_.read(arena.data(), operands);  // after what may throw
+}
+
+int Network::fusible_products() const {
+    return kLayerEpilogues * static_cast<int>(encoder_.plan().size() + decoder_.plan().size());
+}
+
+int Network::fused_products() const {
+    int count = 0;
+    for (const HiddenLayers* layers : {&encoder_, &decoder_}) {
+        for (const LayerPlan& plan : layers->plan()) count += plan.epilogues();
+    }
+    return count;
 }
 
 void Network::parameters_changed() {
@@ -185,17 +195,6 @@ void Network::z_changed(int rows) {
                            rounded_z_.data(), stream_.get());
 }
 
-std::vector<Network::Hidden> Network::reserve(const std::vector<DenseLayer>& layers, int capacity,
-                                              DeviceArena& arena) const {
-    std::vector<Hidden> result;
-    for (const DenseLayer& layer : layers) {
-        const auto rows = static_cast<std::size_t>(capacity);
-        result.push_back({{arena, rows * layer.product_width(), storage_, "a hidden layer"},
-                          {arena, rows * layer.out, storage_, "a hidden layer's activations"}});
-    }
-    return result;
-}
-
 ConstReals Network::encoder_input() const {
     if (encodes_log_counts(model_.likelihood)) return log_counts_.get();
     if (storage_ == Storage::bf16) return rounded_x_[x_in_use_].data();
@@ -203,7 +202,7 @@ ConstReals Network::encoder_input() const {
 }
 
 ConstReals Network::heads_input() const {
-    return encoder_.empty() ? encoder_input() : encoder_.back().h.get();
+    return encoder_.output(encoder_input());
 }
 
 ConstReals Network::z_operand() const {
@@ -211,7 +210,7 @@ ConstReals Network::z_operand() const {
 }
 
 ConstReals Network::output_input() const {
-    return decoder_.empty() ? z_operand() : decoder_.back().h.get();
+    return decoder_.output(z_operand());
 }
 
 Reals Network::d_output() {
@@ -230,36 +229,6 @@ kernels::HeadsView Network::heads_view(int examples, int samples) const {
             .logvar_max = static_cast<float>(model_.logvar_max)};
 }
 
-kernels::GatedView Network::gated_view(const DenseLayer& layer, const Hidden& hidden,
-                                       int rows) const {
-    return {.product = hidden.product.get(),
-            .bias = bias(layer.bias),
-            .gate_bias = bias(layer.gate_bias),
-            .rows = rows,
-            .cols = width(layer.out),
-            .stride = width(layer.stride)};
-}
-
-ConstReals Network::forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                            ConstReals x, int rows) {
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-        const DenseLayer& layer = layers[i];
-        const Reals product = hidden[i].product.get();
-        matmul_.forward(lane_, x, weight(layer.weight), rows, width(layer.in),
-                        width(layer.product_width()), product);
-        if (layer.is_gated()) {
-            kernels::gated_forward(gated_view(layer, hidden[i], rows), hidden[i].h.get(),
-                                   stream_.get());
-        } else {
-            kernels::bias_activation_forward(kernel_activation(model_.activation), product,
-                                             bias(layer.bias), rows, width(layer.out),
-                                             hidden[i].h.get(), stream_.get());
-        }
-        x = hidden[i].h.get();
-    }
-    return x;
-}
-
 void Network::encode(int examples) {
     if (encodes_log_counts(model_.likelihood)) {
         kernels::log_counts(x().data(), examples, width(layout_.pixels), log_counts_.get(),
@@ -269,14 +238,15 @@ void Network::encode(int examples) {
     const auto first = static_cast<std::size_t>(examples);  // of the pseudo-inputs
     const Heads& heads = layout_.heads;
     if (storage_ == Storage::bf16) {
-        prior_.copy_pseudo_inputs(operands_, Reals(batch().rounded).from(first * layout_.pixels));
+        prior_.copy_pseudo_inputs(products_.operands(),
+                                  Reals(batch().rounded).from(first * layout_.pixels));
     } else {
-        prior_.copy_pseudo_inputs(operands_, x().data() + first * layout_.pixels);
+        prior_.copy_pseudo_inputs(products_.operands(), x().data() + first * layout_.pixels);
     }
-    const ConstReals h = forward(layout_.encoder, encoder_, encoder_input(), rows);
-    matmul_.forward(lane_, h, weight(heads.mu_weight), rows, width(heads.in),
-                    width(heads.product_width()), heads_product_.data());
-    prior_.set_components(in_use_, heads_product_.data() + first * heads.product_width());
+    encoder_.forward(encoder_input(), rows);
+    products_.forward(heads_as_layer(heads), heads_input(), rows, heads_product_.data());
+    prior_.set_components(products_.parameters(),
+                          heads_product_.data() + first * heads.product_width());
 }
 
 void Network::sample(int examples, const kernels::EpsilonSource& noise,
@@ -289,7 +259,8 @@ void Network::draw(int examples, int samples, const kernels::EpsilonSource& nois
     const int rows = examples * samples;
     sample_posterior(examples, samples, noise, {}, {nullptr, log_ratio_.data()});
     decode(rows);
-    likelihood_.recon(decoder_output(rows, samples), in_use_, scratch_, draw_recon_.data());
+    likelihood_.recon(decoder_output(rows, samples), products_.parameters(), scratch_,
+                      draw_recon_.data());
 }
 
 void Network::posterior(int examples, const kernels::EpsilonSource& noise,
@@ -298,10 +269,8 @@ void Network::posterior(int examples, const kernels::EpsilonSource& noise,
 }
 
 void Network::decode(int rows) {
-    const ConstReals h = forward(layout_.decoder, decoder_, z_operand(), rows);
-    const DenseLayer& output = layout_.output;
-    matmul_.forward(lane_, h, weight(output.weight), rows, width(output.in), width(output.out),
-                    output_product_.data());
+    decoder_.forward(z_operand(), rows);
+    products_.forward(layout_.output, output_input(), rows, output_product_.data());
 }
 
 DecoderOutput Network::decoder_output(int rows, int samples) const {
@@ -312,82 +281,41 @@ DecoderOutput Network::decoder_output(int rows, int samples) const {
 }
 
 void Network::output_mean(int rows) {
-    likelihood_.mean(decoder_output(rows, 1), in_use_, x().data());
+    likelihood_.mean(decoder_output(rows, 1), products_.parameters(), x().data());
 }
 
 void Network::add_output_bias(int rows) {
-    likelihood_.outputs(decoder_output(rows, 1), in_use_, output_product_.data());
-}
-
-void Network::hidden_backward(const DenseLayer& layer, Hidden& hidden, int rows) {
-    const Reals product = hidden.product.get();
-    if (layer.is_gated()) {
-        kernels::gated_backward(gated_view(layer, hidden, rows), d_h_.get(), product,
-                                gradient(layer.bias), gradient(layer.gate_bias), scratch_,
-                                stream_.get());
-    } else {
-        kernels::bias_activation_backward(kernel_activation(model_.activation), product,
-                                          bias(layer.bias), d_h_.get(), rows, width(layer.out),
-                                          product, gradient(layer.bias), scratch_, stream_.get());
-    }
-}
-
-// Reads only what stays as it is to the step's end.
-void Network::weight_backward(const DenseLayer& layer, ConstReals x, ConstReals d_product,
-                              int rows) {
-    weights_.fork();
-    const MatmulLane& lane = Branch::is_measured() ? lane_ : weights_lane_;
-    matmul_.backward_weight(lane, d_product, x, rows, width(layer.in), width(layer.product_width()),
-                            gradient(layer.weight));
-}
-
-void Network::input_backward(const DenseLayer& layer, ConstReals d_product, int rows,
-                             Reals d_x) const {
-    matmul_.backward_input(lane_, d_product, weight(layer.weight), rows, width(layer.in),
-                           width(layer.product_width()), d_x);
-}
-
-void Network::backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                       ConstReals x, int rows) {
-    for (std::size_t i = layers.size(); i-- > 0;) {
-        hidden_backward(layers[i], hidden[i], rows);
-        const ConstReals d_product = hidden[i].product.get();
-        weight_backward(layers[i], i == 0 ? x : hidden[i - 1].h.get(), d_product, rows);
-        if (i > 0) input_backward(layers[i], d_product, rows, d_h_.get());
-    }
+    likelihood_.outputs(decoder_output(rows, 1), products_.parameters(), output_product_.data());
 }
 
 void Network::decoder_backward(int rows) {
-    weight_backward(layout_.output, output_input(), d_output(), rows);
-    if (decoder_.empty()) return input_backward(layout_.output, d_output(), rows, d_z_.data());
-    input_backward(layout_.output, d_output(), rows, d_h_.get());
-    backward(layout_.decoder, decoder_, z_operand(), rows);
-    input_backward(layout_.decoder.front(), decoder_.front().product.get(), rows, d_z_.data());
+    products_.backward_weight(layout_.output, output_input(), d_output(), rows);
+    decoder_.backward(z_operand(), d_output(), rows, d_h_.get(), scratch_);
+    if (decoder_.empty()) {
+        products_.backward_input(layout_.output, d_output(), rows, d_z_.data());
+    } else {
+        products_.backward_input(layout_.decoder.front(), decoder_.first_d_product(), rows,
+                                 d_z_.data());
+    }
 }
 
 void Network::encoder_backward(int rows) {
-    DenseLayer joint;  // both heads as the one layer that they are
-    joint.in = layout_.heads.in;
-    joint.out = layout_.heads.product_width();
-    joint.weight.offset = layout_.heads.mu_weight.offset;
-    ConstReals d_product = d_heads_.get();
-    weight_backward(joint, heads_input(), d_product, rows);
-    if (!encoder_.empty()) {
-        input_backward(joint, d_product, rows, d_h_.get());
-        backward(layout_.encoder, encoder_, encoder_input(), rows);
-        d_product = encoder_.front().product.get();
-    }
+    const DenseLayer heads = heads_as_layer(layout_.heads);
+    products_.backward_weight(heads, heads_input(), d_heads_.get(), rows);
+    encoder_.backward(encoder_input(), d_heads_.get(), rows, d_h_.get(), scratch_);
     const int pseudo_inputs = prior_.encoder_rows();
     if (pseudo_inputs == 0) return;
-    const DenseLayer& first = encoder_.empty() ? joint : layout_.encoder.front();
+    const DenseLayer& first = encoder_.empty() ? heads : layout_.encoder.front();
+    const ConstReals d_product =
+        encoder_.empty() ? ConstReals(d_heads_.get()) : encoder_.first_d_product();
     const auto examples = static_cast<std::size_t>(rows - pseudo_inputs);
-    input_backward(first, d_product.from(examples * first.product_width()), pseudo_inputs,
-                   gradient(layout_.pseudo_inputs));
+    products_.backward_input(first, d_product.from(examples * first.product_width()), pseudo_inputs,
+                             gradient(layout_.pseudo_inputs));
 }
 
 void Network::backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
                        const StepPart& part, kernels::LossSums* sums) {
-    gradients_in_use_ = part.is_first ? &gradients_ : &part_gradients_;
+    products_.write((part.is_first ? gradients_ : part_gradients_).data());
     const int rows = examples * samples_;
     const double scale = 1.0 / part.step_examples;
     likelihood_backward(examples, beta, part.step_examples);
@@ -412,9 +340,9 @@ void Network::backward(int examples, const kernels::EpsilonSource& noise, KlWeig
                      .scale = of_prior.factor,
                      .state = of_prior.state},
                     d_heads_.get().from(static_cast<std::size_t>(examples) * heads.product_width()),
-                    gradients_in_use_->data(), scratch_);
+                    products_.gradients(), scratch_);
     encoder_backward(examples + prior_.encoder_rows());
-    weights_.join();
+    products_.join();
     if (sums != nullptr) losses_.join();
     if (part.is_first) return;
     kernels::accumulate(part_gradients_.data(), part_gradients_.size(), gradients_.data(),

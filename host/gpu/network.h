@@ -1,6 +1,6 @@
-// The model on the device: its arenas, its activations, and the forward and backward passes as a
-// sequence of matrix products and kernels on one stream, with the gradients of weights on another
-// beside it.
+// The model on the device: its arenas, what its passes leave, and the forward and backward passes
+// as a sequence of matrix products and kernels on one stream, with the gradients of weights on
+// another beside it.
 #pragma once
 
 #include <cstdint>
@@ -9,25 +9,20 @@
 #include "host/config.h"
 #include "host/gpu/branch.h"
 #include "host/gpu/device_array.h"
+#include "host/gpu/hidden_layers.h"
+#include "host/gpu/layer_products.h"
 #include "host/gpu/likelihood.h"
-#include "host/gpu/matmul.h"
 #include "host/gpu/prior.h"
 #include "host/gpu/real_array.h"
 #include "host/gpu/resident_data.h"
 #include "host/parameters.h"
 #include "kernels/cholesky_posterior.h"
-#include "kernels/gated.h"
 #include "kernels/loss_totals.h"
 #include "kernels/objective.h"
 #include "kernels/reparameterize.h"
 #include "kernels/scratch.h"
 
 namespace vae::gpu {
-
-// A layer's size as kernels take it. ParameterLayout refuses those that do not fit.
-inline int width(std::size_t size) {
-    return static_cast<int>(size);
-}
 
 // Optional outputs of the encoder on the device; null: not written.
 struct PosteriorOutputs {
@@ -101,7 +96,11 @@ class Network {
     void backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
                   const StepPart& part, kernels::LossSums* sums);
 
-    const Matmul& matmul() const { return matmul_; }
+    const Matmul& matmul() const { return products_.matmul(); }
+    // Of a training step's products those that could have an epilogue for a hidden layer, and those
+    // that have one.
+    int fusible_products() const;
+    int fused_products() const;
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
     int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder
@@ -127,35 +126,15 @@ class Network {
     const float* loss() const { return loss_.data(); }
     DeviceArray<double>& running_mean() { return running_mean_; }
     DeviceArray<float>& output_product() { return output_product_; }
-    const RealArray& encoder_h(std::size_t layer) const { return encoder_[layer].h; }
-    const RealArray& decoder_h(std::size_t layer) const { return decoder_[layer].h; }
+    const RealArray& encoder_h(std::size_t layer) const { return encoder_.h(layer); }
+    const RealArray& decoder_h(std::size_t layer) const { return decoder_.h(layer); }
 
   private:
-    // What a hidden layer leaves for its backward.
-    struct Hidden {
-        RealArray product;  // [rows, product_width]: x·Wᵀ, without the bias; then its gradient
-        RealArray h;        // [rows, out]: the layer's output
-    };
-
     void reserve_objective(std::size_t examples, std::size_t rows, DeviceArena& arena);
-    std::vector<Hidden> reserve(const std::vector<DenseLayer>& layers, int capacity,
-                                DeviceArena& arena) const;
-    // Runs hidden layers on x; returns their output.
-    ConstReals forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
-                       ConstReals x, int rows);
-    // The gradients of a layer's weight and of its input.
-    void weight_backward(const DenseLayer& layer, ConstReals x, ConstReals d_product, int rows);
-    void input_backward(const DenseLayer& layer, ConstReals d_product, int rows, Reals d_x) const;
-    // From the gradient of the h of the last layer, in d_h_, to those of all products.
-    void backward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden, ConstReals x,
-                  int rows);
     // From the gradient of the output's product to d_z_.
     void decoder_backward(int rows);
     // From d_heads_ on, where the prior's pseudo-inputs are the last rows.
     void encoder_backward(int rows);
-    // From d_h_ to the gradient of the layer's product, in its place, and those of its biases.
-    void hidden_backward(const DenseLayer& layer, Hidden& hidden, int rows);
-    kernels::GatedView gated_view(const DenseLayer& layer, const Hidden& hidden, int rows) const;
     DecoderOutput decoder_output(int rows, int samples) const;
     // Where the draws' sums go, on the device; null: not written.
     struct DrawSums {
@@ -177,10 +156,8 @@ class Network {
     void apply_free_bits(int examples);
     void apply_objective(int examples, KlWeight beta);
     void likelihood_backward(int examples, KlWeight beta, int step_examples);
-    const float* bias(const Tensor& tensor) const { return in_use_ + tensor.offset; }
-    // As products read it.
-    ConstReals weight(const Tensor& tensor) const { return operands_.from(tensor.offset); }
-    float* gradient(const Tensor& tensor) { return gradients_in_use_->data() + tensor.offset; }
+    const float* bias(const Tensor& tensor) const { return products_.parameter(tensor); }
+    float* gradient(const Tensor& tensor) const { return products_.gradient(tensor); }
     // x(), or what the encoder sees instead.
     ConstReals encoder_input() const;
     ConstReals heads_input() const;
@@ -200,25 +177,18 @@ class Network {
     const bool is_plain_;
     const Storage storage_;  // of factors of products, and of hidden layers
     const Stream& stream_;
-    const MatmulLane lane_;  // of stream_
-    const Matmul matmul_;
-    // What only the step's end waits for: the gradients of weights, and the sums of the losses.
-    Branch weights_;
-    Branch losses_;
-    const MatmulLane weights_lane_;
+    LayerProducts products_;
+    Branch losses_;  // their sums, for which only the step's end waits
     OutputLikelihood likelihood_;
     LearnedPrior prior_;
 
     DeviceArray<float> parameters_;
     DeviceArray<Bf16> rounded_parameters_;
     DeviceArray<Bf16> rounded_others_;  // of read_parameters
-    const float* in_use_ = nullptr;     // what the passes read …
-    ConstReals operands_;               // … where it is a factor of a product
     DeviceArray<float> gradients_;
     DeviceArray<float> part_gradients_;  // of a batch's later parts, if it is taken in parts
-    DeviceArray<float>* gradients_in_use_ = &gradients_;  // that backward writes
-    std::vector<Hidden> encoder_;
-    std::vector<Hidden> decoder_;
+    HiddenLayers encoder_;
+    HiddenLayers decoder_;
     // Of the encoder: the examples, then the prior's pseudo-inputs, as the next two.
     DeviceArray<float> x_[2];         // [examples, pixels], or a decoder's means
     DeviceArray<Bf16> rounded_x_[2];  // where x is a factor of a product in bf16

@@ -77,8 +77,8 @@ void Network::apply_objective(int examples, KlWeight beta) {
 }
 
 void Network::losses(int examples, KlWeight beta) {
-    likelihood_.recon(decoder_output(examples * samples_, samples_), in_use_, scratch_,
-                      draw_recon_.data());
+    likelihood_.recon(decoder_output(examples * samples_, samples_), products_.parameters(),
+                      scratch_, draw_recon_.data());
     apply_objective(examples, beta);
 }
 
@@ -89,11 +89,12 @@ void Network::likelihood_backward(int examples, KlWeight beta, int step_examples
     const bool is_weighted = objective_.bound == Bound::iwae;
     if (is_weighted) losses(examples, beta);
     const int weights = is_weighted ? 1 : samples_;
-    likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_), in_use_,
+    likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_),
+                                    products_.parameters(),
                                     {.scale = 1.0 / (static_cast<double>(step_examples) * weights),
                                      .row_weight = is_weighted ? decoder_weight_.data() : nullptr,
                                      .d_product = d_output(),
-                                     .gradients = gradients_in_use_->data()},
+                                     .gradients = products_.gradients()},
                                     scratch_, draw_recon_.data());
     if (!is_weighted) apply_objective(examples, beta);
 }

@@ -1,0 +1,189 @@
+#include "host/gpu/hidden_layers.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "kernels/bias_activation.h"
+
+namespace vae::gpu {
+namespace {
+
+kernels::Activation kernel_activation(Activation activation) {
+    switch (activation) {
+        case Activation::relu:
+            return kernels::Activation::relu;
+        case Activation::tanh:
+            return kernels::Activation::tanh;
+        case Activation::softplus:
+            return kernels::Activation::softplus;
+        case Activation::gelu:
+            return kernels::Activation::gelu;
+        case Activation::silu:
+            return kernels::Activation::silu;
+        case Activation::gated:
+            break;
+    }
+    throw std::logic_error("an activation without a kernel");
+}
+
+std::vector<DenseLayer> with_behind(std::vector<DenseLayer> layers, const DenseLayer& behind) {
+    layers.push_back(behind);
+    return layers;
+}
+
+}  // namespace
+
+HiddenLayers::HiddenLayers(const HiddenShape& shape, const Config& config, Storage storage,
+                           LayerProducts& products, DeviceArena& arena)
+    : layers_(with_behind(shape.layers, shape.behind)),
+      activation_(config.model.activation),
+      fusion_(config.train.plan),
+      storage_(storage),
+      training_rows_(shape.training_rows),
+      products_(products) {
+    const auto rows = static_cast<std::size_t>(shape.capacity);
+    for (const DenseLayer& layer : shape.layers) {
+        Hidden& hidden = hidden_.emplace_back();
+        hidden.product = {arena, rows * layer.product_width(), storage, "a hidden layer"};
+        hidden.h = {arena, rows * layer.out, storage, "a hidden layer's activations"};
+        if (!may_fuse()) continue;
+        const auto pitch = static_cast<std::size_t>(relu_bits_pitch(width(layer.out)));
+        hidden.bits = {arena, rows * pitch, "the bits of a hidden layer's activations"};
+    }
+}
+
+bool HiddenLayers::may_fuse() const {
+    return fusion_ != FusionPlan::cublas && activation_ == Activation::relu;
+}
+
+void HiddenLayers::start() {
+    const std::vector<LayerPlan> wanted(hidden_.size(), {may_fuse(), may_fuse()});
+    const Matmul& matmul = products_.matmul();
+    training_plan_ = make_plan(wanted, training_rows_, [&](const MatmulProduct& product) {
+        return fusion_ == FusionPlan::epilogue ? matmul.has(product)
+                                               : matmul.is_fused(products_.lane(), product);
+    });
+}
+
+std::vector<LayerPlan> HiddenLayers::make_plan(std::vector<LayerPlan> wanted, int rows,
+                                               const Takes& takes) const {
+    const MatmulTypes types = products_.matmul().types_of(storage_, storage_);
+    const MatmulTypes weight_types = products_.matmul().types_of(storage_, Storage::fp32);
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+        const int in = width(layers_[i].in);
+        const int out = width(layers_[i].out);
+        const int behind = width(layers_[i + 1].product_width());
+        LayerPlan& plan = wanted[i];
+        plan.forward = plan.forward && takes({.kind = MatmulKind::forward,
+                                              .types = types,
+                                              .epilogue = MatmulEpilogue::bias_relu,
+                                              .rows = rows,
+                                              .in = in,
+                                              .out = out});
+        // Without both of them our kernel has to go through the gradient after all.
+        plan.backward = plan.backward && plan.forward &&
+                        takes({.kind = MatmulKind::backward_input,
+                               .types = types,
+                               .epilogue = MatmulEpilogue::relu_backward,
+                               .rows = rows,
+                               .in = out,
+                               .out = behind}) &&
+                        takes({.kind = MatmulKind::backward_weight,
+                               .types = weight_types,
+                               .epilogue = MatmulEpilogue::bias_gradient,
+                               .rows = rows,
+                               .in = in,
+                               .out = out});
+    }
+    return wanted;
+}
+
+const std::vector<LayerPlan>& HiddenLayers::plan_of(int rows) {
+    const auto is_fused = [](const LayerPlan& plan) { return plan.forward; };
+    if (rows == training_rows_ ||
+        std::none_of(training_plan_.begin(), training_plan_.end(), is_fused)) {
+        return training_plan_;
+    }
+    const auto found = plans_.find(rows);
+    if (found != plans_.end()) return found->second;
+    const Matmul& matmul = products_.matmul();
+    return plans_[rows] = make_plan(training_plan_, rows,
+                                    [&](const auto& product) { return matmul.has(product); });
+}
+
+kernels::GatedView HiddenLayers::gated_view(std::size_t i, int rows) const {
+    const DenseLayer& layer = layers_[i];
+    return {.product = hidden_[i].product.get(),
+            .bias = products_.parameter(layer.bias),
+            .gate_bias = products_.parameter(layer.gate_bias),
+            .rows = rows,
+            .cols = width(layer.out),
+            .stride = width(layer.stride)};
+}
+
+void HiddenLayers::activation_forward(std::size_t i, int rows) {
+    const DenseLayer& layer = layers_[i];
+    Hidden& hidden = hidden_[i];
+    cudaStream_t stream = products_.stream().get();
+    if (layer.is_gated()) {
+        kernels::gated_forward(gated_view(i, rows), hidden.h.get(), stream);
+    } else {
+        kernels::bias_activation_forward(kernel_activation(activation_), hidden.product.get(),
+                                         products_.parameter(layer.bias), rows, width(layer.out),
+                                         hidden.h.get(), stream);
+    }
+}
+
+void HiddenLayers::activation_backward(std::size_t i, const LayerPlan& plan, int rows,
+                                       ConstReals d_h, const kernels::Scratch& scratch) {
+    const DenseLayer& layer = layers_[i];
+    Hidden& hidden = hidden_[i];
+    const Reals product = hidden.product.get();
+    float* const d_bias = products_.gradient(layer.bias);
+    cudaStream_t stream = products_.stream().get();
+    if (layer.is_gated()) {
+        kernels::gated_backward(gated_view(i, rows), d_h, product, d_bias,
+                                products_.gradient(layer.gate_bias), scratch, stream);
+        return;
+    }
+    // A fused forward left the output alone.
+    const ConstReals before = plan.forward ? ConstReals(hidden.h.get()) : ConstReals(product);
+    const float* const bias = plan.forward ? nullptr : products_.parameter(layer.bias);
+    kernels::bias_activation_backward(kernel_activation(activation_), before, bias, d_h, rows,
+                                      width(layer.out), product, d_bias, scratch, stream);
+}
+
+void HiddenLayers::forward(ConstReals x, int rows) {
+    const std::vector<LayerPlan>& plans = plan_of(rows);
+    for (std::size_t i = 0; i < hidden_.size(); ++i) {
+        Hidden& hidden = hidden_[i];
+        if (plans[i].forward) {
+            products_.forward_relu(layers_[i], x, rows, hidden.h.get(), hidden.bits.data());
+        } else {
+            products_.forward(layers_[i], x, rows, hidden.product.get());
+            activation_forward(i, rows);
+        }
+        x = hidden.h.get();
+    }
+}
+
+void HiddenLayers::backward(ConstReals x, ConstReals d_behind, int rows, Reals d_h,
+                            const kernels::Scratch& scratch) {
+    const std::vector<LayerPlan>& plans = plan_of(rows);
+    for (std::size_t i = hidden_.size(); i-- > 0;) {
+        const ConstReals input = i == 0 ? x : hidden_[i - 1].h.get();
+        const Reals d_product = hidden_[i].product.get();
+        if (plans[i].backward) {
+            products_.backward_input_relu(layers_[i + 1], d_behind, hidden_[i].bits.data(), rows,
+                                          d_product);
+            products_.backward_weight_bias(layers_[i], input, d_product, rows);
+        } else {
+            products_.backward_input(layers_[i + 1], d_behind, rows, d_h);
+            activation_backward(i, plans[i], rows, d_h, scratch);
+            products_.backward_weight(layers_[i], input, d_product, rows);
+        }
+        d_behind = d_product;
+    }
+}
+
+}  // namespace vae::gpu

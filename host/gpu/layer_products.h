@@ -1,0 +1,82 @@
+// What all layers of a network on the device do alike: their matrix products and those of their
+// gradients, on the network's stream and, for what only the step's end waits for, beside it; and
+// where their parameters and gradients are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "host/gpu/branch.h"
+#include "host/gpu/matmul.h"
+#include "host/parameters.h"
+
+namespace vae::gpu {
+
+// A layer's size as kernels take it. ParameterLayout refuses those that do not fit.
+inline int width(std::size_t size) {
+    return static_cast<int>(size);
+}
+
+// Arrays [rows, columns] have `rows` examples or draws; products are as wide as the layer's
+// product_width().
+class LayerProducts {
+  public:
+    // The precision is not automatic. Throws RunError when cuBLASLt fails.
+    LayerProducts(Precision precision, const Stream& stream, DeviceArena& arena)
+        : stream_(stream),
+          lane_(stream, arena),
+          matmul_(precision),
+          weights_(stream),
+          weights_lane_(weights_.own_stream(), arena) {}
+
+    // From now on: parameters, the same as factors of products, and gradients, each an arena.
+    void read(const float* parameters, ConstReals operands) {
+        parameters_ = parameters;
+        operands_ = operands;
+    }
+    void write(float* gradients) { gradients_ = gradients; }
+
+    const Matmul& matmul() const { return matmul_; }
+    const MatmulLane& lane() const { return lane_; }
+    const Stream& stream() const { return stream_; }
+    const float* parameters() const { return parameters_; }
+    float* gradients() const { return gradients_; }
+    ConstReals operands() const { return operands_; }
+    const float* parameter(const Tensor& tensor) const { return parameters_ + tensor.offset; }
+    ConstReals operand(const Tensor& tensor) const { return operands_.from(tensor.offset); }
+    float* gradient(const Tensor& tensor) const { return gradients_ + tensor.offset; }
+
+    // product ← x·Wᵀ
+    void forward(const DenseLayer& layer, ConstReals x, int rows, Reals product) const;
+    // h ← max(x·Wᵀ + b, 0), and its bits
+    void forward_relu(const DenseLayer& layer, ConstReals x, int rows, Reals h,
+                      std::uint8_t* bits) const;
+    // d_x ← d_product·W
+    void backward_input(const DenseLayer& layer, ConstReals d_product, int rows, Reals d_x) const;
+    // The same, but 0 where the bits of x, which a ReLU made, are not set.
+    void backward_input_relu(const DenseLayer& layer, ConstReals d_product,
+                             const std::uint8_t* bits, int rows, Reals d_x) const;
+    // The gradient of the weight, beside what follows: x and d_product stay as they are until
+    // join().
+    void backward_weight(const DenseLayer& layer, ConstReals x, ConstReals d_product, int rows);
+    // Likewise, and the gradient of the bias, the sums of d_product over rows.
+    void backward_weight_bias(const DenseLayer& layer, ConstReals x, ConstReals d_product,
+                              int rows);
+    // What follows sees all gradients.
+    void join() { weights_.join(); }
+
+  private:
+    // Where to put what runs beside the trunk.
+    const MatmulLane& beside();
+
+    const Stream& stream_;
+    const MatmulLane lane_;  // of stream_
+    const Matmul matmul_;
+    Branch weights_;
+    const MatmulLane weights_lane_;
+    const float* parameters_ = nullptr;
+    ConstReals operands_;
+    float* gradients_ = nullptr;
+};
+
+}  // namespace vae::gpu
