@@ -43,8 +43,10 @@ DeviceArena::~DeviceArena() {
 
 std::size_t DeviceArena::reserve(std::size_t bytes, const char* what) {
     if (is_allocated_) throw std::logic_error("an array that came after its arena's memory");
-    constexpr std::size_t kMost = std::numeric_limits<std::size_t>::max() / 2;
-    if (bytes > kMost - bytes_) throw RunError(fmt::format("{}: its size overflows", what));
+    constexpr std::size_t kMost = std::numeric_limits<std::size_t>::max() / 4;
+    if (bytes > kMost || bytes_ > kMost) {
+        throw RunError(fmt::format("{}: its size overflows", what));
+    }
     places_.push_back({.offset = bytes_, .bytes = bytes, .what = what});
     bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
     return places_.size() - 1;

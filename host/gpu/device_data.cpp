@@ -11,8 +11,8 @@
 namespace vae::gpu {
 namespace {
 
-// What examples leave of the memory that is free, for what comes later: graphs, and what
-// evaluation and encoding take.
+// What examples leave of the memory that is free, for what comes later: graphs, and code that is
+// loaded at its first use; at least DeviceArena::kHeadroom.
 constexpr std::size_t kMarginShare = 16;
 
 constexpr std::array kSplits = {Split::train, Split::validation, Split::test};
@@ -27,7 +27,8 @@ std::size_t bytes_of(const Splits& splits) {
 std::string reason_to_stream(const Splits& splits) {
     const std::size_t free = device_memory().free;
     const std::size_t needed = bytes_of(splits);
-    const std::size_t usable = free - free / kMarginShare;
+    const std::size_t margin = std::max(free / kMarginShare, DeviceArena::kHeadroom);
+    const std::size_t usable = free - std::min(free, margin);
     if (needed <= usable) return {};
     return fmt::format("all of it is {}, and {} of the device's memory can be had for it",
                        memory_text(needed), memory_text(usable));

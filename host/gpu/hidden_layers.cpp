@@ -58,15 +58,16 @@ bool HiddenLayers::may_fuse() const {
 
 void HiddenLayers::start() {
     const std::vector<LayerPlan> wanted(hidden_.size(), {may_fuse(), may_fuse()});
-    const Matmul& matmul = products_.matmul();
-    training_plan_ = make_plan(wanted, training_rows_, [&](const MatmulProduct& product) {
-        return fusion_ == FusionPlan::epilogue ? matmul.has(product)
-                                               : matmul.is_fused(products_.lane(), product);
-    });
+    training_plan_ = make_plan(wanted, training_rows_);
 }
 
-std::vector<LayerPlan> HiddenLayers::make_plan(std::vector<LayerPlan> wanted, int rows,
-                                               const Takes& takes) const {
+bool HiddenLayers::takes(const MatmulProduct& product) const {
+    const Matmul& matmul = products_.matmul();
+    if (fusion_ == FusionPlan::epilogue) return matmul.has(product);
+    return matmul.is_fused(products_.lane(), product);
+}
+
+std::vector<LayerPlan> HiddenLayers::make_plan(std::vector<LayerPlan> wanted, int rows) const {
     const MatmulTypes types = products_.matmul().types_of(storage_, storage_);
     const MatmulTypes weight_types = products_.matmul().types_of(storage_, Storage::fp32);
     for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -106,9 +107,7 @@ const std::vector<LayerPlan>& HiddenLayers::plan_of(int rows) {
     }
     const auto found = plans_.find(rows);
     if (found != plans_.end()) return found->second;
-    const Matmul& matmul = products_.matmul();
-    return plans_[rows] = make_plan(training_plan_, rows,
-                                    [&](const auto& product) { return matmul.has(product); });
+    return plans_[rows] = make_plan(training_plan_, rows);
 }
 
 kernels::GatedView HiddenLayers::gated_view(std::size_t i, int rows) const {

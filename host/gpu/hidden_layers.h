@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <vector>
 
@@ -43,9 +42,9 @@ class HiddenLayers {
     // Products outlive the layers.
     HiddenLayers(const HiddenShape& shape, const Config& config, Storage storage,
                  LayerProducts& products, DeviceArena& arena);
-    // Once the arena is allocated: decides what is fused, for training steps; passes of other rows
-    // do the same where cuBLASLt has those products for them too. Throws RunError when cuBLASLt
-    // fails.
+    // Once the arena is allocated: decides what is fused in training steps. Passes of other rows
+    // fuse of it what they can, and decide when they are first given to the stream, which does not
+    // capture then. Throws RunError when cuBLASLt fails.
     void start();
 
     bool empty() const { return hidden_.empty(); }
@@ -73,13 +72,13 @@ class HiddenLayers {
         DeviceArray<std::uint8_t> bits;  // [rows, relu_bits_pitch(out)] of h, if forward may be
                                          // fused
     };
-    using Takes = std::function<bool(const MatmulProduct&)>;
 
     // Whether anything can be, whatever cuBLASLt says.
     bool may_fuse() const;
-    // What of the wanted plan can be had where takes() is asked for each product.
-    std::vector<LayerPlan> make_plan(std::vector<LayerPlan> wanted, int rows,
-                                     const Takes& takes) const;
+    // Whether a product with an epilogue is taken.
+    bool takes(const MatmulProduct& product) const;
+    // What of the wanted plan can be had for passes of so many rows.
+    std::vector<LayerPlan> make_plan(std::vector<LayerPlan> wanted, int rows) const;
     const std::vector<LayerPlan>& plan_of(int rows);
     void activation_forward(std::size_t i, int rows);
     // From d_h to the gradient of the layer's product, in its place, and those of its biases.

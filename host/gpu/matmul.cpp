@@ -60,12 +60,17 @@ bool Matmul::is_fused(const MatmulLane& lane, const MatmulProduct& product) cons
     const MatmulExtra extra = {.bias = has_bias(product.epilogue) ? somewhere : nullptr,
                                .bits = has_bits(product.epilogue) ? somewhere : nullptr};
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-    const std::size_t nodes = count_nodes(lane.stream, [&] {
-        status = try_plan(plans_->handle(), lane, *plan, somewhere, somewhere, somewhere, extra);
-    });
-    if (is_refusal(status)) return false;
-    cublas_check(status, "cublasLtMatmul");
-    return nodes <= static_cast<std::size_t>(least_kernels(plan->algorithm));
+    try {
+        const std::size_t nodes = count_nodes(lane.stream, [&] {
+            status =
+                try_plan(plans_->handle(), lane, *plan, somewhere, somewhere, somewhere, extra);
+            cublas_check(status, "cublasLtMatmul");
+        });
+        return nodes <= static_cast<std::size_t>(least_kernels(plan->algorithm));
+    } catch (const RunError&) {
+        if (is_refusal(status)) return false;
+        throw;
+    }
 }
 
 // cuBLASLt takes a bias for stored as the result.

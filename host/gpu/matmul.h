@@ -66,7 +66,9 @@ class Matmul {
 
     // The same with an epilogue, of which cuBLASLt may have none for some types and shapes on some
     // GPUs: ask has(). Bits of a ReLU are [rows, relu_bits_pitch(width)]. cuBLASLt does not say
-    // what its ReLU makes of NaN. y = max(x·wᵀ + bias[out], 0), and the bits of y
+    // what its ReLU makes of NaN.
+    //
+    // y = max(x·wᵀ + bias[out], 0), and the bits of y
     void forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, ConstReals bias, int rows,
                       int in, int out, Reals y, std::uint8_t* bits) const;
     // d_x, but 0 where the bits of x are not set
@@ -80,8 +82,9 @@ class Matmul {
     MatmulTypes types_of(kernels::Storage factors, kernels::Storage result) const;
     // Whether cuBLASLt computes it here. Not while a stream of this thread captures.
     bool has(const MatmulProduct& product) const { return plans_->find(product) != nullptr; }
-    // Whether it does so in no more kernels than without the epilogue. The kernels are counted in a
-    // captured graph of the plan that the product would be computed by; nothing is computed.
+    // Whether it does so without a kernel of the epilogue's own, beside those of the product (one,
+    // or two where the sum is split). They are counted in a captured graph of the plan that the
+    // product would be computed by; nothing is computed.
     bool is_fused(const MatmulLane& lane, const MatmulProduct& product) const;
 
     // The products that were computed, each once.

@@ -174,7 +174,7 @@ struct Candidate {
 
 // Of two that are alike in is_fused the faster one, or that of fewer kernels if they are as fast. A
 // run that decides by counting turns to other products, which nobody measured, where the epilogue
-// has a kernel of its own: so whatever has none wins.
+// has a kernel of its own: so where cuBLASLt's first proposal has none, whatever has none wins.
 bool is_better(const Candidate& a, const Candidate& b) {
     if (a.is_fused != b.is_fused) return a.is_fused;
     const double time = a.measured.microseconds;
@@ -191,13 +191,17 @@ std::optional<MeasuredAlgorithm> tune(const MatmulPlans& plans, const MatmulLane
     Operands operands(product, lane.stream);
     std::optional<Candidate> best;
     double first = 0;
+    bool wants_fused = has_epilogue;
     for (const cublasLtMatmulAlgo_t& algorithm : plans.candidates(product)) {
         MatmulPlan plan = {.problem = MatmulProblem(product), .algorithm = algorithm};
         const auto measured = measure(plans.handle(), lane, plan, operands);
         if (!measured) continue;
-        if (++report.candidates == 1) first = measured->microseconds;
-        const Candidate candidate = {*measured,
-                                     !has_epilogue || measured->nodes <= least_kernels(algorithm)};
+        const bool is_fused = measured->nodes <= least_kernels(algorithm);
+        if (++report.candidates == 1) {
+            first = measured->microseconds;
+            wants_fused = has_epilogue && is_fused;
+        }
+        const Candidate candidate = {*measured, !wants_fused || is_fused};
         if (best && !is_better(candidate, *best)) continue;
         best = candidate;
         report.algorithm = describe(algorithm);

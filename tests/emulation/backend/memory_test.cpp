@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <optional>
 #include <regex>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -62,10 +62,18 @@ std::vector<Config> configs() {
 class DeviceMemory : public testing::Test {
   protected:
     void SetUp() override {
-        ASSERT_EQ(unsetenv("VAE_SEPARATE_ARRAYS"), 0);
+        if (const char* const value = std::getenv(kSeparate)) outside_ = value;
+        ASSERT_EQ(unsetenv(kSeparate), 0);
         emulation::reset();
     }
-    void TearDown() override { SetUp(); }
+    void TearDown() override {
+        ASSERT_EQ(unsetenv(kSeparate), 0);
+        if (outside_) ASSERT_EQ(setenv(kSeparate, outside_->c_str(), 1), 0);
+        emulation::reset();
+    }
+
+    static constexpr const char* kSeparate = "VAE_SEPARATE_ARRAYS";
+    std::optional<std::string> outside_;
 
     static TrainingState initial(const Config& config, const ParameterLayout& layout) {
         return start_state(config.train, initial_parameters(layout, Initialization::pytorch, 1));
@@ -212,7 +220,7 @@ TEST_F(DeviceMemory, SeparateArraysComputeTheSame) {
         return backend.state().parameters;
     };
     const std::vector<float> together = trained();
-    ASSERT_EQ(setenv("VAE_SEPARATE_ARRAYS", "1", 1), 0);
+    ASSERT_EQ(setenv(kSeparate, "1", 1), 0);
     emulation::reset();
     EXPECT_EQ(trained(), together);
     EXPECT_GT(emulation::calls()["cudaMalloc"], 30U);

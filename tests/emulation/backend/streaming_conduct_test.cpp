@@ -191,7 +191,7 @@ TEST_F(StreamingConduct, AutomaticPlacementIsOnTheDeviceWhereTheyFit) {
     Splits splits;
     splits.train = test::random_bytes(3000, kPixels);
     splits.test = test::random_bytes(1000, kPixels, 3000);
-    emulation::set_free_memory(52'000);
+    emulation::set_free_memory(gpu::DeviceArena::kHeadroom + 52'000);
     backend.set_data(splits);
     EXPECT_EQ(backend.data_note(), "");
     emulation::set_free_memory(0);  // what is set again makes room for itself
