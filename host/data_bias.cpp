@@ -91,8 +91,7 @@ void shift(const Tensor& weight, const Tensor& bias, std::span<const double> mea
 }  // namespace
 
 double unit_of(const Dataset& data) {
-    const bool is_grey =
-        std::holds_alternative<ByteValues>(data.values) && !data.bytes_are_counts;
+    const bool is_grey = std::holds_alternative<ByteValues>(data.values) && !data.bytes_are_counts;
     return is_grey ? 255 : 1;
 }
 

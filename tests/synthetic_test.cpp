@@ -86,8 +86,7 @@ TEST(Synthetic, SetsHaveATestSetAndAreTheSameEachTime) {
     EXPECT_EQ(splits.test.first_index, 6000u);
     EXPECT_EQ(std::get<ByteValues>(load_examples("synthetic:bars").values),
               std::get<ByteValues>(splits.test.values));
-    EXPECT_NE(std::get<ByteValues>(splits.test.values),
-              std::vector<std::uint8_t>(1000 * 64, 0));
+    EXPECT_NE(std::get<ByteValues>(splits.test.values), std::vector<std::uint8_t>(1000 * 64, 0));
     config.source = "synthetic:linear-gaussian";
     EXPECT_EQ(load_splits(config, {.likelihood = Likelihood::gaussian}).train.size, 6000u);
     EXPECT_THROW(load_splits(config, {}), std::runtime_error);
