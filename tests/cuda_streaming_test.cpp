@@ -10,6 +10,7 @@
 
 #include "host/gpu/cuda_backend.h"
 #include "host/shuffle.h"
+#include "host/stored_examples.h"
 #include "tests/cuda_backend_cases.h"
 #include "tests/model_fixtures.h"
 
@@ -130,7 +131,7 @@ class CudaStreamingTest : public testing::TestWithParam<test::NetworkCase> {
 
     // Of a window of `steps` steps.
     std::size_t bytes_of(std::size_t steps) const {
-        return steps * config.train.batch * gpu::row_bytes(splits);
+        return steps * config.train.batch * row_bytes(splits);
     }
 
     const Config config = test::config_of(GetParam());

@@ -18,6 +18,7 @@
 #include "host/error.h"
 #include "host/examples.h"
 #include "host/npy.h"
+#include "host/stored_examples.h"
 #include "tests/data_files.h"
 #include "tests/error_message.h"
 #include "tests/temporary_folder.h"
@@ -165,6 +166,29 @@ TEST(MappedFile, AdviceIsForAnyPartOfIt) {
     advise_soon(bytes.subspan(4097, 3));
     advise_soon({});
     EXPECT_EQ(file.bytes()[4099], 4099 % 256);
+}
+
+// 64 GiB of zeros that take no room on the disk, and no memory.
+TEST(StoredExamples, OfAFileLargerThanMemory) {
+    const TemporaryFolder folder;
+    const std::string path = (folder / "huge.idx").string();
+    put_file(path, idx({1u << 16, 1u << 10, 1u << 10}, ""));
+    fs::resize_file(path, (std::uint64_t{1} << 36) + 16);
+    Splits splits;
+    splits.train = load_examples(path);
+    const auto pages = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES));
+    const std::size_t memory = pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    EXPECT_EQ(is_large_file(splits.train), memory < std::size_t{1} << 37);
+    EXPECT_EQ(row_bytes(splits), std::size_t{1} << 20);
+    EXPECT_EQ(stored_bytes(splits.train).size(), std::size_t{1} << 36);
+    expect_scattered_reads(splits.train);
+    expect_reads(splits.train, std::array<std::uint32_t, 2>{65535, 3});
+    EXPECT_EQ(stored_bytes(splits.train).back(), std::byte{0});
+
+    const Dataset small = {{1, 3, 1}, 2, std::vector<float>(6, 0.5F), false, 0};
+    EXPECT_FALSE(is_large_file(small));
+    EXPECT_EQ(row_bytes(small), 12U);
+    EXPECT_EQ(stored_bytes(small).size(), 24U);
 }
 
 TEST(Values, ShareTheirMemoryWithTheirParts) {

@@ -15,6 +15,7 @@
 #include "host/cpu/gather.h"
 #include "host/cpu/optimizer.h"
 #include "host/cpu/sums.h"
+#include "host/stored_examples.h"
 
 namespace vae {
 namespace cpu {
@@ -77,6 +78,14 @@ TrainingState CpuBackend<T>::state() {
 }
 
 template <class T>
+void CpuBackend<T>::set_data(const Splits& splits) {
+    check_data(splits, layout_);
+    splits_ = &splits;
+    shuffle_epoch_.reset();
+    expect_scattered_reads(splits.train);
+}
+
+template <class T>
 const Dataset& CpuBackend<T>::data_of(Split split) const {
     if (splits_ == nullptr) throw std::logic_error("CpuBackend: used before set_data");
     return splits_->of(split);
@@ -84,6 +93,7 @@ const Dataset& CpuBackend<T>::data_of(Split split) const {
 
 template <class T>
 void CpuBackend<T>::load(const Dataset& data, Rows rows, Purpose purpose, std::uint64_t step) {
+    expect_reads(data, rows);
     if (config_.data.binarize == Binarize::none) {
         gather(data, rows, network_.x());
         return;

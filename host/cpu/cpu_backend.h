@@ -42,11 +42,7 @@ class CpuBackend final : public Backend {
 
     bool is_double() const override { return std::is_same_v<T, double>; }
 
-    void set_data(const Splits& splits) override {
-        check_data(splits, layout_);
-        splits_ = &splits;
-        shuffle_epoch_.reset();
-    }
+    void set_data(const Splits& splits) override;
 
     void set_state(const TrainingState& state) override;
     TrainingState state() override;

@@ -1,7 +1,5 @@
 #include "host/gpu/streamed_data.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -10,28 +8,12 @@
 #include <vector>
 
 #include "host/gpu/range.h"
-#include "host/mapped_file.h"
 
 namespace vae::gpu {
 namespace {
 
 // Copied by one thread: more of them would not be there sooner.
 constexpr std::size_t kParallelBytes = std::size_t{1} << 20;
-
-std::span<const std::byte> bytes_of(const Dataset& data) {
-    return std::visit(
-        [](const auto& values) { return std::as_bytes(std::span(values.data(), values.size())); },
-        data.values);
-}
-
-// A file that the system's memory will not keep.
-bool is_large_file(const Dataset& data) {
-    const bool is_in_file =
-        std::visit([](const auto& values) { return values.is_in_file(); }, data.values);
-    const auto pages = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES));
-    const std::size_t memory = pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    return is_in_file && bytes_of(data).size() > memory / 2;
-}
 
 void gather_rows(std::span<const std::byte> data, std::span<const std::uint32_t> rows,
                  std::size_t row_bytes, std::byte* to) {
@@ -43,16 +25,6 @@ void gather_rows(std::span<const std::byte> data, std::span<const std::uint32_t>
 }
 
 }  // namespace
-
-std::size_t row_bytes(const Dataset& data) {
-    const bool is_bytes = std::holds_alternative<ByteValues>(data.values);
-    return data.shape.pixels() * (is_bytes ? 1 : sizeof(float));
-}
-
-std::size_t row_bytes(const Splits& splits) {
-    return std::max(
-        {row_bytes(splits.train), row_bytes(splits.validation), row_bytes(splits.test)});
-}
 
 StreamedData::StreamedData(const Splits& splits, std::size_t window_rows, const Stream& reader)
     : splits_(splits),
@@ -67,8 +39,7 @@ StreamedData::StreamedData(const Splits& splits, std::size_t window_rows, const 
         slots[i] = static_cast<std::uint32_t>(i % ring_rows());
     }
     slots_.upload(slots, reader_);
-    // Reading ahead would read what is not wanted.
-    if (is_large_file(splits.train)) advise_scattered(bytes_of(splits.train));
+    expect_scattered_reads(splits.train);
 }
 
 // The window is written over what was read of the last but one, or earlier ones: two neighbours
@@ -85,7 +56,7 @@ void StreamedData::load(Split split, std::span<const std::uint32_t> rows) {
     Staging& staging = staging_[windows_ % 2];
     const Staging& last = staging_[(windows_ + 1) % 2];
     staging.copied.synchronize();  // the staging memory may still be read
-    gather_rows(bytes_of(data), rows, bytes, staging.memory.data());
+    gather_rows(stored_bytes(data), rows, bytes, staging.memory.data());
 
     staging.given.record(reader_);
     const bool is_alike = bytes == std::exchange(row_bytes_, bytes);
@@ -106,18 +77,6 @@ void StreamedData::copy(const std::byte* from, std::size_t rows, std::size_t slo
     cuda_check(cudaMemcpyAsync(ring_.data() + slot * row_bytes, from, rows * row_bytes,
                                cudaMemcpyHostToDevice, copying_.get()),
                "cudaMemcpyAsync of a window of data");
-}
-
-bool StreamedData::wants_notice(Split split) const {
-    return is_large_file(splits_.of(split));
-}
-
-void StreamedData::notice(Split split, std::span<const std::uint32_t> rows) const {
-    const std::span<const std::byte> data = bytes_of(splits_.of(split));
-    const std::size_t bytes = row_bytes(splits_.of(split));
-    for (const std::uint32_t row : rows) {
-        advise_soon(data.subspan(row * bytes, bytes));
-    }
 }
 
 void StreamedData::gather(Split split, const std::uint32_t* slots, const std::uint32_t* number,

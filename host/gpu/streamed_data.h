@@ -10,6 +10,7 @@
 #include "host/dataset.h"
 #include "host/gpu/device_array.h"
 #include "host/gpu/resident_data.h"
+#include "host/stored_examples.h"
 #include "kernels/gather.h"
 #include "kernels/noise.h"
 
@@ -17,10 +18,6 @@ namespace vae::gpu {
 
 // Of a window, unless a step needs more.
 inline constexpr std::size_t kWindowBytes = std::size_t{64} << 20;
-
-// Bytes of an example as it is stored; of splits, of the largest kind.
-std::size_t row_bytes(const Dataset& data);
-std::size_t row_bytes(const Splits& splits);
 
 class StreamedData {
   public:
@@ -40,10 +37,12 @@ class StreamedData {
     // one alone, which may wait for the work on the window before it.
     void load(Split split, std::span<const std::uint32_t> rows);
 
-    // Whether a split is so large a file that it pays to tell which examples come after those that
-    // are loaded; and does so.
-    bool wants_notice(Split split) const;
-    void notice(Split split, std::span<const std::uint32_t> rows) const;
+    // Whether a split is so large a file that it pays to say which examples come after those that
+    // are loaded; and they are these.
+    bool wants_notice(Split split) const { return is_large_file(splits_.of(split)); }
+    void notice(Split split, std::span<const std::uint32_t> rows) const {
+        expect_reads(splits_.of(split), rows);
+    }
 
     // On the device, [window_rows]: the ring's rows of the window that was loaded last; and a place
     // for those of steps, which find them there.
