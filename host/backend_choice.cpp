@@ -5,6 +5,7 @@
 
 #include "host/cuda_module.h"
 #include "host/error.h"
+#include "host/memory_text.h"
 
 namespace vae {
 
@@ -56,9 +57,9 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
     if (reason.empty()) {
         auto backend = make_cuda_backend(config, layout);
         const char* why = name == "auto" ? " (a GPU is there)" : "";
-        const std::string ways = fmt::format(
-            " in {}, plan {}{}, {:.0f} MiB of its memory", name_of(backend->precision()),
-            backend->plan(), why, static_cast<double>(backend->device_bytes()) / 1048576.0);
+        const std::string ways =
+            fmt::format(" in {}, plan {}{}, {} of its memory", name_of(backend->precision()),
+                        backend->plan(), why, memory_text(backend->device_bytes()));
         return describe(std::move(backend), ways);
     }
     if (name == "cuda") {
@@ -68,6 +69,7 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
 }
 
 Config config_for(const std::string& name, Config config) {
+    config.data.placement = DataPlacement::automatic;
     if (is_cpu(name)) {
         config.train.precision = Precision::automatic;
         config.train.plan = FusionPlan::automatic;

@@ -26,7 +26,8 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
                              const std::string& option = "--backend");
 
 // The configuration with what a backend of that name has: train.precision and train.plan are auto
-// where the CPU is taken. For those that read a run, wherever it was trained.
+// where the CPU is taken, and data.placement is. For those that read a run, wherever it was
+// trained.
 Config config_for(const std::string& name, Config config);
 
 }  // namespace vae

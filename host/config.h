@@ -95,6 +95,8 @@ struct ObjectiveConfig {
     bool uses_free_bits() const { return free_bits > 0; }
 };
 
+inline constexpr std::uint32_t kMostMicroBatches = 1U << 16;
+
 struct TrainConfig {
     std::uint64_t seed = 1;
     std::uint32_t epochs = 10;

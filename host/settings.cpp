@@ -158,7 +158,6 @@ void add_objective_settings(std::vector<Setting>& all) {
 constexpr std::int64_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
 constexpr std::int64_t kMostEpochs = 1'000'000;
 constexpr std::int64_t kMostGraphSteps = 1024;
-constexpr std::int64_t kMostMicroBatches = 1 << 16;
 
 bool is_part(double v) {
     return v > 0 && v <= 1;

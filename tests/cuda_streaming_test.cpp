@@ -224,6 +224,33 @@ TEST_P(CudaStreamingTest, SplitsOfBothKinds) {
     }
 }
 
+// More rows than the host lays out at a time.
+TEST(CudaStreaming, ManyRowsThatAreGiven) {
+    Config config;
+    config.model.encoder_hidden = {};
+    config.model.latent = 1;
+    config.model.decoder_hidden = {};
+    config.train.batch = 8192;
+    config.train.precision = Precision::fp32;
+    const ParameterLayout layout(config.model, 2);
+    Splits splits;
+    splits.train = test::random_bytes(301, 2);
+    splits.test = test::random_bytes(1, 2, 301);
+    std::vector<std::uint32_t> rows((std::size_t{1} << 16) + 5000);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        rows[i] = static_cast<std::uint32_t>(i * i % 301);
+    }
+    const auto trained = [&](DataPlacement placement) {
+        config.data.placement = placement;
+        gpu::CudaBackend backend(config, layout);
+        backend.set_data(splits);
+        backend.set_state(test::initial_state(layout, config));
+        backend.train({0, rows, config.train.batch, {{1e-2, 1}}});
+        return backend.state().parameters;
+    };
+    EXPECT_EQ(trained(DataPlacement::streamed), trained(DataPlacement::device));
+}
+
 // Its windows are made for train.batch.
 TEST_P(CudaStreamingTest, ALargerBatchThanAWindowIsRefused) {
     gpu::CudaBackend backend(config_with(DataPlacement::streamed, 2), layout);

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "host/error.h"
+#include "host/memory_text.h"
 #include "kernels/launch.h"
 
 namespace vae::gpu {
@@ -29,12 +30,6 @@ DeviceMemory device_memory() {
     DeviceMemory memory;
     kernels::cuda_check(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo");
     return memory;
-}
-
-std::string memory_text(std::size_t bytes) {
-    constexpr double kMiB = 1048576.0;
-    const double size = static_cast<double>(bytes) / kMiB;
-    return size < 1024 ? fmt::format("{:.1f} MiB", size) : fmt::format("{:.1f} GiB", size / 1024);
 }
 
 DeviceArena::~DeviceArena() {

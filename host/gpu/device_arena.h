@@ -17,9 +17,6 @@ struct DeviceMemory {
 // Of the current device. Throws kernels::CudaError.
 DeviceMemory device_memory();
 
-// "1.5 GiB", "37.2 MiB".
-std::string memory_text(std::size_t bytes);
-
 class DeviceArena {
   public:
     // Of each array, as cudaMalloc aligns.

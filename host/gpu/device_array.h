@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_runtime.h>
+#include <fmt/format.h>
 
 #include <cstddef>
 #include <limits>
@@ -10,6 +11,7 @@
 
 #include "host/error.h"
 #include "host/gpu/device_arena.h"
+#include "host/memory_text.h"
 #include "kernels/launch.h"
 
 namespace vae::gpu {
@@ -131,10 +133,18 @@ class DeviceArray {
 template <class T>
 class PinnedArray {
   public:
+    // Throws RunError when the host has no such memory.
     explicit PinnedArray(std::size_t size) {
-        cuda_check(
-            cudaHostAlloc(reinterpret_cast<void**>(&data_), size * sizeof(T), cudaHostAllocDefault),
-            "cudaHostAlloc");
+        const std::size_t bytes = size * sizeof(T);
+        const cudaError_t status =
+            cudaHostAlloc(reinterpret_cast<void**>(&data_), bytes, cudaHostAllocDefault);
+        if (status == cudaErrorMemoryAllocation) {
+            (void)cudaGetLastError();
+            throw RunError(fmt::format(
+                "the host is out of page-locked memory: {} are needed; end other programs",
+                memory_text(bytes)));
+        }
+        cuda_check(status, "cudaHostAlloc");
     }
     ~PinnedArray() { (void)cudaFreeHost(data_); }
     PinnedArray(const PinnedArray&) = delete;

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "host/error.h"
+#include "host/memory_text.h"
 
 namespace vae::gpu {
 namespace {

@@ -53,6 +53,7 @@ void StreamedData::load(Split split, std::span<const std::uint32_t> rows) {
     }
     const Dataset& data = splits_.of(split);
     const std::size_t bytes = row_bytes(data);
+    expect_reads(data, rows);
     Staging& staging = staging_[windows_ % 2];
     const Staging& last = staging_[(windows_ + 1) % 2];
     staging.copied.synchronize();  // the staging memory may still be read

@@ -76,6 +76,8 @@ void TrainingSteps::set_examples(std::uint32_t examples, StreamedData* streamed)
     examples_.set_examples(examples);
     streamed_ = streamed;
     graph_rows_ = 0;
+    many_.reset();
+    one_.reset();
 }
 
 std::size_t TrainingSteps::window_rows(std::size_t row_bytes, std::size_t window_bytes) const {

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <exception>
 #include <optional>
 #include <vector>
 
@@ -42,7 +44,7 @@ std::optional<std::string> batch_that_fits(const Candidates& candidates, Config 
 std::optional<std::string> parts_that_fit(const Candidates& candidates, Config config,
                                           Precision precision) {
     if (whole_batch_setting(config) != nullptr) return std::nullopt;
-    while (config.train.micro_batches <= config.train.batch / 2) {
+    while (config.train.micro_batches <= std::min(config.train.batch, kMostMicroBatches) / 2) {
         config.train.micro_batches *= 2;
         if (candidates.fits(config, precision)) {
             return fmt::format("train.micro_batches = {}", config.train.micro_batches);
@@ -55,21 +57,27 @@ std::optional<std::string> parts_that_fit(const Candidates& candidates, Config c
 
 std::string what_fits(const Config& config, const ParameterLayout& layout,
                       const SelectedDevice& device) {
-    const Candidates candidates(layout, device);
-    std::vector<std::string> changes;
-    const auto add = [&](std::optional<std::string> change) {
-        if (change) changes.push_back(std::move(*change));
-    };
-    add(parts_that_fit(candidates, config, device.precision));
-    if (device.has_tf32 && device.precision != Precision::bf16 &&
-        candidates.fits(config, Precision::bf16)) {
-        changes.emplace_back("train.precision = \"bf16\"");
+    try {
+        const Candidates candidates(layout, device);
+        std::vector<std::string> changes;
+        const auto add = [&](std::optional<std::string> change) {
+            if (change) changes.push_back(std::move(*change));
+        };
+        add(parts_that_fit(candidates, config, device.precision));
+        if (device.has_tf32 && device.precision != Precision::bf16 &&
+            candidates.fits(config, Precision::bf16)) {
+            changes.emplace_back("train.precision = \"bf16\"");
+        }
+        add(batch_that_fits(candidates, config, device.precision));
+        if (changes.empty()) {
+            return "no smaller batch would fit: free the device, use a smaller model, or "
+                   "--backend cpu";
+        }
+        return fmt::format("what would fit: {}, or --backend cpu", fmt::join(changes, ", "));
+    } catch (const std::exception&) {
+        // A device that is full may refuse what even a candidate needs. The error stays the first.
+        return "free the device, use a smaller batch or model, or --backend cpu";
     }
-    add(batch_that_fits(candidates, config, device.precision));
-    if (changes.empty()) {
-        return "no smaller batch would fit: free the device, or use a smaller model";
-    }
-    return fmt::format("what would fit: {}", fmt::join(changes, ", or "));
 }
 
 }  // namespace vae::gpu

@@ -13,36 +13,14 @@
 #include "emulation.h"
 #include "host/cuda_module.h"
 #include "host/gpu/cuda_backend.h"
+#include "tests/emulation/backend/small_backend.h"
 
 extern "C" void vae_cuda_status(vae::CudaStatus& status);
 
 namespace vae {
 namespace {
 
-Config small_config() {
-    Config config;
-    config.model.encoder_hidden = {9};
-    config.model.latent = 3;
-    config.model.decoder_hidden = {8};
-    config.train.batch = 4;
-    config.train.precision = Precision::fp32;
-    config.train.ema = 0.9;
-    config.train.graph_steps = 2;
-    return config;
-}
-
-constexpr std::size_t kPixels = 12;
-
-Splits small_splits() {
-    Splits splits;
-    for (Dataset* data : {&splits.train, &splits.test}) {
-        data->shape.width = kPixels;
-        data->size = 18;
-        data->values = std::vector<std::uint8_t>(data->size * kPixels, 100);
-    }
-    splits.test.first_index = 18;
-    return splits;
-}
+constexpr std::size_t kPixels = test::kSmallPixels;
 
 TrainRequest request_of(const std::vector<std::uint32_t>& rows) {
     return {.first_step = 0, .rows = rows, .batch = 4, .schedule = {{1e-3, 1}}};
@@ -73,8 +51,8 @@ class BackendConduct : public testing::Test {
         (void)backend.state();
     }
 
-    const Config config = small_config();
-    const Splits splits = small_splits();
+    const Config config = test::small_config();
+    const Splits splits = test::small_splits(18);
     const ParameterLayout layout{config.model, kPixels};
     // With what each call is made to fail, and those that are not, of each the first ones.
     using Calls = std::map<std::string, std::uint64_t>;

@@ -12,38 +12,18 @@
 #include "emulation.h"
 #include "host/gpu/cuda_backend.h"
 #include "host/gpu/device_arena.h"
+#include "host/memory_text.h"
+#include "tests/emulation/backend/small_backend.h"
 
 namespace vae {
 namespace {
 
-constexpr std::size_t kPixels = 12;
+constexpr std::size_t kPixels = test::kSmallPixels;
 constexpr std::uint32_t kExamples = 18;
-
-Splits small_splits() {
-    Splits splits;
-    for (Dataset* data : {&splits.train, &splits.test}) {
-        data->shape.width = kPixels;
-        data->size = kExamples;
-        data->values = std::vector<std::uint8_t>(data->size * kPixels, 100);
-    }
-    splits.test.first_index = kExamples;
-    return splits;
-}
-
-Config small_config() {
-    Config config;
-    config.model.encoder_hidden = {9};
-    config.model.latent = 3;
-    config.model.decoder_hidden = {8};
-    config.train.batch = 4;
-    config.train.ema = 0.9;
-    config.train.graph_steps = 2;
-    return config;
-}
 
 // Of each part that allocates, one that makes it.
 std::vector<Config> configs() {
-    std::vector<Config> all(7, small_config());
+    std::vector<Config> all(8, test::small_config());
     all[1].train.precision = Precision::bf16;
     all[2].objective.bound = Bound::iwae;
     all[2].objective.samples = 3;
@@ -56,6 +36,7 @@ std::vector<Config> configs() {
     all[5].train.optimizer = Optimizer::sgd;
     all[6].objective.free_bits = 0.1;
     all[6].model.activation = Activation::gated;
+    all[7].train.plan = FusionPlan::epilogue;
     return all;
 }
 
@@ -68,7 +49,9 @@ class DeviceMemory : public testing::Test {
     }
     void TearDown() override {
         ASSERT_EQ(unsetenv(kSeparate), 0);
-        if (outside_) ASSERT_EQ(setenv(kSeparate, outside_->c_str(), 1), 0);
+        if (outside_) {
+            ASSERT_EQ(setenv(kSeparate, outside_->c_str(), 1), 0);
+        }
         emulation::reset();
     }
 
@@ -105,11 +88,8 @@ class DeviceMemory : public testing::Test {
 TEST_F(DeviceMemory, IsOneAllocationOfTheSizeThatWasPredicted) {
     for (const Config& config : configs()) {
         const ParameterLayout layout(config.model, kPixels);
-        const gpu::SelectedDevice device = {.name = "",
-                                            .precision = config.train.precision == Precision::bf16
-                                                             ? Precision::bf16
-                                                             : Precision::tf32,
-                                            .has_tf32 = true};
+        const gpu::SelectedDevice device = {
+            .name = "", .precision = config.train.precision, .has_tf32 = true};
         emulation::reset();
         const std::size_t predicted = gpu::CudaBackend::bytes_needed(config, layout, device);
         EXPECT_EQ(emulation::calls()["cudaMalloc"], 0U);
@@ -122,7 +102,7 @@ TEST_F(DeviceMemory, IsOneAllocationOfTheSizeThatWasPredicted) {
 }
 
 TEST_F(DeviceMemory, IsAllocatedAtTheStartAlone) {
-    const Splits splits = small_splits();
+    const Splits splits = test::small_splits(kExamples);
     for (const Config& config : configs()) {
         const ParameterLayout layout(config.model, kPixels);
         gpu::CudaBackend backend(config, layout);
@@ -183,15 +163,47 @@ TEST_F(DeviceMemory, TooLittleIsRefusedBeforeItIsAskedForAndWhatIsSaidToFitFits)
         EXPECT_EQ(changes.size(), 3U) << message;
         for (const Config& changed : changes) {
             EXPECT_NO_THROW(gpu::CudaBackend(changed, layout)) << message;
+            // And it is the least of its kind that would.
+            Config less = changed;
+            if (less.train.batch < config.train.batch) less.train.batch *= 2;
+            less.train.micro_batches = (less.train.micro_batches + 1) / 2;
+            less.train.precision = Precision::tf32;
+            EXPECT_THROW(gpu::CudaBackend(less, layout), RunError) << message;
             emulation::reset();
             emulation::set_free_memory(free);
         }
     }
 }
 
+// What the settings or the device do not have is not named.
+TEST_F(DeviceMemory, WhatIsSaidToFitCanBeHad) {
+    Config config;
+    config.model.encoder_hidden = {512, 512, 512};
+    config.train.batch = 40000;
+    const auto message_of = [](const Config& too_large) {
+        emulation::set_free_memory(std::size_t{500} << 20);
+        try {
+            const gpu::CudaBackend backend(too_large, ParameterLayout(too_large.model, kPixels));
+        } catch (const RunError& error) {
+            return std::string(error.what());
+        }
+        return std::string("made without memory");
+    };
+    Config whole_batches = config;
+    whole_batches.objective.free_bits = 0.1;
+    EXPECT_EQ(message_of(config).find("would fit: train.micro_batches") == std::string::npos,
+              false);
+    EXPECT_EQ(message_of(whole_batches).find("micro_batches"), std::string::npos);
+    EXPECT_NE(message_of(whole_batches).find("train.batch = "), std::string::npos);
+    emulation::set_compute_capability(7, 5);
+    const std::string old = message_of(config);
+    EXPECT_EQ(old.find("bf16"), std::string::npos) << old;
+    EXPECT_NE(old.find("train.batch = "), std::string::npos) << old;
+}
+
 TEST_F(DeviceMemory, WhereNothingFitsTheErrorSaysSo) {
     emulation::set_free_memory(std::size_t{70} << 20);
-    const Config config = small_config();
+    const Config config = test::small_config();
     try {
         const gpu::CudaBackend backend(config, ParameterLayout(config.model, kPixels));
         FAIL() << "made without memory";
@@ -204,14 +216,14 @@ TEST_F(DeviceMemory, WhereNothingFitsTheErrorSaysSo) {
 // What is free is not always what can be had.
 TEST_F(DeviceMemory, ARefusedAllocationIsTheSameError) {
     emulation::fail_call("cudaMalloc", 1, cudaErrorMemoryAllocation);
-    const Config config = small_config();
+    const Config config = test::small_config();
     EXPECT_THROW(gpu::CudaBackend(config, ParameterLayout(config.model, kPixels)), RunError);
     EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "the error is left behind";
 }
 
 TEST_F(DeviceMemory, SeparateArraysComputeTheSame) {
-    const Splits splits = small_splits();
-    const Config config = small_config();
+    const Splits splits = test::small_splits(kExamples);
+    const Config config = test::small_config();
     const ParameterLayout layout(config.model, kPixels);
     const auto trained = [&] {
         gpu::CudaBackend backend(config, layout);
@@ -260,9 +272,9 @@ TEST(DeviceArena, SizesThatOverflowAreRefused) {
 }
 
 TEST(DeviceArena, SizesAreWrittenForPeople) {
-    EXPECT_EQ(gpu::memory_text(0), "0.0 MiB");
-    EXPECT_EQ(gpu::memory_text(std::size_t{1536} << 10), "1.5 MiB");
-    EXPECT_EQ(gpu::memory_text(std::size_t{2560} << 20), "2.5 GiB");
+    EXPECT_EQ(memory_text(0), "0.0 MiB");
+    EXPECT_EQ(memory_text(std::size_t{1536} << 10), "1.5 MiB");
+    EXPECT_EQ(memory_text(std::size_t{2560} << 20), "2.5 GiB");
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ class PlanTest : public ::testing::Test {
         return made;
     }
 
-    // Every tensor within the gate of bf16, one of the gradients among them.
+    // Every tensor, the gradients among them, within a fifth of the gate of bf16.
     static void expect_near(const Outcome& a, const Outcome& b) {
         ASSERT_EQ(a.trace.size(), b.trace.size());
         for (std::size_t i = 0; i < a.trace.size(); ++i) {
@@ -147,6 +147,29 @@ TEST_F(PlanTest, EachPlanComputesTheSame) {
         EXPECT_NEAR(backend.evaluate(Split::test, 1).loss / expected.loss, 1, 1e-4);
         emulation::reset();
     }
+}
+
+// Rows that come later are counted too: what is not fused for them is not taken.
+TEST_F(PlanTest, OtherRowsAreCountedWhenTheyCome) {
+    const Config config = config_of(Precision::bf16, FusionPlan::automatic);
+    gpu::CudaBackend backend(config, layout());
+    EXPECT_EQ(backend.plan(), "epilogue");
+    backend.set_data(splits());
+    backend.set_state(test::initial_state(layout(), config));
+    for (const auto epilogue : {CUBLASLT_EPILOGUE_RELU_AUX_BIAS, CUBLASLT_EPILOGUE_DRELU}) {
+        emulation::set_epilogue(epilogue, EpilogueWay::apart);
+    }
+    (void)backend.evaluate(Split::test, 1);
+    // All of an epoch, whose last batch is smaller.
+    backend.train({0, {}, config.train.batch, {{1e-3, 1}}, {0, 0, 101}});
+    (void)backend.take_totals();
+    std::size_t plain = 0;
+    for (const gpu::MatmulProduct& product : backend.products()) {
+        const bool is_fused = product.epilogue != gpu::MatmulEpilogue::none;
+        EXPECT_TRUE(!is_fused || product.rows == 16) << product.rows;
+        plain += !is_fused && product.rows != 16 ? 1U : 0U;
+    }
+    EXPECT_GT(plain, 0U);
 }
 
 // A sum that is split is two kernels with an epilogue as without. What is counted is the algorithm

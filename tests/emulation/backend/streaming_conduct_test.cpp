@@ -14,13 +14,14 @@
 #include "emulation.h"
 #include "host/gpu/cuda_backend.h"
 #include "host/gpu/streamed_data.h"
+#include "tests/emulation/backend/small_backend.h"
 #include "tests/error_message.h"
 #include "tests/model_fixtures.h"
 
 namespace vae {
 namespace {
 
-constexpr std::size_t kPixels = 12;
+constexpr std::size_t kPixels = test::kSmallPixels;
 constexpr std::size_t kExamples = 50;
 
 Splits splits_of_bytes() {
@@ -30,15 +31,9 @@ Splits splits_of_bytes() {
     return splits;
 }
 
-Config small_config(DataPlacement placement) {
-    Config config;
+Config config_with(DataPlacement placement) {
+    Config config = test::small_config();
     config.data.placement = placement;
-    config.model.encoder_hidden = {9};
-    config.model.latent = 3;
-    config.model.decoder_hidden = {8};
-    config.train.batch = 4;
-    config.train.precision = Precision::fp32;
-    config.train.graph_steps = 2;
     return config;
 }
 
@@ -131,7 +126,7 @@ TEST_F(StreamingConduct, EveryWaitIsNeeded) {
 
 // A step waits for the device only where it needs the room, and allocates nothing.
 TEST_F(StreamingConduct, TrainingNeitherAllocatesNorWaitsForTheSteps) {
-    const Config config = small_config(DataPlacement::streamed);
+    const Config config = config_with(DataPlacement::streamed);
     const ParameterLayout layout(config.model, kPixels);
     gpu::CudaBackend backend(config, layout);
     backend.set_data(splits_of_bytes());
@@ -145,12 +140,14 @@ TEST_F(StreamingConduct, TrainingNeitherAllocatesNorWaitsForTheSteps) {
             EXPECT_EQ(call.find(refused), std::string::npos) << call;
         }
     }
+    // 13 steps: one, five graphs of two, one, and what is left are windows; and one upload.
+    EXPECT_EQ(emulation::calls()["cudaEventSynchronize"], 8U + 1U);
     EXPECT_EQ(backend.take_totals().losses.examples, kExamples);
 }
 
 // With the device ahead of the host and behind it, whole runs give the same bits.
 TEST_F(StreamingConduct, RunsAreTheSameHoweverHostAndDeviceAreAhead) {
-    Config config = small_config(DataPlacement::streamed);
+    Config config = config_with(DataPlacement::streamed);
     config.data.binarize = Binarize::dynamic;
     const ParameterLayout layout(config.model, kPixels);
     const auto run = [&](std::uint64_t seed) {
@@ -171,7 +168,7 @@ TEST_F(StreamingConduct, RunsAreTheSameHoweverHostAndDeviceAreAhead) {
 
 // The graphs are the same for every window: what changes is read on the device.
 TEST_F(StreamingConduct, GraphsAreCapturedOnce) {
-    const Config config = small_config(DataPlacement::streamed);
+    const Config config = config_with(DataPlacement::streamed);
     const ParameterLayout layout(config.model, kPixels);
     gpu::CudaBackend backend(config, layout);
     backend.set_data(splits_of_bytes());
@@ -184,7 +181,7 @@ TEST_F(StreamingConduct, GraphsAreCapturedOnce) {
 }
 
 TEST_F(StreamingConduct, AutomaticPlacementIsOnTheDeviceWhereTheyFit) {
-    const Config config = small_config(DataPlacement::automatic);
+    const Config config = config_with(DataPlacement::automatic);
     const ParameterLayout layout(config.model, kPixels);
     gpu::CudaBackend backend(config, layout);
     backend.set_window_bytes(1);
@@ -202,7 +199,7 @@ TEST_F(StreamingConduct, AutomaticPlacementIsOnTheDeviceWhereTheyFit) {
 }
 
 TEST_F(StreamingConduct, AFullDeviceIsToldToStream) {
-    const Config config = small_config(DataPlacement::device);
+    const Config config = config_with(DataPlacement::device);
     const ParameterLayout layout(config.model, kPixels);
     for (std::uint64_t n = 1; n <= 2; ++n) {
         gpu::CudaBackend backend(config, layout);
