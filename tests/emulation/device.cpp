@@ -85,7 +85,7 @@ void describe(cudaDeviceProp& properties) {
     properties = {};
     static_assert(sizeof kDeviceName <= sizeof properties.name);
     std::memcpy(properties.name, kDeviceName, sizeof kDeviceName);
-    properties.totalGlobalMem = kDeviceMemory;
+    properties.totalGlobalMem = runtime().device_memory;
     properties.sharedMemPerBlock = kMaxSharedBytes;
     properties.sharedMemPerBlockOptin = kMaxOptInSharedBytes;
     properties.sharedMemPerMultiprocessor = kSharedPerMultiprocessor;
@@ -215,8 +215,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device)
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
     return call("cudaMemGetInfo", [&](const Runtime& device) {
         if (free == nullptr || total == nullptr) return cudaErrorInvalidValue;
-        *free = emulation::kDeviceMemory - device.device_bytes;
-        *total = emulation::kDeviceMemory;
+        *free = device.device_memory - std::min(device.device_memory, device.device_bytes);
+        *total = device.device_memory;
         return cudaSuccess;
     });
 }
