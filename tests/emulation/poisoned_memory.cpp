@@ -59,8 +59,8 @@ void* map_poisoned(std::size_t size) {
     char* const first = static_cast<char*>(all) + page_bytes();
     for (std::size_t done = 0; done < pages.inside; done += kSourceBytes) {
         const std::size_t part = std::min(kSourceBytes, pages.inside - done);
-        if (mmap(first + done, part, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
-                 poison_source(), 0) == MAP_FAILED) {
+        if (mmap(first + done, part, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, poison_source(), 0) == MAP_FAILED) {
             munmap(all, pages.all);
             return nullptr;
         }
