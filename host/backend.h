@@ -172,6 +172,10 @@ class Backend {
     // Whether values are kept in double (a dump is then F64).
     virtual bool is_double() const { return false; }
 
+    // Bytes of a device's memory that it allocated at its start; 0 where there is none. The data
+    // come on top.
+    virtual std::size_t device_bytes() const { return 0; }
+
     // Whether train returns before its steps are done.
     virtual bool queues_steps() const { return false; }
 

@@ -48,7 +48,9 @@ ChosenBackend choose_backend(const std::string& name, const Config& config,
     if (reason.empty()) {
         auto backend = make_cuda_backend(config, layout);
         const char* why = name == "auto" ? " (a GPU is there)" : "";
-        const std::string precision = fmt::format(" in {}{}", name_of(backend->precision()), why);
+        const std::string precision =
+            fmt::format(" in {}{}, {:.0f} MiB of its memory", name_of(backend->precision()), why,
+                        static_cast<double>(backend->device_bytes()) / 1048576.0);
         return describe(std::move(backend), precision);
     }
     if (name == "cuda") {

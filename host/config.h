@@ -140,4 +140,13 @@ inline ObjectiveConfig effective_objective(const Config& config) {
     return objective;
 }
 
+// The key of a setting that looks at a whole batch, which cannot be had from parts of it; null if
+// there is none.
+inline const char* whole_batch_setting(const Config& config) {
+    if (config.objective.uses_free_bits()) return "objective.free_bits";
+    if (config.objective.baseline == Baseline::running_mean) return "objective.baseline";
+    if (config.model.variance == Variance::optimal) return "model.variance";
+    return nullptr;
+}
+
 }  // namespace vae

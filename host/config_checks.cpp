@@ -107,18 +107,14 @@ void check_likelihood(const Config& config) {
     }
 }
 
-// What is of a whole batch cannot be had from a part of it.
 void check_micro_batches(const Config& config) {
     if (config.train.micro_batches == 1) return;
-    const auto refuse = [&](const char* key) {
+    if (const char* const key = whole_batch_setting(config); key != nullptr) {
         throw InputError(fmt::format(
             "train.micro_batches = {}: {} = {} looks at a whole batch at once; leave one of them "
             "out",
             config.train.micro_batches, key, setting_text(config, key)));
-    };
-    if (config.objective.uses_free_bits()) refuse("objective.free_bits");
-    if (config.objective.baseline == Baseline::running_mean) refuse("objective.baseline");
-    if (config.model.variance == Variance::optimal) refuse("model.variance");
+    }
     if (config.train.micro_batches > config.train.batch) {
         throw InputError(fmt::format(
             "train.micro_batches = {}: a batch of {} examples has no more parts than examples",

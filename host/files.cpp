@@ -271,11 +271,16 @@ void remove_stale_temporaries(const fs::path& folder) {
 }
 
 void check_writable(const fs::path& path) {
-    const fs::path folder = folder_of(resolve_target(path));
-    if (::access(folder.c_str(), F_OK) != 0) cannot_write(path, errno);
-    std::error_code error;
-    if (!fs::is_directory(folder, error)) cannot_write(path, ENOTDIR);
-    if (::access(folder.c_str(), W_OK | X_OK) != 0) cannot_write(path, errno);
+    try {
+        const fs::path folder = folder_of(resolve_target(path));
+        if (::access(folder.c_str(), F_OK) != 0) cannot_write(path, errno);
+        std::error_code error;
+        if (!fs::is_directory(folder, error)) cannot_write(path, ENOTDIR);
+        if (::access(folder.c_str(), W_OK | X_OK) != 0) cannot_write(path, errno);
+    } catch (const RunError& error) {
+        // Whoever asks before any work has asked for the wrong place.
+        throw InputError(error.what());
+    }
 }
 
 bool same_file(const fs::path& a, const fs::path& b) {

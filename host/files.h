@@ -43,8 +43,8 @@ std::filesystem::path follow_links(const std::filesystem::path& path);
 // "." for a file that is named without one.
 std::filesystem::path folder_of(const std::filesystem::path& file);
 
-// Throws RunError when `path` can be no file: its folder is missing or may not be written, or it is
-// a folder. To be called before the work that a failed write would waste.
+// Throws InputError when `path` can be no file: its folder is missing or may not be written, or it
+// is a folder. To be called before the work that a failed write would waste.
 void check_writable(const std::filesystem::path& path);
 
 // Whether both are one file, or would be once they are written.

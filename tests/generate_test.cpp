@@ -172,8 +172,8 @@ TEST_F(GenerateTest, EncodeWritesBothFilesOrNone) {
         return all;
     };
     fs::create_directory(work() / "folder.npy");
-    expect_refused(with_logvar("nowhere/b.npy"), 1, "cannot write nowhere/b.npy: No such file");
-    expect_refused(with_logvar("folder.npy"), 1, "cannot write folder.npy: it exists and is a");
+    expect_refused(with_logvar("nowhere/b.npy"), 2, "cannot write nowhere/b.npy: No such file");
+    expect_refused(with_logvar("folder.npy"), 2, "cannot write folder.npy: it exists and is a");
     expect_refused(with_logvar("a.npy"), 2, "--logvar a.npy: it is the same file as --out");
     expect_refused(with_logvar("run/../a.npy"), 2, "it is the same file as --out");
     EXPECT_FALSE(fs::exists(work() / "a.npy"));

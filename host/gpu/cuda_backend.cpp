@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "host/gpu/range.h"
+#include "host/gpu/what_fits.h"
 #include "host/request_checks.h"
 #include "host/shuffle.h"
 
@@ -20,6 +21,7 @@ constexpr std::size_t kEvaluationValues = std::size_t{1} << 22;
 constexpr std::size_t kMostEvaluationDraws = 4096;
 // Of an example whose draws are many.
 constexpr std::size_t kDrawsAtOnce = 64;
+constexpr int kEncodedAtOnce = 1024;
 
 int capacity_of(const Config& config, const ParameterLayout& layout) {
     std::size_t widest = std::max(layout.output.out, layout.heads.product_width());
@@ -36,8 +38,9 @@ int capacity_of(const Config& config, const ParameterLayout& layout) {
     return static_cast<int>(rows);
 }
 
+constexpr int kFirstWithTf32 = 8;  // compute capability, and with bf16
+
 Precision choose_precision(Precision wanted, const cudaDeviceProp& device) {
-    constexpr int kFirstWithTf32 = 8;  // compute capability, and with bf16
     if (wanted == Precision::fp32) return wanted;
     const bool is_automatic = wanted == Precision::automatic;
     if (device.major >= kFirstWithTf32) return is_automatic ? Precision::tf32 : wanted;
@@ -53,27 +56,29 @@ SelectedDevice select_device(Precision wanted) {
     kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
     cudaDeviceProp properties = {};
     kernels::cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-    return {.name = properties.name, .precision = choose_precision(wanted, properties)};
+    return {.name = properties.name,
+            .precision = choose_precision(wanted, properties),
+            .has_tf32 = properties.major >= kFirstWithTf32};
 }
 
 }  // namespace
-
-TotalsOnDevice::TotalsOnDevice(const Stream& stream)
-    : stream_(stream), sums_(1, "the loss totals") {
-    sums_.zero(stream_);
-}
 
 void TotalsOnDevice::add(const Network& network, int examples, double beta) {
     kernels::add_losses(network.recon().data(), network.kl().data(), network.loss(), examples, beta,
                         nullptr, sums_.data(), stream_.get());
 }
 
-LossTotals TotalsOnDevice::take() {
+LossTotals TotalsOnDevice::take() const {
     kernels::LossSums sums = {};
     sums_.download({&sums, 1}, stream_);
-    sums_.zero(stream_);
     return {.recon = sums.recon, .kl = sums.kl, .loss = sums.loss, .examples = sums.examples};
 }
+
+EncodedPosteriors::EncodedPosteriors(int count, const Heads& heads, DeviceArena& arena)
+    : examples(static_cast<std::size_t>(count)),
+      mu(arena, examples * heads.latent, "posterior means"),
+      logvar(arena, examples * heads.latent, "posterior log-variances"),
+      tril(arena, examples * heads.tril_size(), "posterior Cholesky factors") {}
 
 CudaBackend::AveragedParameters::AveragedParameters(CudaBackend& backend)
     : network_(backend.network_) {
@@ -84,17 +89,31 @@ CudaBackend::AveragedParameters::~AveragedParameters() {
     network_.read_parameters(network_.parameters());
 }
 
-CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
+CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout, SelectedDevice device)
     : config_(config),
       layout_(layout),
-      device_(select_device(config.train.precision)),
-      network_(config, layout, capacity_of(config, layout), device_.precision, stream_),
-      optimizer_(config.train, layout, stream_),
-      steps_(config.train, network_.capacity(), step_parts(), stream_),
+      device_(std::move(device)),
+      network_(config, layout, capacity_of(config, layout), device_.precision, stream_, arena_),
+      optimizer_(config.train, layout, stream_, arena_),
+      steps_(config.train, network_.capacity(), step_parts(), stream_, arena_),
       data_(stream_),
-      identity_(static_cast<std::size_t>(network_.capacity()), "row indices"),
-      index_(identity_.size(), "row indices"),
-      staged_index_(index_.size()) {
+      identity_(arena_, static_cast<std::size_t>(network_.capacity()), "row indices"),
+      index_(arena_, identity_.size(), "row indices"),
+      totals_(stream_, arena_),
+      encoded_(std::min(network_.capacity(), kEncodedAtOnce), layout.heads, arena_),
+      staged_index_(index_.size()) {}
+
+std::size_t CudaBackend::bytes_needed(const Config& config, const ParameterLayout& layout,
+                                      const SelectedDevice& device) {
+    return CudaBackend(config, layout, device).arena_.bytes();
+}
+
+CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
+    : CudaBackend(config, layout, select_device(config.train.precision)) {
+    arena_.allocate([&] { return what_fits(config, layout, device_); }, DeviceArena::kHeadroom);
+    network_.start();
+    optimizer_.start();
+    steps_.start();
     std::vector<std::uint32_t> identity(identity_.size());
     std::iota(identity.begin(), identity.end(), 0U);
     identity_.upload(identity, stream_);
@@ -215,9 +234,9 @@ void CudaBackend::forward(const TrainingBatch& batch, const PosteriorOutputs& ou
 }
 
 double CudaBackend::mean_loss(int examples, double beta) {
-    TotalsOnDevice totals(stream_);
-    totals.add(network_, examples, beta);
-    return totals.take().loss / examples;
+    totals_.begin();
+    totals_.add(network_, examples, beta);
+    return totals_.take().loss / examples;
 }
 
 StepParts CudaBackend::step_parts() {
@@ -273,7 +292,7 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
     const auto capacity = static_cast<std::size_t>(network_.capacity());
     const std::size_t size = data(split).size;
     const AveragedParameters averaged(*this);
-    TotalsOnDevice totals(stream_);
+    totals_.begin();
     std::vector<std::uint32_t> block;
     for (std::size_t start = 0; start < size; start += capacity) {
         const int rows = static_cast<int>(std::min(capacity, size - start));
@@ -289,9 +308,9 @@ LossTotals CudaBackend::evaluate(Split split, double beta) {
                         {});
         network_.decode(rows * network_.samples());
         network_.losses(rows, {beta});
-        totals.add(network_, rows, beta);
+        totals_.add(network_, rows, beta);
     }
-    return totals.take();
+    return totals_.take();
 }
 
 void CudaBackend::draw(const DrawRequest& request,
@@ -346,11 +365,8 @@ Posterior CudaBackend::encode(std::span<const float> x) {
     const std::size_t pixels = layout_.pixels;
     const std::size_t latent = layout_.heads.latent;
     const std::size_t rows = whole_rows(x.size(), pixels, "encode");
-    const std::size_t capacity = std::min(rows, static_cast<std::size_t>(network_.capacity()));
-    DeviceArray<float> mu(capacity * latent, "posterior means");
-    DeviceArray<float> logvar(capacity * latent, "posterior log-variances");
+    const std::size_t capacity = encoded_.examples;
     const std::size_t below = layout_.heads.tril_size();
-    DeviceArray<float> tril(capacity * below, "posterior Cholesky factors");
     const AveragedParameters averaged(*this);
     Posterior result;
     result.tril.resize(rows * below);
@@ -366,13 +382,13 @@ Posterior CudaBackend::encode(std::span<const float> x) {
                            {.stream = noise(Purpose::evaluation_epsilon, 0),
                             .index = identity_.data(),
                             .first_index = 0},
-                           {.mu = mu.data(), .logvar = logvar.data(), .tril = tril.data()});
+                           encoded_.get());
         const auto part = [&](std::vector<float>& v, std::size_t cols) {
             return std::span(v).subspan(start * cols, count * cols);
         };
-        mu.download(part(result.mu, latent), stream_);
-        logvar.download(part(result.logvar, latent), stream_);
-        tril.download(part(result.tril, below), stream_);
+        encoded_.mu.download(part(result.mu, latent), stream_);
+        encoded_.logvar.download(part(result.logvar, latent), stream_);
+        encoded_.tril.download(part(result.tril, below), stream_);
     }
     return result;
 }

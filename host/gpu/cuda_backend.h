@@ -23,12 +23,15 @@ namespace vae::gpu {
 // Running loss totals of an evaluation on the device.
 class TotalsOnDevice {
   public:
-    explicit TotalsOnDevice(const Stream& stream);
+    TotalsOnDevice(const Stream& stream, DeviceArena& arena)
+        : stream_(stream), sums_(arena, 1, "the loss totals") {}
 
+    // From zero.
+    void begin() { sums_.zero(stream_); }
     // Of the network's examples [0, examples).
     void add(const Network& network, int examples, double beta);
-    // Waits, returns the sums and starts from zero again.
-    LossTotals take();
+    // Waits.
+    LossTotals take() const;
 
   private:
     const Stream& stream_;
@@ -44,17 +47,37 @@ struct TrainingBatch {
     const kernels::StepState* state = nullptr;  // … unless there is a state on the device
 };
 
+// What encode() returns, of its examples at a time, on the device.
+struct EncodedPosteriors {
+    EncodedPosteriors(int count, const Heads& heads, DeviceArena& arena);
+    PosteriorOutputs get() {
+        return {.mu = mu.data(), .logvar = logvar.data(), .tril = tril.data()};
+    }
+
+    std::size_t examples;
+    DeviceArray<float> mu;      // [examples, latent]
+    DeviceArray<float> logvar;  // [examples, latent]
+    DeviceArray<float> tril;    // [examples, heads.tril_size()]
+};
+
 // The device that a backend uses, and what its matrix products compute with.
 struct SelectedDevice {
     std::string name;
     Precision precision = Precision::fp32;
+    bool has_tf32 = false;  // and bf16
 };
 
 class CudaBackend : public Backend {
   public:
-    // Uses device 0. Throws kernels::CudaError when CUDA fails, RunError when the device is full,
-    // InputError when the device does not have the precision that the configuration asks for.
+    // Uses device 0. All of its memory there, but for the data and a trace, is allocated here.
+    // Throws kernels::CudaError when CUDA fails, RunError when the device is too full, which says
+    // what would fit, InputError when the device does not have the precision that the configuration
+    // asks for.
     CudaBackend(const Config& config, const ParameterLayout& layout);
+
+    // Bytes that a backend for this configuration allocates at its start.
+    static std::size_t bytes_needed(const Config& config, const ParameterLayout& layout,
+                                    const SelectedDevice& device);
 
     ~CudaBackend() override;
     CudaBackend(const CudaBackend&) = delete;
@@ -66,6 +89,7 @@ class CudaBackend : public Backend {
     bool queues_steps() const override { return true; }
     std::string device() const override { return device_.name; }
     Precision precision() const override { return device_.precision; }
+    std::size_t device_bytes() const override { return arena_.bytes(); }
     void set_data(const Splits& splits) override;
     std::string data_note() const override { return data_.note(); }
     void set_state(const TrainingState& state) override;
@@ -106,6 +130,9 @@ class CudaBackend : public Backend {
         Network& network_;
     };
 
+    // Reserves memory and allocates none: nothing else can be called.
+    CudaBackend(const Config& config, const ParameterLayout& layout, SelectedDevice device);
+
     // Throws std::invalid_argument for a batch that is larger than the network's buffers.
     void check_capacity(const TrainRequest& request) const;
     const Dataset& data(Split split) const { return data_.of(split); }
@@ -138,6 +165,7 @@ class CudaBackend : public Backend {
     const Config config_;
     const ParameterLayout layout_;
     const SelectedDevice device_;
+    DeviceArena arena_{"training"};
     Stream stream_;
     Network network_;
     DeviceOptimizer optimizer_;
@@ -146,6 +174,8 @@ class CudaBackend : public Backend {
     std::size_t window_bytes_ = kWindowBytes;
     DeviceArray<std::uint32_t> identity_;  // 0, 1, …, capacity − 1
     DeviceArray<std::uint32_t> index_;
+    TotalsOnDevice totals_;
+    EncodedPosteriors encoded_;
     PinnedArray<std::uint32_t> staged_index_;
     Event index_uploaded_;
     std::uint64_t steps_done_ = 0;

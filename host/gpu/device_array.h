@@ -2,13 +2,14 @@
 #pragma once
 
 #include <cuda_runtime.h>
-#include <fmt/format.h>
 
 #include <cstddef>
+#include <limits>
+#include <memory>
 #include <span>
-#include <utility>
 
 #include "host/error.h"
+#include "host/gpu/device_arena.h"
 #include "kernels/launch.h"
 
 namespace vae::gpu {
@@ -62,71 +63,67 @@ class Event {
     cudaEvent_t event_ = nullptr;
 };
 
-// size elements of T on the device, not initialised. Throws RunError when the device is full.
+// size elements of T, not initialised: in an arena, which outlives it and is allocated before it is
+// used, or in memory of its own. Of no elements the address is null.
 template <class T>
 class DeviceArray {
   public:
     DeviceArray() = default;
-    // `what` names the array's use in the error of a full device.
-    DeviceArray(std::size_t size, const char* what) : size_(size) {
+    // `what` names the array's use in the error of a full device, RunError. In memory of its own:
+    DeviceArray(std::size_t size, const char* what)
+        : own_(std::make_unique<DeviceArena>(what)), arena_(own_.get()), size_(size) {
         if (size == 0) return;
-        const cudaError_t status = cudaMalloc(reinterpret_cast<void**>(&data_), bytes());
-        if (status == cudaErrorMemoryAllocation) throw_full(what);
-        cuda_check(status, "cudaMalloc");
+        place_ = own_->reserve(bytes_of(size), what);
+        own_->allocate();
     }
-    ~DeviceArray() { (void)cudaFree(data_); }
+    DeviceArray(DeviceArena& arena, std::size_t size, const char* what)
+        : arena_(&arena),
+          place_(size == 0 ? 0 : arena.reserve(bytes_of(size), what)),
+          size_(size) {}
+    ~DeviceArray() = default;
     DeviceArray(const DeviceArray&) = delete;
     DeviceArray& operator=(const DeviceArray&) = delete;
-    DeviceArray(DeviceArray&& other) noexcept
-        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-    DeviceArray& operator=(DeviceArray&& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        return *this;
-    }
+    DeviceArray(DeviceArray&&) noexcept = default;
+    DeviceArray& operator=(DeviceArray&&) noexcept = default;
 
-    T* data() { return data_; }
-    const T* data() const { return data_; }
+    T* data() { return address(); }
+    const T* data() const { return address(); }
     std::size_t size() const { return size_; }
     std::size_t bytes() const { return size_ * sizeof(T); }
 
     void zero(const Stream& stream) {
         if (size_ == 0) return;
-        cuda_check(cudaMemsetAsync(data_, 0, bytes(), stream.get()), "cudaMemsetAsync");
+        cuda_check(cudaMemsetAsync(data(), 0, bytes(), stream.get()), "cudaMemsetAsync");
     }
 
     // Both wait until the copy is done, so that host memory of any kind may be used.
     void upload(std::span<const T> source, const Stream& stream) {
         if (source.empty()) return;
-        cuda_check(cudaMemcpyAsync(data_, source.data(), source.size_bytes(),
+        cuda_check(cudaMemcpyAsync(data(), source.data(), source.size_bytes(),
                                    cudaMemcpyHostToDevice, stream.get()),
                    "cudaMemcpyAsync to the device");
         stream.synchronize();
     }
     void download(std::span<T> target, const Stream& stream) const {
         if (target.empty()) return;
-        cuda_check(cudaMemcpyAsync(target.data(), data_, target.size_bytes(),
+        cuda_check(cudaMemcpyAsync(target.data(), data(), target.size_bytes(),
                                    cudaMemcpyDeviceToHost, stream.get()),
                    "cudaMemcpyAsync from the device");
         stream.synchronize();
     }
 
   private:
-    [[noreturn]] void throw_full(const char* what) const {
-        (void)cudaGetLastError();
-        std::size_t free_bytes = 0;
-        std::size_t total_bytes = 0;
-        (void)cudaMemGetInfo(&free_bytes, &total_bytes);
-        throw RunError(fmt::format(
-            "the CUDA device is out of memory: {} needs {:.1f} MiB and {:.1f} of {:.1f} MiB are "
-            "free; use a smaller train.batch, fewer draws of z or a smaller model, or free the "
-            "device",
-            what, static_cast<double>(bytes()) / 1048576.0,
-            static_cast<double>(free_bytes) / 1048576.0,
-            static_cast<double>(total_bytes) / 1048576.0));
+    static std::size_t bytes_of(std::size_t size) {
+        if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) {
+            throw RunError("an array for the CUDA device whose size overflows");
+        }
+        return size * sizeof(T);
     }
+    T* address() const { return size_ == 0 ? nullptr : static_cast<T*>(arena_->at(place_)); }
 
-    T* data_ = nullptr;
+    std::unique_ptr<DeviceArena> own_;
+    DeviceArena* arena_ = nullptr;
+    std::size_t place_ = 0;
     std::size_t size_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "host/error.h"
+#include "host/gpu/device_arena.h"
 
 namespace vae::gpu {
 namespace {
@@ -17,10 +18,6 @@ constexpr std::size_t kMarginShare = 16;
 
 constexpr std::array kSplits = {Split::train, Split::validation, Split::test};
 
-std::string mebibytes(std::size_t bytes) {
-    return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
-}
-
 std::size_t bytes_of(const Splits& splits) {
     std::size_t bytes = 0;
     for (const Split split : kSplits) bytes += splits.of(split).size * row_bytes(splits.of(split));
@@ -29,14 +26,12 @@ std::size_t bytes_of(const Splits& splits) {
 
 // Why examples that may be anywhere are streamed; empty: they fit on the device.
 std::string reason_to_stream(const Splits& splits) {
-    std::size_t free = 0;
-    std::size_t total = 0;
-    cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    const std::size_t free = device_memory().free;
     const std::size_t needed = bytes_of(splits);
     const std::size_t usable = free - free / kMarginShare;
     if (needed <= usable) return {};
     return fmt::format("all of it is {}, and {} of the device's memory can be had for it",
-                       mebibytes(needed), mebibytes(usable));
+                       memory_text(needed), memory_text(usable));
 }
 
 }  // namespace
@@ -56,7 +51,7 @@ void DeviceData::set(const Splits& splits, DataPlacement placement, std::size_t 
     } else {
         streamed_ = std::make_unique<StreamedData>(splits, window_rows, stream_);
         note_ = fmt::format("streamed from the host in windows of up to {}: {}",
-                            mebibytes(window_rows * row_bytes(splits)), reason);
+                            memory_text(window_rows * row_bytes(splits)), reason);
     }
     is_set_ = true;
 }

@@ -19,7 +19,7 @@ kernels::SoftmaxSettings softmax_settings(const ModelConfig& model) {
 }  // namespace
 
 OutputLikelihood::OutputLikelihood(const ModelConfig& model, const ParameterLayout& layout,
-                                   int capacity, const Stream& stream)
+                                   int capacity, const Stream& stream, DeviceArena& arena)
     : model_(model),
       pixels_(static_cast<int>(layout.pixels)),
       layer_(layout.output),
@@ -27,12 +27,15 @@ OutputLikelihood::OutputLikelihood(const ModelConfig& model, const ParameterLayo
       bounds_(log_bounds(model)),
       capacity_(capacity),
       stream_(stream),
-      variance_(1, "the likelihood's variance"),
-      squares_(logvar_.size > 0 ? static_cast<std::size_t>(capacity) : 0, "the squared errors") {
-    const double variance = model.sigma * model.sigma;
+      variance_(arena, 1, "the likelihood's variance"),
+      squares_(arena, logvar_.size > 0 ? static_cast<std::size_t>(capacity) : 0,
+               "the squared errors") {}
+
+void OutputLikelihood::start() {
+    const double variance = model_.sigma * model_.sigma;
     const kernels::GaussianVariance fixed = {.logvar = std::log(variance),
                                              .precision = 1 / variance};
-    variance_.upload({&fixed, 1}, stream);
+    variance_.upload({&fixed, 1}, stream_);
 }
 
 kernels::ScratchSize OutputLikelihood::scratch_size() const {

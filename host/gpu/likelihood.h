@@ -33,7 +33,9 @@ struct OutputGradient {
 class OutputLikelihood {
   public:
     OutputLikelihood(const ModelConfig& model, const ParameterLayout& layout, int capacity,
-                     const Stream& stream);
+                     const Stream& stream, DeviceArena& arena);
+    // Once the arena is allocated.
+    void start();
 
     // What its kernels need for up to `capacity` rows.
     kernels::ScratchSize scratch_size() const;

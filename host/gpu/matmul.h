@@ -19,12 +19,18 @@ using kernels::Reals;
 // Where products are computed: a stream, and a workspace that no other stream uses at the same
 // time. One for each stream whose work may overlap. The stream outlives it.
 struct MatmulLane {
+    MatmulLane(const Stream& on, DeviceArena& arena)
+        : stream(on), workspace(arena, kMatmulWorkspaceBytes, kWorkspaceUse) {}
+    // With memory of its own.
     explicit MatmulLane(const Stream& on)
-        : stream(on), workspace(kMatmulWorkspaceBytes, "the cuBLASLt workspace") {}
+        : stream(on), workspace(kMatmulWorkspaceBytes, kWorkspaceUse) {}
 
     const Stream& stream;
     // Scratch: that products write it changes nothing that anybody sees.
     mutable DeviceArray<unsigned char> workspace;
+
+  private:
+    static constexpr const char* kWorkspaceUse = "the cuBLASLt workspace";
 };
 
 // Beside a product's matrices.

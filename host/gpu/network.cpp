@@ -67,7 +67,7 @@ int draws_of(int examples, int samples) {
 }  // namespace
 
 Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
-                 Precision precision, const Stream& stream)
+                 Precision precision, const Stream& stream, DeviceArena& arena)
     : model_(config.model),
       objective_(effective_objective(config)),
       layout_(layout),
@@ -78,73 +78,80 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
                 objective_.gradient == EncoderGradient::pathwise),
       storage_(precision == Precision::bf16 ? Storage::bf16 : Storage::fp32),
       stream_(stream),
-      lane_(stream),
+      lane_(stream, arena),
       matmul_(precision),
       weights_(stream),
       losses_(stream),
-      weights_lane_(weights_.own_stream()),
-      likelihood_(config.model, layout, draws_of(capacity, samples_), stream),
-      prior_(config.model, layout, draws_of(capacity, samples_), stream),
-      parameters_(layout.arena_size, "the parameters"),
-      gradients_(layout.arena_size, "the gradients"),
-      encoder_(allocate(layout.encoder, capacity + prior_.encoder_rows())),
-      decoder_(allocate(layout.decoder, draws_of(capacity, samples_))) {
+      weights_lane_(weights_.own_stream(), arena),
+      likelihood_(config.model, layout, draws_of(capacity, samples_), stream, arena),
+      prior_(config.model, layout, draws_of(capacity, samples_), stream, arena),
+      parameters_(arena, layout.arena_size, "the parameters"),
+      gradients_(arena, layout.arena_size, "the gradients"),
+      encoder_(reserve(layout.encoder, capacity + prior_.encoder_rows(), arena)),
+      decoder_(reserve(layout.decoder, draws_of(capacity, samples_), arena)) {
     const int draws = draws_of(capacity, samples_);
     const auto examples = static_cast<std::size_t>(capacity);
     const auto rows = static_cast<std::size_t>(draws);
     const int encoded_rows = capacity + prior_.encoder_rows();
     const auto encoded = static_cast<std::size_t>(encoded_rows);
     for (DeviceArray<float>& x : x_) {
-        x = {static_cast<std::size_t>(std::max(decode_capacity_, encoded_rows)) * layout.pixels,
+        x = {arena,
+             static_cast<std::size_t>(std::max(decode_capacity_, encoded_rows)) * layout.pixels,
              "the batch"};
     }
     const bool is_rounded = storage_ == Storage::bf16;
     if (encodes_log_counts(model_.likelihood)) {
-        log_counts_ = {encoded * layout.pixels, storage_, "the batch's logarithms"};
+        log_counts_ = {arena, encoded * layout.pixels, storage_, "the batch's logarithms"};
     } else if (is_rounded) {
-        for (DeviceArray<Bf16>& x : rounded_x_) x = {encoded * layout.pixels, "the batch"};
+        for (DeviceArray<Bf16>& x : rounded_x_) x = {arena, encoded * layout.pixels, "the batch"};
     }
-    heads_product_ = {encoded * layout.heads.product_width(), "the encoder's heads"};
-    d_heads_ = {encoded * layout.heads.product_width(), storage_, "the encoder's heads"};
+    heads_product_ = {arena, encoded * layout.heads.product_width(), "the encoder's heads"};
+    d_heads_ = {arena, encoded * layout.heads.product_width(), storage_, "the encoder's heads"};
     if (is_rounded) {
-        rounded_parameters_ = {layout.arena_size, "the parameters in bf16"};
-        if (config.train.ema > 0) rounded_others_ = {layout.arena_size, "the parameters in bf16"};
-        rounded_z_ = {rows * layout.heads.latent, "the latents"};
-        d_output_ = {rows * layout.output.out, "the gradient of the decoder's output"};
+        rounded_parameters_ = {arena, layout.arena_size, "the parameters in bf16"};
+        if (config.train.ema > 0)
+            rounded_others_ = {arena, layout.arena_size, "the parameters in bf16"};
+        rounded_z_ = {arena, rows * layout.heads.latent, "the latents"};
+        d_output_ = {arena, rows * layout.output.out, "the gradient of the decoder's output"};
     }
     if (layout.heads.is_full()) {
         for (DeviceArray<float>* of_draws : {&epsilon_, &draw_gradient_}) {
-            *of_draws = {rows * layout.heads.latent, "the draws of the posterior"};
+            *of_draws = {arena, rows * layout.heads.latent, "the draws of the posterior"};
         }
     }
-    closed_kl_ = {examples, "the KL terms"};
-    z_ = {rows * layout.heads.latent, "the latents"};
-    output_product_ = {rows * layout.output.out, "the decoder's output"};
-    draw_recon_ = {rows, "the reconstruction terms"};
-    log_ratio_ = {rows, "the log-ratios of the draws"};
-    d_h_ = {std::max(rows, encoded) * widest_hidden(layout), storage_,
+    closed_kl_ = {arena, examples, "the KL terms"};
+    z_ = {arena, rows * layout.heads.latent, "the latents"};
+    output_product_ = {arena, rows * layout.output.out, "the decoder's output"};
+    draw_recon_ = {arena, rows, "the reconstruction terms"};
+    log_ratio_ = {arena, rows, "the log-ratios of the draws"};
+    d_h_ = {arena, std::max(rows, encoded) * widest_hidden(layout), storage_,
             "the gradients of the activations"};
-    d_z_ = {rows * layout.heads.latent, "the gradient of the latents"};
-    if (!is_plain_) allocate_objective(examples, rows);
+    d_z_ = {arena, rows * layout.heads.latent, "the gradient of the latents"};
+    if (!is_plain_) reserve_objective(examples, rows, arena);
     kernels::ScratchSize size =
         kernels::scratch_size(std::max(draws, encoded_rows), width(widest(layout)));
     for (const kernels::ScratchSize& other : {likelihood_.scratch_size(), prior_.scratch_size()}) {
         size = {std::max(size.partials, other.partials), std::max(size.tickets, other.tickets)};
     }
-    partials_ = {size.partials, "the partial sums"};
-    tickets_ = {size.tickets, "the partial sums' tickets"};
-    scratch_ = {partials_.data(), size.partials, tickets_.data(), size.tickets};
+    partials_ = {arena, size.partials, "the partial sums"};
+    tickets_ = {arena, size.tickets, "the partial sums' tickets"};
+    if (config.train.micro_batches > 1) {
+        part_gradients_ = {arena, layout.arena_size, "the gradients of a part of the batch"};
+    }
+}
 
-    parameters_.zero(stream);
+void Network::start() {
+    likelihood_.start();
+    prior_.start();
+    scratch_ = {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()};
+    parameters_.zero(stream_);
     read_parameters(parameters_);
     parameters_changed();
-    if (config.train.micro_batches > 1) {
-        part_gradients_ = {layout.arena_size, "the gradients of a part of the batch"};
-    }
     // Padding is never written again: the optimiser must find zero there.
-    gradients_.zero(stream);
-    part_gradients_.zero(stream);
-    tickets_.zero(stream);
+    gradients_.zero(stream_);
+    part_gradients_.zero(stream_);
+    tickets_.zero(stream_);
+    running_mean_.zero(stream_);
 }
 
 void Network::read_parameters(const DeviceArray<float>& arena) {
@@ -178,13 +185,13 @@ void Network::z_changed(int rows) {
                            rounded_z_.data(), stream_.get());
 }
 
-std::vector<Network::Hidden> Network::allocate(const std::vector<DenseLayer>& layers,
-                                               int capacity) const {
+std::vector<Network::Hidden> Network::reserve(const std::vector<DenseLayer>& layers, int capacity,
+                                              DeviceArena& arena) const {
     std::vector<Hidden> result;
     for (const DenseLayer& layer : layers) {
         const auto rows = static_cast<std::size_t>(capacity);
-        result.push_back({{rows * layer.product_width(), storage_, "a hidden layer"},
-                          {rows * layer.out, storage_, "a hidden layer's activations"}});
+        result.push_back({{arena, rows * layer.product_width(), storage_, "a hidden layer"},
+                          {arena, rows * layer.out, storage_, "a hidden layer's activations"}});
     }
     return result;
 }

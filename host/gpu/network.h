@@ -56,11 +56,12 @@ struct StepPart {
 // examples·samples. Training and evaluation take the objective's number of draws.
 class Network {
   public:
-    // Allocates everything for batches of up to `capacity` examples with the objective's draws.
-    // Parameters and gradients are zero. Throws RunError when the device is full. The precision is
-    // not automatic.
+    // Reserves everything for batches of up to `capacity` examples with the objective's draws. The
+    // precision is not automatic.
     Network(const Config& config, const ParameterLayout& layout, int capacity, Precision precision,
-            const Stream& stream);
+            const Stream& stream, DeviceArena& arena);
+    // Once the arena is allocated, before all else: parameters and gradients are zero.
+    void start();
 
     // From now on the passes read these parameters, an arena of the layout: the network's own, as
     // at first, or others, as they are now.
@@ -136,8 +137,9 @@ class Network {
         RealArray h;        // [rows, out]: the layer's output
     };
 
-    void allocate_objective(std::size_t examples, std::size_t rows);
-    std::vector<Hidden> allocate(const std::vector<DenseLayer>& layers, int capacity) const;
+    void reserve_objective(std::size_t examples, std::size_t rows, DeviceArena& arena);
+    std::vector<Hidden> reserve(const std::vector<DenseLayer>& layers, int capacity,
+                                DeviceArena& arena) const;
     // Runs hidden layers on x; returns their output.
     ConstReals forward(const std::vector<DenseLayer>& layers, std::vector<Hidden>& hidden,
                        ConstReals x, int rows);
@@ -250,7 +252,7 @@ class Network {
     DeviceArray<double> running_mean_;  // one
     DeviceArray<float> partials_;
     DeviceArray<unsigned> tickets_;
-    kernels::Scratch scratch_;
+    kernels::Scratch scratch_;  // the two above
 };
 
 }  // namespace vae::gpu

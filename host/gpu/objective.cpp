@@ -7,31 +7,30 @@
 
 namespace vae::gpu {
 
-void Network::allocate_objective(std::size_t examples, std::size_t rows) {
+void Network::reserve_objective(std::size_t examples, std::size_t rows, DeviceArena& arena) {
     for (DeviceArray<float>* losses : {&recon_, &kl_, &signal_}) {
-        *losses = {examples, "the losses"};
+        *losses = {arena, examples, "the losses"};
     }
     if (objective_.uses_free_bits()) {
-        loss_kl_ = {examples, "the losses"};
-        kl_mask_ = {layout_.heads.latent, "the free bits' mask"};
+        loss_kl_ = {arena, examples, "the losses"};
+        kl_mask_ = {arena, layout_.heads.latent, "the free bits' mask"};
     }
     // The ELBO's is the sum of the other two.
     if (objective_.bound == Bound::iwae || objective_.uses_free_bits()) {
-        loss_ = {examples, "the losses"};
+        loss_ = {arena, examples, "the losses"};
     }
     const bool is_score = objective_.gradient == EncoderGradient::score;
     const bool is_dreg = objective_.gradient == EncoderGradient::dreg;
     const bool uses_ratio = objective_.uses_log_ratio() && !is_score;
     // What stays null has the value that LatentGradient gives it: no noise is drawn for it.
-    const auto allocate_if = [rows](bool is_needed, DeviceArray<float>& weights) {
-        if (is_needed) weights = {rows, "the weights of the draws"};
+    const auto reserve_if = [rows, &arena](bool is_needed, DeviceArray<float>& weights) {
+        if (is_needed) weights = {arena, rows, "the weights of the draws"};
     };
-    allocate_if(true, decoder_weight_);
-    allocate_if(is_score || is_dreg, path_weight_);
-    allocate_if(uses_ratio, ratio_weight_);
-    allocate_if(is_score || (uses_ratio && !is_dreg), score_weight_);
-    running_mean_ = {1, "the running mean"};
-    running_mean_.zero(stream_);
+    reserve_if(true, decoder_weight_);
+    reserve_if(is_score || is_dreg, path_weight_);
+    reserve_if(uses_ratio, ratio_weight_);
+    reserve_if(is_score || (uses_ratio && !is_dreg), score_weight_);
+    running_mean_ = {arena, 1, "the running mean"};
 }
 
 kernels::Objective Network::objective() const {

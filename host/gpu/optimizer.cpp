@@ -50,39 +50,41 @@ kernels::ArenaPieces pieces_of(const ParameterLayout& layout) {
 }  // namespace
 
 DeviceOptimizer::DeviceOptimizer(const TrainConfig& train, const ParameterLayout& layout,
-                                 const Stream& stream)
+                                 const Stream& stream, DeviceArena& arena)
     : train_(train),
       settings_(settings_of(train)),
       arena_size_(layout.arena_size),
       stream_(stream),
-      ticket_(1, "the gradient statistics"),
-      is_taken_(1, "the gradient statistics"),
-      batch_losses_(1, "the loss totals"),
-      record_(1, "the loss totals") {
+      cut_(pieces_of(layout)),
+      pieces_(arena, cut_.pieces.size(), "the table of tensors"),
+      first_piece_(arena, cut_.first_piece.size(), "the table of tensors"),
+      squares_(arena, layout.tensors().size(), "the gradient statistics"),
+      scales_(arena, layout.tensors().size(), "the gradient statistics"),
+      partials_(arena, cut_.pieces.size(), "the gradient statistics"),
+      ticket_(arena, 1, "the gradient statistics"),
+      is_taken_(arena, 1, "the gradient statistics"),
+      batch_losses_(arena, 1, "the loss totals"),
+      record_(arena, 1, "the loss totals") {
     for (const Tensor& tensor : layout.tensors()) tensors_.push_back(tensor.name);
-    for (const std::string& name : moment_names(train)) {
-        (void)name;
-        moments_.emplace_back(arena_size_, "a moment of the optimiser").zero(stream);
+    const std::size_t moments = moment_names(train).size();
+    for (std::size_t i = 0; i < moments; ++i) {
+        moments_.emplace_back(arena, arena_size_, "a moment of the optimiser");
     }
-    if (train.ema > 0) {
-        ema_ = {arena_size_, "the average of the parameters"};
-        ema_.zero(stream);
-    }
-    const kernels::ArenaPieces cut = pieces_of(layout);
-    pieces_ = {cut.pieces.size(), "the table of tensors"};
-    first_piece_ = {cut.first_piece.size(), "the table of tensors"};
-    pieces_.upload(cut.pieces, stream);
-    first_piece_.upload(cut.first_piece, stream);
-    arena_ = {.pieces = pieces_.data(),
+    if (train.ema > 0) ema_ = {arena, arena_size_, "the average of the parameters"};
+}
+
+void DeviceOptimizer::start() {
+    for (DeviceArray<float>& moment : moments_) moment.zero(stream_);
+    ema_.zero(stream_);
+    pieces_.upload(cut_.pieces, stream_);
+    first_piece_.upload(cut_.first_piece, stream_);
+    table_ = {.pieces = pieces_.data(),
               .first_piece = first_piece_.data(),
-              .piece_count = static_cast<unsigned>(cut.pieces.size()),
+              .piece_count = static_cast<unsigned>(cut_.pieces.size()),
               .tensor_count = static_cast<unsigned>(tensors_.size())};
-    squares_ = {tensors_.size(), "the gradient statistics"};
-    scales_ = {tensors_.size(), "the gradient statistics"};
-    partials_ = {cut.pieces.size(), "the gradient statistics"};
-    ticket_.zero(stream);
-    batch_losses_.zero(stream);
-    record_.zero(stream);
+    ticket_.zero(stream_);
+    batch_losses_.zero(stream_);
+    record_.zero(stream_);
 }
 
 void DeviceOptimizer::upload(const TrainingState& state) {
@@ -124,7 +126,7 @@ kernels::StepState DeviceOptimizer::state_of(std::uint64_t index,
 void DeviceOptimizer::step(const kernels::StepState* state, const float* gradients,
                            float* parameters, kernels::Bf16* rounded) {
     kernels::gradient_statistics(
-        arena_, gradients, {.normalize = train_.normalize_gradients, .clip_norm = train_.clip_norm},
+        table_, gradients, {.normalize = train_.normalize_gradients, .clip_norm = train_.clip_norm},
         state,
         {.squares = squares_.data(),
          .scales = scales_.data(),
@@ -134,7 +136,7 @@ void DeviceOptimizer::step(const kernels::StepState* state, const float* gradien
          .partials = partials_.data(),
          .ticket = ticket_.data()},
         stream_.get());
-    kernels::optimizer(settings_, state, arena_, scales_.data(), is_taken_.data(),
+    kernels::optimizer(settings_, state, table_, scales_.data(), is_taken_.data(),
                        {.gradients = gradients,
                         .parameters = parameters,
                         .moment1 = moment(0),

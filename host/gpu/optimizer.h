@@ -21,8 +21,10 @@ namespace vae::gpu {
 
 class DeviceOptimizer {
   public:
-    // Allocates everything; moments and average are zero. Throws RunError when the device is full.
-    DeviceOptimizer(const TrainConfig& train, const ParameterLayout& layout, const Stream& stream);
+    DeviceOptimizer(const TrainConfig& train, const ParameterLayout& layout, const Stream& stream,
+                    DeviceArena& arena);
+    // Once the arena is allocated, before all else: moments and average are zero.
+    void start();
 
     // The moments and the average of a state that fits. Both wait.
     void upload(const TrainingState& state);
@@ -56,9 +58,10 @@ class DeviceOptimizer {
     std::vector<std::string> tensors_;  // names
     std::vector<DeviceArray<float>> moments_;
     DeviceArray<float> ema_;
+    const kernels::ArenaPieces cut_;
     DeviceArray<kernels::ArenaPiece> pieces_;
     DeviceArray<unsigned> first_piece_;
-    kernels::ArenaTable arena_;
+    kernels::ArenaTable table_;  // the two above
     DeviceArray<double> squares_;
     DeviceArray<float> scales_;
     DeviceArray<double> partials_;

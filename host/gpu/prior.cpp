@@ -3,7 +3,7 @@
 namespace vae::gpu {
 
 LearnedPrior::LearnedPrior(const ModelConfig& model, const ParameterLayout& layout, int draws,
-                           const Stream& stream)
+                           const Stream& stream, DeviceArena& arena)
     : prior_(model.prior),
       count_(static_cast<int>(model.prior_components)),
       draws_(draws),
@@ -16,14 +16,17 @@ LearnedPrior::LearnedPrior(const ModelConfig& model, const ParameterLayout& layo
     const auto rows = static_cast<std::size_t>(draws);
     const std::size_t latent = layout.heads.latent;
     for (DeviceArray<float>* array : {&mean_, &inverse_sigma_, &excess_}) {
-        *array = {count * latent, "the prior's components"};
+        *array = {arena, count * latent, "the prior's components"};
     }
-    offset_ = {count, "the prior's components"};
-    log_weight_ = {count, "the prior's components"};
+    offset_ = {arena, count, "the prior's components"};
+    log_weight_ = {arena, count, "the prior's components"};
+    score_ = {arena, rows * latent, "the prior's gradients"};
+    gamma_ = {arena, rows * count, "the prior's responsibilities"};
+}
+
+void LearnedPrior::start() {
     components_ = {mean_.data(), inverse_sigma_.data(), excess_.data(), offset_.data(),
                    log_weight_.data()};
-    score_ = {rows * latent, "the prior's gradients"};
-    gamma_ = {rows * count, "the prior's responsibilities"};
 }
 
 kernels::ScratchSize LearnedPrior::scratch_size() const {

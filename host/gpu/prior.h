@@ -12,9 +12,11 @@ namespace vae::gpu {
 // The prior N(0, I) has nothing to do: its functions return at once, and score() is null.
 class LearnedPrior {
   public:
-    // For at most `draws` draws of z. Throws RunError when the device is full.
+    // For at most `draws` draws of z.
     LearnedPrior(const ModelConfig& model, const ParameterLayout& layout, int draws,
-                 const Stream& stream);
+                 const Stream& stream, DeviceArena& arena);
+    // Once the arena is allocated.
+    void start();
 
     bool is_normal() const { return prior_ == Prior::normal; }
     // Rows that the encoder sees behind the examples: its pseudo-inputs.

@@ -15,15 +15,16 @@ using kernels::ConstReals;
 using kernels::Reals;
 using kernels::Storage;
 
-// size numbers, not initialised. Throws RunError when the device is full.
+// size numbers in an arena, not initialised.
 class RealArray {
   public:
     RealArray() = default;
-    RealArray(std::size_t size, Storage storage, const char* what) : storage_(storage) {
+    RealArray(DeviceArena& arena, std::size_t size, Storage storage, const char* what)
+        : storage_(storage) {
         if (storage == Storage::bf16) {
-            rounded_ = {size, what};
+            rounded_ = {arena, size, what};
         } else {
-            floats_ = {size, what};
+            floats_ = {arena, size, what};
         }
     }
 

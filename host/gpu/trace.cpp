@@ -86,19 +86,20 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     const auto samples = static_cast<std::size_t>(network_.samples());
     const int count = static_cast<int>(examples);
     const std::size_t latent = layout_.heads.latent;
-    DeviceArray<float> mu(examples * latent, "posterior means");
-    DeviceArray<float> logvar(examples * latent, "posterior log-variances");
     const Heads& heads = layout_.heads;
-    DeviceArray<float> tril(examples * heads.tril_size(), "posterior Cholesky factors");
-    DeviceArray<float> epsilon(examples * samples * latent, "epsilon");
+    // No step needs it: only who compares steps pays for it.
+    DeviceArena arena("a traced step");
+    EncodedPosteriors posteriors(count, heads, arena);
+    DeviceArray<float> epsilon(arena, examples * samples * latent, "epsilon");
+    arena.allocate();
     upload_index(one_step.rows);
     const TrainingBatch batch = {
         .index = index_.data(), .rows = count, .step = one_step.first_step};
     data_.gather(Split::train, one_step.rows, index_.data(), 0, training_pixels(batch),
                  network_.batch());
-    forward(
-        batch,
-        {.mu = mu.data(), .logvar = logvar.data(), .tril = tril.data(), .epsilon = epsilon.data()});
+    PosteriorOutputs posterior_outputs = posteriors.get();
+    posterior_outputs.epsilon = epsilon.data();
+    forward(batch, posterior_outputs);
 
     Recorder recorder(examples, samples, stream_);
     recorder.add("x", network_.x(), layout_.pixels);
@@ -106,9 +107,9 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     for (std::size_t i = 0; i < layout_.encoder.size(); ++i) {
         recorder.add(fmt::format("encoder.{}.h", i), network_.encoder_h(i), layout_.encoder[i].out);
     }
-    recorder.add("mu", mu, latent);
-    recorder.add("logvar", logvar, latent);
-    if (heads.is_full()) recorder.add("tril", tril, heads.tril_size());
+    recorder.add("mu", posteriors.mu, latent);
+    recorder.add("logvar", posteriors.logvar, latent);
+    if (heads.is_full()) recorder.add("tril", posteriors.tril, heads.tril_size());
     recorder.add_draws("z", network_.z(), latent);
     for (std::size_t i = 0; i < layout_.decoder.size(); ++i) {
         recorder.add_draws(fmt::format("decoder.{}.h", i), network_.decoder_h(i),

@@ -42,7 +42,7 @@ void copy_to_device(DeviceArray<T>& to, PinnedArray<T>& from, std::size_t count,
 }  // namespace
 
 TrainingSteps::TrainingSteps(const TrainConfig& train, int capacity, StepParts parts,
-                             const Stream& stream)
+                             const Stream& stream, DeviceArena& arena)
     : parts_(std::move(parts)),
       stream_(stream),
       graph_steps_(static_cast<int>(graph_steps_of(train))),
@@ -52,21 +52,22 @@ TrainingSteps::TrainingSteps(const TrainConfig& train, int capacity, StepParts p
       most_steps_(kQueuedSteps),
       most_rows_(std::max(kGivenRows, step_rows_)),
       ahead_(stream),
-      queue_(1, "the queue of steps"),
-      table_(most_steps_, "the queue of steps"),
-      rows_(most_rows_, "row indices"),
-      states_(graph_steps_of(train), "the states of steps"),
-      index_(graph_steps_of(train) * step_rows_, "row indices"),
+      queue_(arena, 1, "the queue of steps"),
+      table_(arena, most_steps_, "the queue of steps"),
+      rows_(arena, most_rows_, "row indices"),
+      states_(arena, graph_steps_of(train), "the states of steps"),
+      index_(arena, graph_steps_of(train) * step_rows_, "row indices"),
       staged_queue_(1),
       staged_table_(most_steps_),
       staged_rows_(most_rows_),
       examples_(train.seed) {
-    order_ = {
-        .queue = queue_.data(),
-        .table = table_.data(),
-        .rows = rows_.data(),
-        .shuffle = {.seed = train.seed, .purpose = static_cast<std::uint32_t>(Purpose::shuffle)},
-        .count = 0};
+    order_.shuffle = {.seed = train.seed, .purpose = static_cast<std::uint32_t>(Purpose::shuffle)};
+}
+
+void TrainingSteps::start() {
+    order_.queue = queue_.data();
+    order_.table = table_.data();
+    order_.rows = rows_.data();
 }
 
 void TrainingSteps::set_examples(std::uint32_t examples, StreamedData* streamed) {

@@ -49,9 +49,11 @@ enum class Stepping { graphs, eager };
 
 class TrainingSteps {
   public:
-    // For steps whose parts have up to `capacity` examples. Throws RunError when the device is
-    // full.
-    TrainingSteps(const TrainConfig& train, int capacity, StepParts parts, const Stream& stream);
+    // For steps whose parts have up to `capacity` examples.
+    TrainingSteps(const TrainConfig& train, int capacity, StepParts parts, const Stream& stream,
+                  DeviceArena& arena);
+    // Once the arena is allocated.
+    void start();
 
     // Of how many examples an epoch is, and through what they come, if they are streamed. Graphs
     // made before are forgotten.

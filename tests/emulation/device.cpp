@@ -215,7 +215,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device)
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
     return call("cudaMemGetInfo", [&](const Runtime& device) {
         if (free == nullptr || total == nullptr) return cudaErrorInvalidValue;
-        *free = device.device_memory - device.device_bytes;
+        *free = device.device_memory - std::min(device.device_memory, device.device_bytes);
         *total = device.device_memory;
         return cudaSuccess;
     });

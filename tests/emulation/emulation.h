@@ -2,6 +2,7 @@
 // program that does not know it is emulated:
 //   VAE_EMULATION_ORDER=ascending|descending|random:SEED     as set_order
 //   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
+//   VAE_EMULATION_MEMORY=BYTES                               as set_device_memory
 #pragma once
 
 #include <cstddef>
@@ -28,11 +29,11 @@ void run_meanwhile(std::uint64_t seed);
 // the moment it runs: the device then fails with the status for good.
 void fail_call(const std::string& call, std::uint64_t n, int status);
 
-// How many bytes more can be allocated on the device; 8 GiB in all unless set.
-void set_free_memory(std::size_t bytes);
-
 // The device's compute capability; 9.0 unless set.
 void set_compute_capability(int major, int minor);
+
+// All of the device's memory; 8 GiB unless set.
+void set_device_memory(std::size_t bytes);
 
 // How often each function was called, and each kernel launched (captured launches count when their
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.

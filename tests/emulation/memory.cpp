@@ -33,7 +33,8 @@ cudaError_t allocate(void** out, std::size_t size, MemoryKind kind, const char* 
     *out = nullptr;
     if (const cudaError_t status = check_no_capture(who); status != cudaSuccess) return status;
     if (size == 0) return cudaSuccess;
-    if (kind == MemoryKind::device && size > device.device_memory - device.device_bytes) {
+    const std::size_t used = std::min(device.device_memory, device.device_bytes);
+    if (kind == MemoryKind::device && size > device.device_memory - used) {
         return refuse(cudaErrorMemoryAllocation,
                       fmt::format("{}: {} bytes are more than what is free", who, size));
     }

@@ -63,6 +63,13 @@ std::vector<Fault> faults_of_environment() {
     return faults;
 }
 
+std::size_t memory_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_MEMORY";
+    constexpr std::size_t kUsual = std::size_t{8} << 30;
+    const std::string_view value = environment(kVariable);
+    return value.empty() ? kUsual : parse_number<std::size_t>(kVariable, value, "bytes");
+}
+
 void say(const std::string& message) {
     runtime().message = message;
     fmt::print(stderr, "emulation: {}\n", message);
@@ -70,7 +77,10 @@ void say(const std::string& message) {
 
 }  // namespace
 
-Runtime::Runtime() : turns(turns_of_environment()), faults(faults_of_environment()) {}
+Runtime::Runtime()
+    : turns(turns_of_environment()),
+      faults(faults_of_environment()),
+      device_memory(memory_of_environment()) {}
 
 // Never destroyed: objects of static storage may use it when the program ends.
 Runtime& runtime() {
@@ -128,16 +138,15 @@ void fail_call(const std::string& call, std::uint64_t n, int status) {
     device.faults.push_back({call, so_far + n, status});
 }
 
-void set_free_memory(std::size_t bytes) {
-    Runtime& device = runtime();
-    const std::scoped_lock lock(device.mutex);
-    device.device_memory = device.device_bytes + bytes;
-}
-
 void set_compute_capability(int major, int minor) {
     const std::scoped_lock lock(runtime().mutex);
     runtime().capability_major = major;
     runtime().capability_minor = minor;
+}
+
+void set_device_memory(std::size_t bytes) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().device_memory = bytes;
 }
 
 std::map<std::string, std::uint64_t> calls() {
@@ -197,9 +206,9 @@ void reset() {
     device.message.clear();
     device.calls.clear();
     device.launches.clear();
-    device.device_memory = kDeviceMemory;
     device.capability_major = 9;
     device.capability_minor = 0;
+    device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.meanwhile.reset();
     device.faults = faults_of_environment();

@@ -62,7 +62,6 @@ struct Allocation {
     MemoryKind kind = MemoryKind::device;
 };
 
-inline constexpr std::size_t kDeviceMemory = std::size_t{8} << 30;
 inline constexpr int kMaxSharedBytes = 48 * 1024;        // without asking for more
 inline constexpr int kMaxOptInSharedBytes = 227 * 1024;  // as on compute capability 9.0
 inline constexpr int kMaxThreadsPerBlock = 1024;
@@ -87,9 +86,9 @@ struct Runtime {
     std::map<std::string, std::uint64_t, std::less<>> launches;
 
     std::map<std::uintptr_t, Allocation> allocations;  // by address
-    std::size_t device_bytes = 0;
-    std::size_t device_memory = kDeviceMemory;
-    std::vector<cudaStream_t> streams;  // in order of creation
+    std::size_t device_bytes = 0;                      // of device memory, allocated …
+    std::size_t device_memory = 0;                     // … and in all
+    std::vector<cudaStream_t> streams;                 // in order of creation
     std::vector<cudaEvent_t> events;
     std::vector<cudaGraph_t> graphs;
     std::vector<cudaGraphExec_t> executable_graphs;

@@ -336,6 +336,25 @@ TEST_F(EmulatedRuntime, TheEnvironmentInjectsFaults) {
     EXPECT_EQ(cudaMalloc(&memory, 8), cudaErrorMemoryAllocation);
 }
 
+TEST_F(EmulatedRuntime, MemoryIsAsLargeAsTheEnvironmentSays) {
+    ASSERT_EQ(setenv("VAE_EMULATION_MEMORY", "100000", 1), 0);
+    reset();
+    ASSERT_EQ(unsetenv("VAE_EMULATION_MEMORY"), 0);
+    const std::size_t used = live().device_bytes;
+    std::size_t free = 0;
+    std::size_t total = 0;
+    ASSERT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+    EXPECT_EQ(total, 100000U);
+    EXPECT_EQ(free, 100000U - used);
+    void* memory = nullptr;
+    EXPECT_EQ(cudaMalloc(&memory, free + 1), cudaErrorMemoryAllocation);
+    ASSERT_EQ(cudaMalloc(&memory, free), cudaSuccess);
+    void* pinned = nullptr;
+    EXPECT_EQ(cudaHostAlloc(&pinned, 8, cudaHostAllocDefault), cudaSuccess) << "is the host's";
+    EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
+    EXPECT_EQ(cudaFree(memory), cudaSuccess);
+}
+
 TEST(EmulationEnvironmentDeathTest, RefusesWhatItDoesNotUnderstand) {
     const auto reset_with = [](const char* variable, const char* value) {
         setenv(variable, value, 1);
@@ -345,6 +364,8 @@ TEST(EmulationEnvironmentDeathTest, RefusesWhatItDoesNotUnderstand) {
                 "VAE_EMULATION_ORDER=sideways: expected ascending");
     EXPECT_EXIT(reset_with("VAE_EMULATION_FAIL", "cudaMalloc:x:2"), testing::ExitedWithCode(2),
                 "expected CALL:N:STATUS");
+    EXPECT_EXIT(reset_with("VAE_EMULATION_MEMORY", "1 GB"), testing::ExitedWithCode(2),
+                "expected bytes");
 }
 
 TEST_F(EmulatedRuntime, AsyncAllocationFollowsTheStream) {

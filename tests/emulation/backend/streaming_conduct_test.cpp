@@ -191,10 +191,11 @@ TEST_F(StreamingConduct, AutomaticPlacementIsOnTheDeviceWhereTheyFit) {
     Splits splits;
     splits.train = test::random_bytes(3000, kPixels);
     splits.test = test::random_bytes(1000, kPixels, 3000);
-    emulation::set_free_memory(52'000);
+    const std::size_t own = emulation::live().device_bytes;
+    emulation::set_device_memory(own + 52'000);
     backend.set_data(splits);
     EXPECT_EQ(backend.data_note(), "");
-    emulation::set_free_memory(0);  // what is set again makes room for itself
+    emulation::set_device_memory(own + 50'000);  // what is set again makes room for itself
     backend.set_data(splits);
     const std::string note = backend.data_note();
     EXPECT_TRUE(testing::contains(note, "streamed from the host")) << note;
