@@ -328,8 +328,26 @@ class Program(unittest.TestCase):
         self.assertEqual(error.getvalue().count("\n"), 1)
 
     def test_wrong_cells(self):
-        with mock.patch("sys.stderr", io.StringIO()), self.assertRaises(SystemExit):
-            bench.parse(["--cells", "S/fp64"])
+        for wrong in ("S/fp64", "S/tf32/fused", "S/tf32/cublas/epilogue", "S"):
+            with mock.patch("sys.stderr", io.StringIO()), self.assertRaises(SystemExit):
+                bench.parse(["--cells", wrong])
+
+    def test_a_cell_may_name_a_plan(self):
+        arguments = bench.parse(["--cells", "L/bf16,L/bf16/epilogue", "--bin", str(ROOT)])
+        asked = []
+
+        def benchmark(name, *_):
+            asked.append(name)
+            return [{"us_per_step": 1.0}]
+
+        for cell in arguments.cells:
+            ours = bench_cell.Ours(arguments, cell, pathlib.Path("config"), pathlib.Path("folder"),
+                        lambda: 60)
+            with mock.patch.object(ours, "benchmark", side_effect=benchmark):
+                ours.measure(1)
+            asked.append(ours.settings[-1])
+        self.assertEqual(asked, ["train_step/L/bf16/real_time", "train.plan=auto",
+                                 "train_step/L/bf16/epilogue/real_time", "train.plan=epilogue"])
 
     def test_our_library_has_a_version(self):
         self.assertEqual(bench.our_versions("cpu\nCUDA driver 13.0, runtime 13.0, cuBLASLt 130002"),

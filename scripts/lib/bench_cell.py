@@ -8,7 +8,7 @@ import time
 
 import machine
 import peers
-from ours import Ours
+from ours import Ours, split_cell
 from speed_table import OURS, new_row
 
 # height, width, channels; examples so that nine tenths of them are the training split
@@ -109,7 +109,7 @@ class Cell:
         self.started, self.deadline, self.starts = time.monotonic(), deadline, starts
         self.processes, self.versions = {}, {}
         self.log = open(folder / "peers.log", "w", encoding="utf-8")  # pylint: disable=R1732
-        self.workload, self.precision = cell.split("/")
+        self.workload, self.precision, _ = split_cell(cell)
         self.config, self.images = folder / "config.toml", images
         self.ours = Ours(arguments, cell, self.config, folder, self.left)
         self.contenders, self.rounds, self.gpu_after = [], 0, {}

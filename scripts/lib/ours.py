@@ -9,6 +9,12 @@ import peers
 LONGEST = 300  # seconds of one command
 
 
+def split_cell(cell):
+    """Its workload, precision and plan; "" for the plan that `auto` takes."""
+    workload, precision, plan = (cell.split("/") + ["", ""])[:3]
+    return workload, precision, plan
+
+
 class Ours:
     """`vae` as one of those that take turns, through vae_step_bench."""
 
@@ -16,11 +22,12 @@ class Ours:
         """left() is how many seconds its cell still has."""
         self.arguments, self.config, self.folder = arguments, config, folder
         self.left = left
-        self.workload, self.precision = cell.split("/")
+        self.workload, self.precision, self.plan = split_cell(cell)
         # A cache of its own: what `vae devices --tune` once found here is not in these numbers.
         self.environment = {**machine.environment(), "XDG_CACHE_HOME": str(folder / "cache")}
         self.settings = ([] if arguments.device == "cpu"
-                         else ["--set", f"train.precision={self.precision}"])
+                         else ["--set", f"train.precision={self.precision}",
+                               "--set", f"train.plan={self.plan or 'auto'}"])
 
     def run(self, program, *command, check=True):
         limit = max(10, min(LONGEST, self.left()))
@@ -67,7 +74,8 @@ class Ours:
     def measure(self, seconds):
         """Microseconds a step, of several repetitions."""
         repetitions = 5
-        kind = "" if self.arguments.device == "cpu" else f"/{self.precision}"
+        kind = ("" if self.arguments.device == "cpu" else
+                f"/{self.precision}" + (self.plan and f"/{self.plan}"))
         runs = self.benchmark(f"train_step/{self.workload}{kind}/real_time",
                               f"--benchmark_repetitions={repetitions}",
                               f"--benchmark_min_time={seconds / repetitions}")
