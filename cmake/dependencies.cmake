@@ -8,8 +8,8 @@ find_path(VAE_TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED)
 find_path(VAE_STB_INCLUDE stb_image_write.h PATH_SUFFIXES stb REQUIRED)
 find_library(VAE_ZLIB NAMES libz.a z REQUIRED)
 find_path(VAE_ZLIB_INCLUDE zlib.h REQUIRED)
-# With the shared library a file compiles two seconds faster than with the headers alone, but nobody should have to
-# install it: only for builds that stay where they are.
+# With the shared library a file compiles two seconds faster than with the headers alone, but nobody
+# should have to install it: only for builds that stay where they are.
 set(vae_fmt fmt::fmt-header-only)
 if(VAE_SHARED_FMT)
     set(vae_fmt fmt::fmt)

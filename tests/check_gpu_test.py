@@ -5,12 +5,11 @@ What it makes of what commands say, with commands that are made up; and, with th
 its checks on the CPU.
 """
 
-import importlib.machinery
-import importlib.util
 import io
 import json
 import os
 import pathlib
+import re
 import signal
 import struct
 import subprocess
@@ -21,16 +20,7 @@ import unittest
 from unittest import mock
 
 sys.dont_write_bytecode = True
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def load(name):
-    """A script, which has no .py, as a module."""
-    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts" / name))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
-    loader.exec_module(module)
-    return module
-
+from script_module import ROOT, load  # noqa: E402
 
 check = load("check_gpu")
 PASSED, FAILED, NOT_RUN = check.PASSED, check.FAILED, check.NOT_RUN
@@ -103,17 +93,18 @@ class MadeUp(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
         (self.folder / "vae").touch()
-        self.commands = []
+        self.commands, self.variables = [], {}
         self.answers = {"--help": result(0, "--precision NAME")}
 
     def checks(self):
         arguments = check.parse(["--bin", str(self.folder)])
         return check.Checks(arguments, self.folder, self.execute)
 
-    def execute(self, command, timeout):
+    def execute(self, command, timeout, **variables):
         del timeout
         command = [str(part) for part in command]
         self.commands.append(command)
+        self.variables = variables  # of the last command
         for key, answer in self.answers.items():
             if key in command:
                 return answer(command) if callable(answer) else answer
@@ -170,6 +161,31 @@ class MadeUp(unittest.TestCase):
         time.sleep(1.2)
         self.assertFalse(mark.exists())
 
+    def test_what_does_not_end_keeps_no_other_check(self):
+        made, popen = [], subprocess.Popen
+
+        def start(*arguments, **settings):
+            made.append(popen(*arguments, **settings))
+            return made[-1]
+
+        checks = mock.Mock()
+        checks.all.return_value = [
+            (name, name, lambda: check.verdict_of_tests(check.execute(["sleep", "60"], 0.2)))
+            for name in ("a", "b")] + [("c", "c", lambda: (PASSED, ""))]
+        begin = time.monotonic()
+        # As if a driver kept them.
+        with mock.patch.object(check.machine.os, "killpg"), \
+                mock.patch.object(check.machine, "ENDING", 0.2), \
+                mock.patch.object(subprocess, "Popen", start), \
+                mock.patch("sys.stdout", io.StringIO()):
+            rows = check.run_checks(checks, "", lambda rows: None)
+        self.assertLess(time.monotonic() - begin, 10)
+        self.assertEqual([(row["verdict"], row["detail"]) for row in rows],
+                         [(FAILED, "ran out of time: 0 s")] * 2 + [(PASSED, "")])
+        self.assertEqual([process.poll() for process in made], [None] * 2)
+        for process in made:
+            check.machine.end_group(process, check.machine.grace())
+
     def test_without_the_option_there_is_one_precision(self):
         self.answers = {"--help": result(0, ""), "compare": result(0, self.report(True))}
         self.assertEqual(self.checks().compare("S", "bf16")[0], NOT_RUN)
@@ -186,6 +202,20 @@ class MadeUp(unittest.TestCase):
             with mock.patch.object(check.machine, "find_tool", return_value=tool):
                 self.assertEqual(checks.sanitized("*", "racecheck")[0], verdict)
         self.assertEqual(self.commands[-1][:3], ["/x/compute-sanitizer", "--tool", "racecheck"])
+        self.assertEqual(self.variables, {"VAE_SEPARATE_ARRAYS": "1"})
+        checks.tests()
+        self.assertEqual(self.variables, {})  # as users have them
+
+    def test_variables_are_in_the_environment(self):
+        command = ["sh", "-c", "echo $VAE_SEPARATE_ARRAYS $HOME"]
+        home = os.environ.get("HOME", "")
+        self.assertEqual(check.execute(command, 60, VAE_SEPARATE_ARRAYS="1").last_line(),
+                         f"1 {home}".strip())
+
+    def test_what_a_tool_is_to_run_is_there(self):
+        sources = "".join(path.read_text() for path in (ROOT / "tests").glob("cuda_*_test.cpp"))
+        for word in re.findall(r"\w+", check.SMALL_BACKEND):
+            self.assertIn(word, sources)
 
     def train(self, contents):
         """An answer of `vae train` that leaves one of the checkpoints, in turn."""
@@ -211,6 +241,12 @@ class MadeUp(unittest.TestCase):
             self.assertEqual(checks.runs("fp32", checks.twice)[0], verdict, contents)
         self.answers["train"] = self.train([({}, one), ({}, other), ({}, one)])
         self.assertEqual(checks.runs("fp32", checks.resumed), (PASSED, "4 bytes"))
+        for contents, verdict in ((({}, one), ({}, one)), PASSED), (
+                (({}, one), ({}, other)), FAILED):
+            self.answers["train"], self.commands = self.train(contents), []
+            self.assertEqual(checks.runs("fp32", checks.streamed)[0], verdict, contents)
+            for command, where in zip(self.commands, ("device", "streamed")):
+                self.assertEqual(command[command.index("--data-placement") + 1], where)
         self.answers["train"] = result(1, "vae: error: no GPU")
         self.assertEqual(checks.runs("fp32", checks.twice), (FAILED, "vae: error: no GPU"))
 
@@ -241,8 +277,9 @@ class Program(unittest.TestCase):
     def test_a_run_that_is_ended_leaves_a_whole_file(self):
         report = json.dumps({"ok": True, "tensors": [
             {"name": "x", "relative_l2": 1e-7, "gate": 1e-5, "ok": True}]})
-        for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143),
-                               (signal.SIGINT, 130)):
+        for number, status, says in ((signal.SIGKILL, -signal.SIGKILL, ""),
+                                     (signal.SIGTERM, 143, "check_gpu: terminated\n"),
+                                     (signal.SIGINT, 130, "check_gpu: interrupted\n")):
             with tempfile.TemporaryDirectory() as folder:
                 # The second comparison waits, with a child of its own.
                 vae = (f"case $* in *--help*) ;; *burda*) (sleep 30; touch {folder}/late) & "
@@ -252,7 +289,7 @@ class Program(unittest.TestCase):
                 os.kill(started.pid, number)
                 _, error = started.communicate(timeout=30)
                 self.assertEqual(started.returncode, status, error)
-                self.assertLessEqual(error.count("\n"), 1, error)
+                self.assertEqual(error, says)
                 record = json.loads((pathlib.Path(folder) / "record.json").read_text())
                 waiting = int((pathlib.Path(folder) / "waits").read_text())
                 if number == signal.SIGKILL:
@@ -287,7 +324,7 @@ class Program(unittest.TestCase):
             self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
             record = json.loads(out.read_text())
             self.assertTrue(record["is_complete"])
-            self.assertEqual([row["verdict"] for row in record["checks"]], [PASSED] * 11)
+            self.assertEqual([row["verdict"] for row in record["checks"]], [PASSED] * 12)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """One cell of scripts/bench_gpu: a workload in a precision. `vae` and its peers are prepared one
 after another and then measured in turn, never two of them at once."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ import machine
 import peers
 from ours import Ours, split_cell
 from speed_table import OURS, new_row
+from time_limit import OutOfTime
 
 # height, width, channels; examples so that nine tenths of them are the training split
 SHAPES = {"S": (66666, 28, 28, 1), "I1": (66666, 28, 28, 1), "I50": (66666, 28, 28, 1),
@@ -23,10 +23,6 @@ JAX = ("jit(lax.scan)",)
 # checkpoint.
 TRAINED_STEPS = {"S": 100, "I1": 100, "I50": 100, "L": 2}
 LEAST = 10  # seconds for whatever is begun
-
-
-class OutOfTime(Exception):
-    """The time of the whole run is over: nothing goes on."""
 
 
 class Contender:
@@ -160,6 +156,8 @@ class Cell:
         process = self.processes.get(key)
         if process is not None and process.is_alive():
             return process, None
+        if process is not None:  # its compilers may have outlived it
+            process.close()
         begin, name = time.monotonic(), key[0]
         process, self.versions[name] = self.starts.start(
             name, self.cell, self.peer_command(name), self.log, max(LEAST, seconds))
@@ -245,11 +243,12 @@ class Cell:
             if contender.is_in() and self.images.exists() and self.left() > 0:
                 self.during(contender, self.learn)
 
-    def run(self):
-        """Whether time is left for other cells. Whatever breaks is a row, and all of what was
-        measured before is in result()."""
+    def run(self, limit):
+        """Whether it came to its end before the TimeLimit. Whatever breaks is a row, and all of
+        what was measured before is in result()."""
         try:
-            self.measure()
+            with limit:
+                self.measure()
             return True
         except OutOfTime as error:
             self.stop("timed out", str(error))
@@ -274,12 +273,13 @@ class Cell:
                 "gpu_after": self.gpu_after, "rows": [one.row for one in self.contenders]}
 
     def close(self):
-        """Ends all processes: all of them, even where time runs out meanwhile."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        """Ends all processes, and waits for all of them together."""
         for process in self.processes.values():
-            process.close()
+            process.kill()
+        deadline = machine.grace()
+        for process in self.processes.values():
+            process.close(deadline)
         self.log.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
 
 
 def say(text):

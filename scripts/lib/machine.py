@@ -1,6 +1,7 @@
 """What scripts/bench_gpu and scripts/check_gpu share: where the programs are, and what this machine
 and this tree are. Python 3.9 or newer, nothing else."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -11,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # An archive has its programs in bin; a source tree in the folder of a preset.
 PLACES = ("bin", "build/cuda/bin", "build/bench/bin", "build/release/bin", "build/cpu/bin")
 TOOLKITS = ("CUDA_HOME", "CUDA_PATH")
+ENDING = 10  # seconds for which what was killed is waited for: a driver may keep it for ever
 
 
 def find_folder(wanted, given=None):
@@ -70,11 +73,10 @@ def find_tool(name):
 def text_of(command, **settings):
     """What a command prints; None if it cannot be run or fails."""
     try:
-        result = subprocess.run([str(part) for part in command], capture_output=True, text=True,
-                                check=True, timeout=60, stdin=subprocess.DEVNULL, **settings)
-        return result.stdout.strip()
+        result = run_in_session(command, 60, **settings)
     except (OSError, subprocess.SubprocessError):
         return None
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def commit():
@@ -143,31 +145,47 @@ def write_record(path, record):
     write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
-def end_group(process):
-    """Ends a process that has a session of its own, with everything that it has started."""
-    try:
+def kill_group(process):
+    """Kills a process that has a session of its own, with everything that it has started; waits for
+    nothing."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all of it has ended
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # all of it has ended
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        pass  # a driver keeps it, and will let it go or not
 
 
-def run_in_session(command, timeout, stderr=subprocess.PIPE, env=None):
+def grace():
+    """When, of time.monotonic(), whoever waits for what was killed now gives up."""
+    return time.monotonic() + ENDING
+
+
+def end_group(process, deadline):
+    """kill_group, and waits until `deadline` at most: a driver may keep it for longer."""
+    kill_group(process)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=max(0, deadline - time.monotonic()))
+
+
+def run_in_session(command, timeout, stderr=subprocess.PIPE, **settings):
     """A subprocess.CompletedProcess of text. Whether the command runs out of time (TimeoutExpired)
-    or this one is interrupted, everything that the command has started ends with it."""
+    or this one is interrupted, everything that the command has started ends with it, that which has
+    outlived it too; and this one goes on after ENDING more seconds, whoever is left."""
     command = [str(part) for part in command]
-    with subprocess.Popen(command, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
-                          env=env) as process:
-        try:
-            output, error = process.communicate(timeout=timeout)
-            return subprocess.CompletedProcess(command, process.returncode, output, error)
-        finally:
-            if process.poll() is None:
-                end_group(process)
+    # No `with`, at whose end the process would be waited for however long it takes.
+    process = subprocess.Popen(  # pylint: disable=consider-using-with
+        command, text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=stderr, start_new_session=True, **settings)
+    try:
+        output, error = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(command, process.returncode, output, error)
+    except BaseException:
+        end_group(process, grace())
+        raise
+    finally:
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
+
+
+class Terminated(SystemExit):
+    """SIGTERM: what was started is ended on the way out."""
 
 
 def run_script(main):
@@ -176,7 +194,7 @@ def run_script(main):
 
     def terminate(number, frame):
         del frame
-        sys.exit(128 + number)  # so that what was started is ended on the way
+        raise Terminated(128 + number)
 
     signal.signal(signal.SIGTERM, terminate)
     try:
@@ -184,6 +202,9 @@ def run_script(main):
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except Terminated as error:
+        print(f"{name}: terminated", file=sys.stderr)
+        return error.code
     except Exception as error:  # pylint: disable=broad-except  # whatever it is
         places = traceback.extract_tb(error.__traceback__)
         place = [one for one in places if pathlib.Path(one.filename).resolve().is_relative_to(ROOT)

@@ -6,6 +6,7 @@ import json
 import queue
 import subprocess
 import threading
+import time
 
 import machine
 
@@ -23,7 +24,8 @@ class PeerError(Exception):
 
 class PeerProcess:
     """One of them, with a session of its own: compilers that it has started end with it. Every
-    answer is waited for so long at most, then the process is ended."""
+    answer is waited for so long at most, then the process is ended; and for its end too, which a
+    driver may put off for ever."""
 
     def __init__(self, command, log=None, env=None):
         self.process = subprocess.Popen(
@@ -36,8 +38,11 @@ class PeerProcess:
         self.reader.start()
 
     def read(self):
-        for line in self.process.stdout:
-            self.lines.put(line)
+        # It is closed here, at its end: elsewhere that would wait for this read, and somebody who
+        # has outlived the process may hold the other end.
+        with self.process.stdout as lines:
+            for line in lines:
+                self.lines.put(line)
         self.lines.put(None)
 
     def answer(self, timeout):
@@ -47,7 +52,7 @@ class PeerProcess:
             self.close()
             raise PeerError(f"no answer in {timeout:.0f} s", is_timeout=True) from None
         if line is None:
-            raise PeerError(f"ended with status {self.process.wait()}")
+            raise self.ending()
         answer = json.loads(line)
         if "skipped" in answer:
             raise PeerError(answer["skipped"], is_skip=True)
@@ -61,22 +66,35 @@ class PeerProcess:
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.process.stdin.flush()
         except OSError:
-            raise PeerError(f"ended with status {self.process.wait()}") from None
+            raise self.ending() from None
         answer = self.answer(timeout)
         return answer["result"], answer["seconds"]
 
-    def is_alive(self):
-        return self.process.poll() is None
+    def ending(self):
+        """How one that talks no more has ended, as an error."""
+        try:
+            return PeerError(f"ended with status {self.process.wait(timeout=machine.ENDING)}")
+        except subprocess.TimeoutExpired:
+            return PeerError("talks no more, but has not ended")
 
-    def close(self):
+    def is_alive(self):
+        return not self.is_closed and self.process.poll() is None
+
+    def kill(self):
+        """Waits for nothing: close() does."""
+        if not self.is_closed:
+            machine.kill_group(self.process)
+
+    def close(self, deadline=None):
+        """Ends it, and waits for that until `deadline`, of time.monotonic(), at most."""
         if self.is_closed:
             return
+        deadline = machine.grace() if deadline is None else deadline
+        machine.end_group(self.process, deadline)
         self.is_closed = True
-        machine.end_group(self.process)
-        self.reader.join(timeout=10)  # which is at the end of what there was
+        self.reader.join(timeout=max(0, deadline - time.monotonic()))
         with contextlib.suppress(OSError):  # a request that it did not read
             self.process.stdin.close()
-        self.process.stdout.close()
 
 
 class Starts:
