@@ -21,6 +21,7 @@ from script_module import ROOT, load  # noqa: E402
 
 bench = load("bench_gpu")
 machine = bench.machine
+import ours  # noqa: E402  # pylint: disable=wrong-import-position
 PROGRAMS = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else None
 
 
@@ -106,11 +107,11 @@ class Program(unittest.TestCase):
             return [{"us_per_step": 1.0}]
 
         for cell in arguments.cells:
-            ours = bench_cell.Ours(arguments, cell, pathlib.Path("config"), pathlib.Path("folder"),
-                        lambda: 60)
-            with mock.patch.object(ours, "benchmark", side_effect=benchmark):
-                ours.measure(1)
-            asked.append(ours.settings[-1])
+            own = ours.Ours(arguments, cell, pathlib.Path("config"), pathlib.Path("folder"),
+                            lambda: 60)
+            with mock.patch.object(own, "benchmark", side_effect=benchmark):
+                own.measure(1)
+            asked.append(own.settings[-1])
         self.assertEqual(asked, ["train_step/L/bf16/real_time", "train.plan=auto",
                                  "train_step/L/bf16/epilogue/real_time", "train.plan=epilogue"])
 

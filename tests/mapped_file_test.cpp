@@ -91,7 +91,8 @@ TEST(MappedFile, FloatsThatAreNotAlignedAreCopied) {
         const Dataset data = load_examples((folder / "a.npy").string());
         EXPECT_EQ(is_in_file(data), begin == 128);
         const auto& values = std::get<FloatValues>(data.values);
-        EXPECT_EQ(std::memcmp(values.data(), floats_0_to(30).data(), 120), 0) << begin;
+        const auto* const bytes = reinterpret_cast<const char*>(values.data());
+        EXPECT_EQ(std::string(bytes, 120), floats_0_to(30)) << begin;
     }
 }
 

@@ -292,7 +292,7 @@ void CudaBackend::train(const TrainRequest& request) {
 StepProfile CudaBackend::profile(const TrainRequest& request) {
     check_training(request, data(Split::train).size, steps_done_);
     check_capacity(request);
-    const StepProfile result = steps_.profile(request);
+    StepProfile result = steps_.profile(request);
     steps_done_ += steps_per_epoch(request.examples(), request.batch);
     return result;
 }

@@ -121,6 +121,7 @@ MatmulProblem::MatmulProblem(const MatmulProduct& product) {
     if (product.epilogue == MatmulEpilogue::none) return;
     set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{epilogue_of(product.epilogue)});
     // Whoever looks for an algorithm reads the alignment of an address that is not used.
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
     const auto* const aligned = reinterpret_cast<const void*>(std::uintptr_t(product.alignment));
     if (has_bits(product.epilogue)) {
         const int width = product.kind == MatmulKind::forward ? product.out : product.in;

@@ -118,9 +118,11 @@ TEST_F(DeviceMemory, IsAllocatedAtTheStartAlone) {
 
 // Each of the changes that an error names, as a configuration and a precision.
 std::vector<Config> changes_of(const std::string& message, const Config& config) {
-    static const std::regex kChange(R"(train\.(batch|micro_batches|precision) = \"?(\w+)\"?)");
+    static const std::regex change_pattern(
+        R"(train\.(batch|micro_batches|precision) = \"?(\w+)\"?)");
     std::vector<Config> all;
-    for (std::sregex_iterator at(message.begin(), message.end(), kChange), end; at != end; ++at) {
+    for (std::sregex_iterator at(message.begin(), message.end(), change_pattern), end; at != end;
+         ++at) {
         Config changed = config;
         const std::string value = (*at)[2];
         if ((*at)[1] == "precision") {
@@ -242,6 +244,7 @@ TEST(DeviceArena, PlacesAreAlignedAndApart) {
     gpu::DeviceArena arena("a test");
     const std::vector<std::size_t> sizes = {1, 256, 257, 4};
     std::vector<std::size_t> places;
+    places.reserve(sizes.size());
     for (const std::size_t size : sizes) places.push_back(arena.reserve(size, "an array"));
     EXPECT_EQ(arena.bytes(), 256U + 256U + 512U + 256U);
     EXPECT_THROW((void)arena.at(places[0]), std::logic_error) << "before allocate";
