@@ -29,7 +29,7 @@ struct CudaStatus {
 
 // The fastest algorithm of a matrix product of a dense layer, as it was measured.
 struct TunedProduct {
-    std::string product;  // forward, backward-input or backward-weight
+    std::string product;  // forward, backward-input or backward-weight, and its epilogue
     int rows = 0;
     int in = 0;
     int out = 0;
@@ -54,7 +54,7 @@ const CudaStatus& cuda_status();
 // Throws RunError with the reason when there is no usable device.
 std::unique_ptr<Backend> make_cuda_backend(const Config& config, const ParameterLayout& layout);
 
-// Measures the products of a training step of this configuration and keeps the fastest algorithms
+// Measures the products of a run of this configuration and keeps the fastest algorithms
 // for later runs. Throws RunError as make_cuda_backend, and when the device or the disk is full;
 // InputError for a precision that the device does not have.
 TuningReport tune_cuda(const Config& config, const ParameterLayout& layout, const Splits& splits);

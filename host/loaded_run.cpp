@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <system_error>
 
 #include "host/data_source.h"
@@ -16,6 +17,9 @@
 namespace vae {
 
 namespace {
+
+// Examples at a time that keep a GPU busy.
+constexpr std::uint32_t kReadBatch = 1024;
 
 void check_fits(const RunData& data, const Checkpoint& checkpoint) {
     const ImageShape& shape = data.examples().shape;
@@ -55,8 +59,10 @@ std::string parameters_note(const TrainConfig& train) {
 LoadedRun load_run(const std::filesystem::path& run, const std::string& backend) {
     LoadedRun loaded;
     loaded.checkpoint = load_checkpoint(find_checkpoint(run));
-    ChosenBackend chosen = choose_backend(backend, config_for(backend, loaded.checkpoint.config),
-                                          loaded.checkpoint.layout());
+    Config config = config_for(backend, loaded.checkpoint.config);
+    // However large a training step was: reading takes room for no more than pays.
+    config.train.batch = std::min(config.train.batch, kReadBatch);
+    ChosenBackend chosen = choose_backend(backend, config, loaded.checkpoint.layout());
     loaded.backend = std::move(chosen.backend);
     loaded.note = std::move(chosen.note);
     loaded.backend->set_state(loaded.checkpoint.state);

@@ -94,7 +94,7 @@ class Program(unittest.TestCase):
         self.assertEqual(error.getvalue().count("\n"), 1)
 
     def test_wrong_cells(self):
-        for wrong in ("S/fp64", "S/tf32/fused", "S/tf32/cublas/epilogue", "S"):
+        for wrong in ("S/fp64", "S/tf32/fused", "I1/bf16/cublas", "S/tf32/cublas/epilogue", "S"):
             with mock.patch("sys.stderr", io.StringIO()), self.assertRaises(SystemExit):
                 bench.parse(["--cells", wrong])
 

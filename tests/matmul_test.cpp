@@ -199,23 +199,36 @@ TEST_F(MatmulTest, AddsToTheGradientOfAWeightIfAsked) {
     layer.expect_all(0, 3 * 0x1p-24, stream_, 3);
 }
 
+// Whether cuBLASLt has all of them for a layer, and of one from `out` to `in` behind it.
+template <class T>
+bool has_epilogues(const Matmul& matmul, const Sizes& sizes) {
+    const kernels::Storage storage = kernels::ConstReals(static_cast<const T*>(nullptr)).storage;
+    MatmulProduct product = {.types = matmul.types_of(storage, storage),
+                             .epilogue = MatmulEpilogue::bias_relu,
+                             .rows = sizes.rows,
+                             .in = sizes.in,
+                             .out = sizes.out};
+    MatmulProduct weight = product;
+    weight.kind = MatmulKind::backward_weight;
+    weight.epilogue = MatmulEpilogue::bias_gradient;
+    weight.types = matmul.types_of(storage, kernels::Storage::fp32);
+    MatmulProduct input = product;
+    input.kind = MatmulKind::backward_input;
+    input.epilogue = MatmulEpilogue::relu_backward;
+    std::swap(input.in, input.out);
+    return matmul.has(product) && matmul.has(weight) && matmul.has(input);
+}
+
 // Whatever cuBLASLt does for it, an epilogue is what the plain products and loops give.
 template <class T>
 void expect_epilogues(Precision precision, double error, const Stream& stream,
                       const MatmulLane& lane) {
     const Matmul matmul(precision);
+    int compared = 0;
     for (const Sizes& sizes : {Sizes{16, 24, 40}, Sizes{3, 5, 7}, Sizes{40, 144, 8}}) {
         const auto [rows, in, out] = sizes;
-        const kernels::Storage storage =
-            kernels::ConstReals(static_cast<const T*>(nullptr)).storage;
-        const MatmulTypes types = matmul.types_of(storage, storage);
-        if (!matmul.has({.types = types,
-                         .epilogue = MatmulEpilogue::bias_relu,
-                         .rows = rows,
-                         .in = in,
-                         .out = out})) {
-            continue;
-        }
+        if (!has_epilogues<T>(matmul, sizes)) continue;
+        ++compared;
         Layer<T, T> layer(sizes, stream);
         const auto bias = layer.template make<T>(1, out, 9);
         const auto on_bias = Layer<T, T>::upload(bias, stream);
@@ -272,6 +285,7 @@ void expect_epilogues(Precision precision, double error, const Stream& stream,
             EXPECT_NEAR(static_cast<double>(d_bias[column]), sum, error * (4 + rows));
         }
     }
+    if (compared == 0) GTEST_SKIP() << "cuBLASLt has no such epilogues here";
 }
 
 TEST_F(MatmulTest, EpiloguesInFp32) {

@@ -135,6 +135,7 @@ std::string CudaBackend::plan() const {
 void CudaBackend::set_data(const Splits& splits) {
     const Range range("data to the device");
     check_data(splits, layout_);
+    data_.clear();
     // Both windows in a quarter of what is free, as long as a step fits.
     const std::size_t window_bytes = std::min(window_bytes_, device_memory().free / 8);
     data_.set(splits, config_.data.placement, steps_.window_rows(row_bytes(splits), window_bytes));

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <stdexcept>
-#include <variant>
 
 #include "host/error.h"
 #include "host/memory_text.h"
@@ -37,13 +36,18 @@ std::string reason_to_stream(const Splits& splits) {
 
 }  // namespace
 
-void DeviceData::set(const Splits& splits, DataPlacement placement, std::size_t window_rows) {
-    stream_.synchronize();  // nothing reads what was there before
+void DeviceData::clear() {
+    stream_.synchronize();  // nothing reads them any more
     is_set_ = false;
     streamed_.reset();
     for (ResidentData& split : resident_) split = {};
-    splits_ = splits;
+    splits_ = {};
     note_.clear();
+}
+
+void DeviceData::set(const Splits& splits, DataPlacement placement, std::size_t window_rows) {
+    clear();
+    splits_ = splits;
     std::string reason;
     if (placement == DataPlacement::streamed) reason = "as data.placement says";
     if (placement == DataPlacement::automatic) reason = reason_to_stream(splits);

@@ -26,6 +26,8 @@ class DeviceData {
   public:
     explicit DeviceData(const Stream& stream) : stream_(stream) {}
 
+    // Frees what the splits have on the device. Waits.
+    void clear();
     // Puts the splits where `placement` says; automatic: on the device if they fit into what is
     // free there, and leave a part of it. Streamed ones come in windows of up to window_rows
     // examples. Waits. Throws RunError when the device is full.

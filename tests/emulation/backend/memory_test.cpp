@@ -240,7 +240,8 @@ TEST_F(DeviceMemory, SeparateArraysComputeTheSame) {
     EXPECT_GT(emulation::calls()["cudaMalloc"], 30U);
 }
 
-TEST(DeviceArena, PlacesAreAlignedAndApart) {
+// In one allocation, whatever the environment says outside.
+TEST_F(DeviceMemory, PlacesAreAlignedAndApart) {
     gpu::DeviceArena arena("a test");
     const std::vector<std::size_t> sizes = {1, 256, 257, 4};
     std::vector<std::size_t> places;
