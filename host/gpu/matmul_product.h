@@ -46,6 +46,7 @@ struct MatmulProduct {
     int out = 0;
     int alignment = 16;  // bytes; of the address of all that is read or written, at most 16
 
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy takes the comparison with 0 for a pointer's
     auto operator<=>(const MatmulProduct&) const = default;
 
     double flops() const { return 2.0 * rows * in * out; }
