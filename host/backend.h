@@ -210,9 +210,8 @@ class Backend {
     // Ends the running totals: steps of later calls count to the next ones, from zero. Waits for
     // nothing. At most kClosedTotals can be there that were not taken; std::logic_error else.
     virtual void close_totals() = 0;
-    // The request's steps, taken and measured; at least
-    // kLeastProfiledSteps whole ones and nothing else. Throws
-    // InputError where there is nothing to measure.
+    // The request's steps, taken and measured; at least kLeastProfiledSteps whole ones and nothing
+    // else. Throws InputError where there is nothing to measure.
     virtual StepProfile profile(const TrainRequest& request);
 
     // Waits for the oldest totals that were closed, and no later step, and returns them; closes the

@@ -28,9 +28,9 @@ std::size_t row_bytes(const Splits& splits) {
 bool is_large_file(const Dataset& data) {
     const bool is_in_file =
         std::visit([](const auto& values) { return values.is_in_file(); }, data.values);
-    const auto pages = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES));
-    const std::size_t memory = pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    return is_in_file && stored_bytes(data).size() > memory / 2;
+    static const auto pages = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES));
+    static const auto page_bytes = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    return is_in_file && stored_bytes(data).size() / page_bytes > pages / 2;
 }
 
 void expect_scattered_reads(const Dataset& data) {

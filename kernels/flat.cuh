@@ -1,9 +1,10 @@
 // One pass over an array without rows, by fours where accesses of four elements are possible.
 //
 // An Op is a struct passed to the kernel by value, with
-//   template <int V> struct Loaded;                                     // what is read
-//   Loaded<V> load<V>(std::size_t first) const;                         // elements first …
-//   first+V-1 void apply<V>(std::size_t first, const Loaded<V>&) const;           // stores
+//   template <int V> struct Loaded;                            what is read of V elements
+//   Loaded<V> load<V>(std::size_t first) const;                those from `first` on
+//   void apply<V>(std::size_t first, const Loaded<V>&) const;  stores
+//
 // Several elements are loaded before the first is applied. So an output may be the input at the
 // same element, and nothing more.
 #pragma once

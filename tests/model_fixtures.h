@@ -1,6 +1,8 @@
 // Small data sets and models for tests, and how their numbers are compared.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -31,6 +33,23 @@ inline Dataset random_floats(std::size_t size, std::size_t pixels, std::uint32_t
     fill_uniform({seed, Purpose::synthetic_data, 0, first_index, 0}, values);
     data.values = std::move(values);
     return data;
+}
+
+// Bit for bit; NaN is equal to nothing.
+inline void expect_same(const TrainingState& a, const TrainingState& b) {
+    EXPECT_FALSE(a.parameters.empty());
+    EXPECT_EQ(a.parameters, b.parameters);
+    EXPECT_EQ(a.moments, b.moments);
+    EXPECT_EQ(a.ema, b.ema);
+    EXPECT_EQ(a.step, b.step);
+    EXPECT_EQ(a.running_mean, b.running_mean);
+}
+
+inline void expect_same(const LossTotals& a, const LossTotals& b) {
+    EXPECT_EQ(a.recon, b.recon);
+    EXPECT_EQ(a.kl, b.kl);
+    EXPECT_EQ(a.loss, b.loss);
+    EXPECT_EQ(a.examples, b.examples);
 }
 
 // Gives `change` the values, which are T, as a vector that it may change.

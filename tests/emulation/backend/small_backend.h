@@ -1,10 +1,15 @@
 // A small network and its data, for what the backend does with the runtime.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <string>
 #include <vector>
 
+#include "emulation.h"
 #include "host/config.h"
 #include "host/dataset.h"
 
@@ -35,6 +40,17 @@ inline Splits small_splits(std::size_t examples) {
     }
     splits.test.first_index = static_cast<std::uint32_t>(examples);
     return splits;
+}
+
+// Of what was called since the last reset no name has one of these in it. Something was called.
+inline void expect_not_called(std::initializer_list<const char*> parts) {
+    const auto calls = emulation::calls();
+    EXPECT_FALSE(calls.empty());
+    for (const auto& [call, count] : calls) {
+        for (const char* const part : parts) {
+            EXPECT_EQ(call.find(part), std::string::npos) << call;
+        }
+    }
 }
 
 }  // namespace vae::test
