@@ -86,7 +86,7 @@ __device__ inline void forward_element(const ExampleHeads& heads, const Cholesky
     const float mu = heads.mu(i);
     const float logvar = heads.logvar(i);
     const float half = 0.5f * logvar;
-    const float z = mu + (expf(half) * epsilon + below);
+    const float z = fmaf(expf(half), epsilon, mu) + below;
     if (draw.is_first) {
         if (draws.mu != nullptr) draws.mu[draw.example * latent + i] = mu;
         if (draws.logvar != nullptr) draws.logvar[draw.example * latent + i] = logvar;

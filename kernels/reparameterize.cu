@@ -31,7 +31,7 @@ __device__ inline void forward_element(const HeadsView& heads, const Draws& draw
         clamp(product[static_cast<unsigned>(heads.stride) + j] + heads.logvar_bias[j],
               heads.logvar_min, heads.logvar_max);
     const float half = 0.5f * logvar;
-    const float z = mu + expf(half) * epsilon;
+    const float z = fmaf(expf(half), epsilon, mu);
     if (row == example * static_cast<std::size_t>(heads.samples)) {  // the example's first draw
         if (draws.mu != nullptr) draws.mu[example * latent + j] = mu;
         if (draws.logvar != nullptr) draws.logvar[example * latent + j] = logvar;
