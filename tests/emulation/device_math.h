@@ -1,11 +1,13 @@
-// Arithmetic of the device that <cmath> does not have. The fast intrinsics are computed as exactly
-// as the library can: their error is the GPU's business, and tolerances must leave room for it.
+// Arithmetic of the device that <cmath> does not have. The fast intrinsics, but for sine and cosine
+// (device_functions.h), are computed as exactly as the library can: no kernel uses them.
 #pragma once
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
+
+#include "device_functions.h"
 
 // <cmath> keeps declarations of its own under some of CUDA's names, so these must be macros.
 #define __expf(x) std::exp(static_cast<float>(x))
@@ -14,18 +16,18 @@
 #define __log2f(x) std::log2(static_cast<float>(x))
 #define __log10f(x) std::log10(static_cast<float>(x))
 #define __powf(x, y) std::pow(static_cast<float>(x), static_cast<float>(y))
-#define __sinf(x) std::sin(static_cast<float>(x))
-#define __cosf(x) std::cos(static_cast<float>(x))
 #define __tanf(x) std::tan(static_cast<float>(x))
-#define __sincosf(x, sine, cosine) ::emulation::sincos_of(x, sine, cosine)
 
 #define __builtin_assume(condition) static_cast<void>(0)
 
 namespace emulation {
 
-inline void sincos_of(float x, float* sine, float* cosine) {
-    *sine = std::sin(x);
-    *cosine = std::cos(x);
+// The value as it is: what the compiler makes of it does not see where it comes from. Kernels are
+// compiled so that a product and a sum may become one operation; those of __fmul_rn may not.
+template <class T>
+inline T opaque(T value) {
+    asm("" : "+x"(value));
+    return value;
 }
 
 }  // namespace emulation
@@ -94,13 +96,13 @@ inline double normcdf(double x) {
 
 // Rounded to nearest once; the compiler may not contract them.
 inline float __fadd_rn(float a, float b) {
-    return a + b;
+    return emulation::opaque(a) + emulation::opaque(b);
 }
 inline float __fsub_rn(float a, float b) {
-    return a - b;
+    return emulation::opaque(a) - emulation::opaque(b);
 }
 inline float __fmul_rn(float a, float b) {
-    return a * b;
+    return emulation::opaque(a * b);
 }
 inline float __fdiv_rn(float a, float b) {
     return a / b;
@@ -118,13 +120,13 @@ inline float __frsqrt_rn(float x) {
     return static_cast<float>(1.0 / std::sqrt(static_cast<double>(x)));
 }
 inline double __dadd_rn(double a, double b) {
-    return a + b;
+    return emulation::opaque(a) + emulation::opaque(b);
 }
 inline double __dsub_rn(double a, double b) {
-    return a - b;
+    return emulation::opaque(a) - emulation::opaque(b);
 }
 inline double __dmul_rn(double a, double b) {
-    return a * b;
+    return emulation::opaque(a * b);
 }
 inline double __ddiv_rn(double a, double b) {
     return a / b;

@@ -3,12 +3,15 @@
 //   VAE_EMULATION_ORDER=ascending|descending|random:SEED     as set_order
 //   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
 //   VAE_EMULATION_MEMORY=BYTES                               of the device, in all
+//   VAE_EMULATION_ROUNDING=host|random:SEED|up|down          as set_rounding
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
+
+#include "rounding.h"
 
 namespace emulation {
 
@@ -17,6 +20,13 @@ enum class Order { ascending, descending, random };
 // In which order blocks run, threads start, and waiting threads and streams go on. The default is
 // ascending, or what the environment says.
 void set_order(Order order, std::uint64_t seed = 0);
+
+// What expf, expm1f, logf, log1pf, tanhf and erfcf return: the host library's result; or one that
+// is as far from the nearest float as CUDA's manual allows, up, down, or anything in between at
+// random, for an argument always the same. What a GPU may give lies in that range, so a tolerance
+// is right only if it holds under all of them. The default is the host's, or what the environment
+// says.
+void set_rounding(Rounding rounding, std::uint64_t seed = 0);
 
 // From now on the device works while the host goes on: with each operation that a stream is given,
 // some of those that wait are run, of any streams, at random. Without, nothing runs before somebody
@@ -70,7 +80,7 @@ std::size_t pending_operations();
 std::string last_message();
 
 // The state of a fresh process, but for what is live: no error, fault, count or pending operation,
-// and the order of the environment.
+// and the order and the rounding of the environment.
 void reset();
 
 }  // namespace emulation

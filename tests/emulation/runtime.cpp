@@ -31,17 +31,30 @@ std::string_view environment(const char* variable) {
     return value == nullptr ? std::string_view() : value;
 }
 
+// Of "random:SEED".
+std::uint64_t parse_seed(const char* variable, std::string_view value, const char* expected) {
+    constexpr std::string_view kRandom = "random:";
+    if (!value.starts_with(kRandom)) reject(variable, value, expected);
+    return parse_number<std::uint64_t>(variable, value.substr(kRandom.size()), expected);
+}
+
 Turns turns_of_environment() {
     constexpr const char* kVariable = "VAE_EMULATION_ORDER";
     constexpr const char* kExpected = "ascending, descending or random:SEED";
-    constexpr std::string_view kRandom = "random:";
     const std::string_view value = environment(kVariable);
     if (value.empty() || value == "ascending") return {};
     if (value == "descending") return {Turns::Order::descending, {}};
-    if (!value.starts_with(kRandom)) reject(kVariable, value, kExpected);
-    const auto seed =
-        parse_number<std::uint64_t>(kVariable, value.substr(kRandom.size()), kExpected);
-    return {Turns::Order::random, {seed}};
+    return {Turns::Order::random, {parse_seed(kVariable, value, kExpected)}};
+}
+
+FunctionRounding rounding_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_ROUNDING";
+    constexpr const char* kExpected = "host, random:SEED, up or down";
+    const std::string_view value = environment(kVariable);
+    if (value.empty() || value == "host") return {};
+    if (value == "up") return {Rounding::up, 0};
+    if (value == "down") return {Rounding::down, 0};
+    return {Rounding::random, parse_seed(kVariable, value, kExpected)};
 }
 
 std::vector<Fault> faults_of_environment() {
@@ -80,7 +93,9 @@ void say(const std::string& message) {
 Runtime::Runtime()
     : turns(turns_of_environment()),
       faults(faults_of_environment()),
-      device_memory(memory_of_environment()) {}
+      device_memory(memory_of_environment()) {
+    function_rounding = rounding_of_environment();
+}
 
 // Never destroyed: objects of static storage may use it when the program ends.
 Runtime& runtime() {
@@ -123,6 +138,11 @@ void set_order(Order order, std::uint64_t seed) {
             runtime().turns = {Turns::Order::random, {seed}};
             break;
     }
+}
+
+void set_rounding(Rounding rounding, std::uint64_t seed) {
+    const std::scoped_lock lock(runtime().mutex);
+    function_rounding = {rounding, seed};
 }
 
 void run_meanwhile(std::uint64_t seed) {
@@ -219,6 +239,7 @@ void reset() {
     device.turns = turns_of_environment();
     device.meanwhile.reset();
     device.faults = faults_of_environment();
+    function_rounding = rounding_of_environment();
 }
 
 }  // namespace emulation

@@ -366,6 +366,8 @@ TEST(EmulationEnvironmentDeathTest, RefusesWhatItDoesNotUnderstand) {
                 "expected CALL:N:STATUS");
     EXPECT_EXIT(reset_with("VAE_EMULATION_MEMORY", "1 GB"), testing::ExitedWithCode(2),
                 "expected bytes");
+    EXPECT_EXIT(reset_with("VAE_EMULATION_ROUNDING", "random"), testing::ExitedWithCode(2),
+                "VAE_EMULATION_ROUNDING=random: expected host, random:SEED");
 }
 
 TEST_F(EmulatedRuntime, AsyncAllocationFollowsTheStream) {
