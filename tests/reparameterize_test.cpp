@@ -259,8 +259,9 @@ TEST_F(Reparameterize, RatioKeepsItsDigitsNextToThePrior) {
             const double z = in.mu(r / 4, j) + in.sigma(r / 4, j) * e;
             want += (z * z - e * e - in.logvar(r / 4, j)) / 2;
         }
-        // Terms are of size 2^-12·(1 + |e|)²; z² − e² in float would be wrong by 2^-24·e².
-        EXPECT_NEAR(out.log_ratio[r], want, 0x1p-30) << r;
+        // 8 terms of size 2^-13·(1 + |e|)², of which each has 14 roundings (log_ratio_bounds); z² −
+        // e² in float would be wrong by 2^-24·e².
+        EXPECT_NEAR(out.log_ratio[r], want, 0x1p-28) << r;
     }
 }
 

@@ -72,7 +72,7 @@ inline double fast_angle(float x) {
 // The unit's own error, which is taken to be any up to 2^-22 of the result: with the angle's it is
 // 2^-20.5 in [-2π, 2π], what the manual of PTX allows.
 inline float fast_result(double exact) {
-    Random noise{std::bit_cast<std::uint64_t>(exact)};
+    Random noise{std::bit_cast<std::uint64_t>(exact) ^ function_rounding.seed};
     const double unit = static_cast<double>(noise.next()) * 0x1p-63 - 1;
     return static_cast<float>(exact + exact * unit * 0x1p-22);
 }
