@@ -72,6 +72,7 @@ void print_json(const ChosenBackend& value, const ChosenBackend& reference, std:
     out["backend"] = value.backend->name();
     out["against"] = reference.backend->name();
     out["precision"] = name_of(value.backend->precision());
+    if (!value.backend->plan().empty()) out["plan"] = value.backend->plan();
     out["steps"] = steps;
     out["ok"] = all_ok(rows);
     out["too_sensitive"] = is_too_sensitive(rows);

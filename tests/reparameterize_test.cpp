@@ -226,6 +226,12 @@ TEST_F(Reparameterize, EveryRaggedSize) {
     for (const HeadsShape& shape : all_shapes()) check(shape);
 }
 
+TEST_F(Reparameterize, LaunchPaths) {
+    for (const Shape& shape : launch_paths()) {
+        if (shape.rows > 1) check({shape.rows, shape.cols, shape.cols});
+    }
+}
+
 TEST_F(Reparameterize, UnalignedArrays) {
     check({33, 32, 32}, 1);
     check({33, 32, 32, 2, true}, 1);

@@ -164,16 +164,19 @@ def end_group(process, deadline):
         process.wait(timeout=max(0, deadline - time.monotonic()))
 
 
-def run_in_session(command, timeout, stderr=subprocess.PIPE, **settings):
+def run_in_session(command, timeout, stderr=subprocess.PIPE, started=None, **settings):
     """A subprocess.CompletedProcess of text. Whether the command runs out of time (TimeoutExpired)
     or this one is interrupted, everything that the command has started ends with it, that which has
-    outlived it too; and this one goes on after ENDING more seconds, whoever is left."""
+    outlived it too; and this one goes on after ENDING more seconds, whoever is left. started() is
+    given the process, for whoever ends it from another thread."""
     command = [str(part) for part in command]
     # No `with`, at whose end the process would be waited for however long it takes.
     process = subprocess.Popen(  # pylint: disable=consider-using-with
         command, text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=stderr, start_new_session=True, **settings)
     try:
+        if started is not None:
+            started(process)
         output, error = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(command, process.returncode, output, error)
     except BaseException:
