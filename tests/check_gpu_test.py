@@ -77,7 +77,7 @@ class Table(unittest.TestCase):
     def test_of_a_run_that_was_ended(self):
         text = check_table.markdown({**self.record, "gpu": {}, "is_complete": False})
         self.assertIn("GPU: NVIDIA H200; CUDA", text)
-        self.assertIn("the run did not come to its end", text)
+        self.assertIn("the run ended before all of it was begun", text)
 
     def test_of_a_file(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +167,12 @@ class SideBySide(unittest.TestCase):
         rows, _, _ = self.run_checks(self.a_check("x", fails), self.a_check("y"), commands=commands)
         self.assertEqual(rows[0]["output"], "$ sh -c echo one; exit 3\none\n[status 3]")
         self.assertNotIn("output", rows[1])
-        self.assertEqual(text_of([(["a"], Result(0, "x" * 9))], most=3), "$ a\n… xxx\n[status 0]")
+        self.assertEqual(text_of([(["a"], Result(0, "xxyyyyyyyz"))], most=4),
+                         "$ a\nxx\n…\nyz\n[status 0]")
+        tests = ("[ RUN      ] A.B\n[       OK ] A.B (1 ms)\n[ RUN      ] A.C\nodd\n"
+                 "[  FAILED  ] A.C (1 ms)\n[ RUN      ] A.D\n[       OK ] A.D (0 ms)\nend")
+        self.assertEqual(text_of([(["a"], Result(1, tests))]), "$ a\n[ RUN      ] A.C\nodd\n"
+                         "[  FAILED  ] A.C (1 ms)\nend\n[status 1]")
 
     def test_what_all_need_is_made_once(self):
         made = []

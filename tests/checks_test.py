@@ -135,6 +135,19 @@ class MadeUp(unittest.TestCase):
         self.assertIn("tf32", self.commands[-1])
         self.assertIn(str(self.folder / "images.npy"), self.commands[-1])
 
+    def test_gradients_may_be_farther_where_units_lie_on_the_kink(self):
+        def report(name, distance):
+            rows = [{"name": "loss", "relative_l2": 1e-7, "gate": 1e-6, "ok": True},
+                    {"name": name, "relative_l2": distance, "gate": 1e-5, "ok": False}]
+            return Result(1, json.dumps({"ok": False, "tensors": rows}))
+
+        for name, distance, network, verdict in (("grad.a", 1e-3, "wide", PASSED),
+                                                 ("grad.a", 1e-3, "S", FAILED),
+                                                 ("grad.a", 1e-2, "wide", FAILED),
+                                                 ("after.a", 1e-3, "wide", FAILED)):
+            self.answers["compare"] = report(name, distance)
+            self.assertEqual(self.checks().compare(network, "fp32", "epilogue")[0], verdict)
+
     def test_the_plan_that_was_taken_is_shown(self):
         for asked, taken, verdict in (("cublas", "cublas", PASSED), (None, "cublas", PASSED),
                                       ("cublas", "epilogue in 2 of 6 products", FAILED),

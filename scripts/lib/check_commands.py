@@ -1,6 +1,7 @@
 """The commands of scripts/check_gpu: several at a time, each with its limit of time, all of them
 ended with the script."""
 
+import re
 import subprocess
 import threading
 import time
@@ -88,11 +89,14 @@ class Commands:
                 machine.kill_group(process)
 
 
-def text_of(results, most=6000):
-    """What a check's commands were and printed, of each its last `most` characters."""
+def text_of(results, most=20000):
+    """What a check's commands were and printed, without tests that passed; of a long text the first
+    and the last half of `most` characters."""
     parts = []
     for command, result in results:
-        output = result.output.strip()
-        cut = "… " if len(output) > most else ""
-        parts.append(f"$ {' '.join(command)}\n{cut}{output[-most:]}\n[status {result.rc}]")
+        output = re.sub(r"^\[ RUN      \] (\S+)\n\[       OK \] \1 .*\n", "", result.output,
+                        flags=re.MULTILINE).strip()
+        if len(output) > most:
+            output = f"{output[:most // 2]}\n…\n{output[len(output) - most // 2:]}"
+        parts.append(f"$ {' '.join(command)}\n{output}\n[status {result.rc}]")
     return "\n".join(parts)

@@ -66,11 +66,16 @@ MOST_TELLING = ("S", "I1", "I50", "deep, ragged")
 PLANNED = {
     "S": NETWORKS["S"],
     "ragged": BARS,
-    "wide": ["--data", "IMAGES", "--hidden", "1024,1024", "--latent", "64", "--batch", "1024"],
+    "wide": ["--data", "IMAGES", "--hidden", "1024,1024", "--latent", "64", "--batch", "1024",
+             *settings("train.optimizer=sgd")],
 }
 # Before parameters are compared. In the narrower types rounding is amplified from step to step.
 STEPS = {"fp32": 20, "tf32": 2, "bf16": 1}
 MOST_STEPS = {"wide": 2}  # the reference, in double on the CPU, takes long
+# Of gradients, where it is more than the precision's own: among millions of units some lie so near
+# to ReLU's kink that they are on for one side alone. One such moves a gradient by 2e-4; what is
+# wrong moves it by far more.
+KINK_GATES = {"wide": 2e-3}
 
 
 def network(name, precision, plan=None):

@@ -57,8 +57,8 @@ def table(rows):
 def markdown(record):
     """Of a record of results, whole or of a run that has not ended."""
     rows = record["checks"]
-    parts = [head(record), closing(rows) + ("" if record.get("is_complete") else
-                                            "; the run did not come to its end")]
+    ending = "" if record.get("is_complete") else "; the run ended before all of it was begun"
+    parts = [head(record), closing(rows) + ending]
     for group in dict.fromkeys(row["group"] for row in rows):
         own = [row for row in rows if row["group"] == group]
         about = ABOUT.get(group)

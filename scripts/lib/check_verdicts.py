@@ -54,8 +54,8 @@ def verdict_of_tool(result):
     return verdict, detail
 
 
-def verdict_of_comparison(result):
-    """Of `vae compare --json`."""
+def verdict_of_comparison(result, gradients=0):
+    """Of `vae compare --json`. `gradients` is a gate for those, where it is more than theirs."""
     try:
         report = json.loads(result.output.splitlines()[-1])
         tensors = report["tensors"]
@@ -66,11 +66,14 @@ def verdict_of_comparison(result):
     if not_finite:  # JSON has no NaN
         return FAILED, f"not a number in {', '.join(not_finite)[:140]}{plan}"
     worst = max(tensors, key=lambda row: row["relative_l2"] / row["gate"], default=None)
-    if result.rc == 0 and report["ok"] and worst is not None:
-        distance = f"{worst['relative_l2']:.1e} in {worst['name']}"
-        return PASSED, f"{len(tensors)} tensors, {distance}{plan}"
-    missed = [row["name"] for row in tensors if not row["ok"]]
-    return FAILED, f"{len(missed)} of {len(tensors)} missed{plan}: {', '.join(missed)[:120]}"
+    missed = [row for row in tensors if not row["ok"]]
+    far = [row["name"] for row in missed
+           if not (row["name"].startswith("grad.") and row["relative_l2"] <= gradients)]
+    if worst is None or far or (result.rc, report["ok"]) != (1 if missed else 0, not missed):
+        return FAILED, f"{len(far)} of {len(tensors)} missed{plan}: {', '.join(far)[:120]}"
+    distance = f"{worst['relative_l2']:.1e} in {worst['name']}"
+    allowed = f" (gradients up to {gradients:.0e})" if missed else ""
+    return PASSED, f"{len(tensors)} tensors, {distance}{allowed}{plan}"
 
 
 def refusal(result, *parts):

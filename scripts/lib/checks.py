@@ -5,7 +5,8 @@ import re
 from collections import namedtuple
 
 import machine
-from check_networks import MOST_TELLING, NETWORKS, PLANNED, PLANS, PRECISIONS, network
+from check_networks import (KINK_GATES, MOST_TELLING, NETWORKS, PLANNED, PLANS, PRECISIONS,
+                            network)
 from check_runs import Runs
 from check_verdicts import (FAILED, NOT_RUN, PASSED, SKIPPED, TOOL_FOUND, verdict_of_comparison,
                             verdict_of_tests, verdict_of_tool)
@@ -92,7 +93,8 @@ class Checks:
             return NOT_RUN, why
         verdict, detail = verdict_of_comparison(self.program.run(
             "compare", *network(name, precision, plan), "--backend", self.program.backend,
-            "--against", "cpu-double", "--precision", precision, "--json"))
+            "--against", "cpu-double", "--precision", precision, "--json"),
+            KINK_GATES.get(name, 0))
         if verdict == PASSED and plan == "cublas" and not detail.endswith("plan cublas"):
             return FAILED, f"took another plan: {detail}"
         return verdict, detail

@@ -201,6 +201,7 @@ float activate(const Work& work, float value, int row, std::size_t mask) {
         bits[mask / 8] =
             static_cast<unsigned char>(value > 0 ? bits[mask / 8] | bit : bits[mask / 8] & ~bit);
     }
+    if (value != value && runtime().relu_keeps_nan) return value;
     return value > 0 ? value : 0.0F;
 }
 

@@ -3,6 +3,7 @@
 //   VAE_EMULATION_ORDER=ascending|descending|random:SEED     as set_order
 //   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
 //   VAE_EMULATION_MEMORY=BYTES                               of the device, in all
+//   VAE_EMULATION_RELU=number|nan                            what cuBLASLt's makes of a NaN; number
 #pragma once
 
 #include <cstddef>

@@ -70,6 +70,15 @@ std::size_t memory_of_environment() {
     return value.empty() ? kUsual : parse_number<std::size_t>(kVariable, value, "bytes");
 }
 
+bool relu_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_RELU";
+    const std::string_view value = environment(kVariable);
+    if (!value.empty() && value != "number" && value != "nan") {
+        reject(kVariable, value, "number or nan");
+    }
+    return value == "nan";
+}
+
 void say(const std::string& message) {
     runtime().message = message;
     fmt::print(stderr, "emulation: {}\n", message);
@@ -80,7 +89,8 @@ void say(const std::string& message) {
 Runtime::Runtime()
     : turns(turns_of_environment()),
       faults(faults_of_environment()),
-      device_memory(memory_of_environment()) {}
+      device_memory(memory_of_environment()),
+      relu_keeps_nan(relu_of_environment()) {}
 
 // Never destroyed: objects of static storage may use it when the program ends.
 Runtime& runtime() {
@@ -215,6 +225,7 @@ void reset() {
     device.capability_major = 9;
     device.capability_minor = 0;
     device.epilogues.clear();
+    device.relu_keeps_nan = relu_of_environment();
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.meanwhile.reset();

@@ -366,6 +366,8 @@ TEST(EmulationEnvironmentDeathTest, RefusesWhatItDoesNotUnderstand) {
                 "expected CALL:N:STATUS");
     EXPECT_EXIT(reset_with("VAE_EMULATION_MEMORY", "1 GB"), testing::ExitedWithCode(2),
                 "expected bytes");
+    EXPECT_EXIT(reset_with("VAE_EMULATION_RELU", "0"), testing::ExitedWithCode(2),
+                "expected number or nan");
 }
 
 TEST_F(EmulatedRuntime, AsyncAllocationFollowsTheStream) {
