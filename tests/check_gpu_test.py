@@ -324,18 +324,19 @@ class Script(unittest.TestCase):
             out = pathlib.Path(folder) / "record.json"
             ran = subprocess.run(
                 [sys.executable, ROOT / "scripts" / "check_gpu", "--bin", programs, "--out", out,
-                 "--jobs", "2", "--only", "not a number|memory|compare: ragged, plan|no such"],
+                 "--jobs", "2", "--only", "numerics|memory|compare: ragged, plan|no such"],
                 env={**os.environ, "XDG_CACHE_HOME": "/nowhere",
                      "VAE_CUDA_MODULE": str(of / EMULATED),
                      "VAE_EMULATION_MEMORY": str(2**30)},
                 capture_output=True, text=True, check=False)
             self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
             record = json.loads(out.read_text())
-            self.assertEqual([one["verdict"] for one in record["checks"]], [PASSED] * 15)
+            self.assertEqual([one["verdict"] for one in record["checks"]], [PASSED] * 16)
             details = {one["name"]: one["detail"] for one in record["checks"]}
             self.assertRegex(details["ragged, plan epilogue, bf16"], "plan epilogue$")
             self.assertRegex(details["a model that does not fit"], "what would fit: train.micro_b")
             self.assertRegex(details["ReLU of a NaN"], "plan epilogue: .*bf16")
+            self.assertEqual(details["TF32 of a float"], "rounded to the nearest")
 
 
 if __name__ == "__main__":

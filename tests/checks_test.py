@@ -196,7 +196,7 @@ class MadeUp(unittest.TestCase):
         self.assertEqual(self.variables,
                          {**shards, "VAE_SEPARATE_ARRAYS": "1", "GTEST_SHARD_INDEX": "2"})
 
-    def test_relu_of_nan(self):
+    def test_what_cublaslt_does_not_document(self):
         (self.folder / "gpu_tests").touch()
         says = "ReLU of a NaN, {}, plan {}: {}\n"
         for output, expected in (
@@ -207,11 +207,15 @@ class MadeUp(unittest.TestCase):
                           "(bf16)")), ("", (FAILED, "the tests do not say what it becomes"))):
             self.answers["--gtest_filter=*CudaNanTest*"] = Result(0, output + RAN.format(5, 5))
             self.assertEqual(self.checks().relu_of_nan(), expected)
+        for output, expected in (("TF32 of a float: cut\n", (PASSED, "cut")),
+                                 ("", (FAILED, "the tests do not say what it becomes"))):
+            self.answers["--gtest_filter=MatmulRounding*"] = Result(0, output + RAN.format(1, 1))
+            self.assertEqual(self.checks().tf32_of_float(), expected)
 
     def test_what_a_tool_is_to_run_is_there(self):
         sources = "".join(path.read_text() for path in (ROOT / "tests").glob("*_test.cpp"))
         for filter_of in (all_checks.SMALL, all_checks.SMALL_BACKEND, all_checks.PATHS,
-                          all_checks.LARGE, all_checks.NAN_TESTS):
+                          all_checks.LARGE, all_checks.NAN_TESTS, all_checks.TF32_TESTS):
             for word in re.findall(r"\w+", filter_of):
                 self.assertIn(word, sources)
         # A kernel that cuts arrays into tiles has a test of every way to.

@@ -6,8 +6,8 @@ from check_verdicts import FAILED, NOT_RUN, PASSED
 
 ABOUT = {
     "tests": "The tests of kernels and of the backend, on the GPU.",
-    "not a number": "What a ReLU makes of a NaN, and whether steps that are not finite are "
-                    "skipped.",
+    "numerics": "What cuBLASLt does not document: what its ReLU makes of a NaN, and how it makes "
+                "TF32 of a float. And whether steps that are not finite are skipped.",
     "compare": "`vae compare`: activations, losses and gradients of a step, and parameters after "
                "some, against double on the CPU; the tensor that is nearest to its gate.",
     "runs": "Training runs that must have the same bits, and one that must learn.",

@@ -67,10 +67,10 @@ def verdict_of_comparison(result, gradients=0):
         return FAILED, f"not a number in {', '.join(not_finite)[:140]}{plan}"
     worst = max(tensors, key=lambda row: row["relative_l2"] / row["gate"], default=None)
     missed = [row for row in tensors if not row["ok"]]
-    far = [row["name"] for row in missed
+    far = [f"{row['name']} {row['relative_l2']:.1e} (gate {row['gate']:.0e})" for row in missed
            if not (row["name"].startswith("grad.") and row["relative_l2"] <= gradients)]
     if worst is None or far or (result.rc, report["ok"]) != (1 if missed else 0, not missed):
-        return FAILED, f"{len(far)} of {len(tensors)} missed{plan}: {', '.join(far)[:120]}"
+        return FAILED, f"{len(far)} of {len(tensors)} missed{plan}: {', '.join(far)[:200]}"
     distance = f"{worst['relative_l2']:.1e} in {worst['name']}"
     allowed = f" (gradients up to {gradients:.0e})" if missed else ""
     return PASSED, f"{len(tensors)} tensors, {distance}{allowed}{plan}"

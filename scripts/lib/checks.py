@@ -13,7 +13,11 @@ from check_verdicts import (FAILED, NOT_RUN, PASSED, SKIPPED, TOOL_FOUND, verdic
 
 TESTS = "gpu_tests"
 PARTS = 4  # of the tests: one that breaks the device for its process leaves the others theirs
+# What cuBLASLt does not document, by tests that say it in lines of this kind.
 NAN_TESTS = "*CudaNanTest*"
+NAN_SAYS = r"^ReLU of a NaN, (\w+), plan (.*): (.*)$"
+TF32_TESTS = "MatmulRounding*"
+TF32_SAYS = r"^TF32 of a float: (.*)$"
 # Under a tool every instruction of a kernel takes many times as long, and every launch. So: tests
 # of kernels at small shapes, in parts; apart, shapes that reach every way to cut an array into
 # tiles, and large ones; and of the whole backend a step, two runs and an evaluation, and of one
@@ -38,7 +42,8 @@ class Checks:
 
     def all(self):
         yield from (self.part_of_tests(part) for part in range(PARTS))
-        yield Check("not a number", "ReLU of a NaN", self.relu_of_nan)
+        yield Check("numerics", "ReLU of a NaN", self.relu_of_nan)
+        yield Check("numerics", "TF32 of a float", self.tf32_of_float)
         yield from self.comparisons("fp32", MOST_TELLING)
         yield from self.planned_comparisons("fp32")
         yield from self.exact_runs("fp32")
@@ -51,7 +56,7 @@ class Checks:
         yield from self.each_precision("Fashion-MNIST", "an epoch", self.runs.like_the_cpu)
         for precision in PRECISIONS:
             for plan in PLANS:
-                yield Check("not a number", f"a learning rate of 1e30, plan {plan}, {precision}",
+                yield Check("numerics", f"a learning rate of 1e30, plan {plan}, {precision}",
                             functools.partial(self.runs.not_finite, precision, plan))
         yield from self.each_precision("runs", "training", self.runs.learns)
         yield from self.each_precision("runs", "streamed data", self.runs.streamed)
@@ -116,19 +121,32 @@ class Checks:
 
         return Check("tests", f"{TESTS}, part {part + 1} of {PARTS}", run)
 
-    def relu_of_nan(self):
-        result, why = self.run_tests(NAN_TESTS)
+    def what_tests_say(self, tests, pattern):
+        """(verdict, detail, what the pattern found in what they printed, which is something where
+        they pass)."""
+        result, why = self.run_tests(tests)
         if why is not None:
-            return why
+            return *why, []
+        found = re.findall(pattern, result.output, re.MULTILINE)
         verdict, detail = verdict_of_tests(result)
-        found = re.findall(r"^ReLU of a NaN, (\w+), plan (.*): (.*)$", result.output, re.MULTILINE)
+        if verdict == PASSED and not found:
+            return FAILED, "the tests do not say what it becomes", []
+        return verdict, detail, found
+
+    def relu_of_nan(self):
+        verdict, detail, found = self.what_tests_say(NAN_TESTS, NAN_SAYS)
         said = {}
         for precision, plan, what in found:
             said.setdefault(f"plan {plan}: {what}", []).append(precision)
         by_plan = "; ".join(f"{what} ({', '.join(of)})" for what, of in said.items())
-        if verdict == PASSED and not found:
-            return FAILED, "the tests do not say what it becomes"
-        return verdict, by_plan if verdict == PASSED else f"{detail}; {by_plan}"
+        return verdict, by_plan if verdict == PASSED else "; ".join(filter(None, (detail, by_plan)))
+
+    def tf32_of_float(self):
+        why = self.program.why_not("tf32")
+        if why is not None:
+            return NOT_RUN, why
+        verdict, detail, found = self.what_tests_say(TF32_TESTS, TF32_SAYS)
+        return verdict, found[0] if verdict == PASSED else detail
 
     def under(self, tool, what, tests, part=None):
         """The check of tests under a tool."""

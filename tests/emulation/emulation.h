@@ -4,6 +4,7 @@
 //   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
 //   VAE_EMULATION_MEMORY=BYTES                               of the device, in all
 //   VAE_EMULATION_RELU=number|nan                            what cuBLASLt's makes of a NaN; number
+//   VAE_EMULATION_TF32=nearest|cut                           how it makes TF32 of a float; nearest
 #pragma once
 
 #include <cstddef>

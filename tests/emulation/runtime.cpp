@@ -70,13 +70,19 @@ std::size_t memory_of_environment() {
     return value.empty() ? kUsual : parse_number<std::size_t>(kVariable, value, "bytes");
 }
 
-bool relu_of_environment() {
-    constexpr const char* kVariable = "VAE_EMULATION_RELU";
-    const std::string_view value = environment(kVariable);
-    if (!value.empty() && value != "number" && value != "nan") {
-        reject(kVariable, value, "number or nan");
+// Whether it is the other one than the usual.
+bool is_other_of_environment(const char* variable, const char* usual, const char* other) {
+    const std::string_view value = environment(variable);
+    if (!value.empty() && value != usual && value != other) {
+        reject(variable, value, fmt::format("{} or {}", usual, other).c_str());
     }
-    return value == "nan";
+    return value == other;
+}
+bool relu_of_environment() {
+    return is_other_of_environment("VAE_EMULATION_RELU", "number", "nan");
+}
+bool tf32_of_environment() {
+    return is_other_of_environment("VAE_EMULATION_TF32", "nearest", "cut");
 }
 
 void say(const std::string& message) {
@@ -90,7 +96,8 @@ Runtime::Runtime()
     : turns(turns_of_environment()),
       faults(faults_of_environment()),
       device_memory(memory_of_environment()),
-      relu_keeps_nan(relu_of_environment()) {}
+      relu_keeps_nan(relu_of_environment()),
+      tf32_is_cut(tf32_of_environment()) {}
 
 // Never destroyed: objects of static storage may use it when the program ends.
 Runtime& runtime() {
@@ -226,6 +233,7 @@ void reset() {
     device.capability_minor = 0;
     device.epilogues.clear();
     device.relu_keeps_nan = relu_of_environment();
+    device.tf32_is_cut = tf32_of_environment();
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.meanwhile.reset();
