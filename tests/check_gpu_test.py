@@ -247,7 +247,8 @@ class Script(unittest.TestCase):
             [sys.executable, ROOT / "scripts" / "check_gpu", "--backend", "cpu", "--bin",
              program.parent, "--out", pathlib.Path(folder) / "record.json", "--jobs", "1", "--only",
              "compare: (S|I1), fp32"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "TMPDIR": str(folder)})  # what is killed removes nothing
 
     def test_a_run_that_is_ended_leaves_a_whole_file(self):
         report = json.dumps({"ok": True, "tensors": [
@@ -286,6 +287,17 @@ class Script(unittest.TestCase):
                 check.main(options)
             self.assertEqual(ended.exception.code, 2)
             self.assertIn(says, error.getvalue().splitlines()[-1])
+
+    def test_that_no_check_is_chosen_is_said_before_a_file_is_written(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "vae").touch()
+            record = {"devices": GPU, "cores": 2, "gpu": {}, "commit": "abc"}
+            with mock.patch.object(check.machine, "describe", return_value=record), \
+                    mock.patch("sys.stderr", io.StringIO()) as error:
+                self.assertEqual(check.main(["--bin", folder, "--only", "nothing", "--out",
+                                             f"{folder}/record.json"]), 2)
+            self.assertEqual(error.getvalue(), "check_gpu: no check is called nothing\n")
+            self.assertEqual(os.listdir(folder), ["vae"])
 
     def test_what_breaks_outside_of_a_check_is_one_line(self):
         with mock.patch.object(check.machine, "describe", side_effect=ValueError("odd\nmore")), \

@@ -109,8 +109,9 @@ class MadeUp(unittest.TestCase):
         commands = mock.Mock()
         commands.run = self.execute
         places = {"IMAGES": self.folder / "images.npy", "GROUPS": self.folder / "groups.npy"}
-        return all_checks.Checks(Program(commands, self.folder, backend, self.folder, places,
-                                         devices))
+        program = Program(commands, self.folder, backend, devices)
+        program.folder, program.places = self.folder, places
+        return all_checks.Checks(program)
 
     def execute(self, command, **variables):
         command = [str(part) for part in command]

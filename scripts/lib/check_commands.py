@@ -33,7 +33,8 @@ class Commands:
     def __init__(self, limit, end=None, **variables):
         """`limit` seconds for each command; all of them end GRACE after `end`, of time.monotonic(),
         if there is one. `variables` are set in their environment."""
-        self.limit, self.last, self.variables = limit, end and end + GRACE, variables
+        self.limit, self.variables = limit, variables
+        self.end_of_budget, self.last = end, None if end is None else end + GRACE
         self.lock, self.running, self.is_ended = threading.Lock(), set(), False
         self.own = threading.local()
 

@@ -22,11 +22,12 @@ def gpu_of(devices):
 
 
 class Program:
-    """`folder` is for what it writes, `places` are the data that options may name."""
+    """`devices` is what `vae devices` says. Before it runs it is to be given a folder for what it
+    writes, and the places of data that options may name."""
 
-    def __init__(self, commands, binaries, backend, folder, places, devices=""):
+    def __init__(self, commands, binaries, backend, devices=""):
         self.commands, self.bin, self.backend = commands, pathlib.Path(binaries), backend
-        self.folder, self.places = folder, places
+        self.folder, self.places = None, {}
         self.capability, self.memory = gpu_of(devices)
 
     def why_not(self, precision, plan=None):
