@@ -299,6 +299,19 @@ class Script(unittest.TestCase):
             self.assertEqual(error.getvalue(), "check_gpu: no check is called nothing\n")
             self.assertEqual(os.listdir(folder), ["vae"])
 
+    def test_a_gpu_of_one_process_gets_one(self):
+        for mode, jobs in (("Exclusive_Process", 1), ("Default", 3)):
+            with tempfile.TemporaryDirectory() as folder:
+                (pathlib.Path(folder) / "vae").touch()
+                record = {"devices": GPU, "cores": 2, "commit": "abc", "date": "today",
+                          "gpu": {"compute_mode": mode}}
+                with mock.patch.object(check.machine, "describe", return_value=record), \
+                        mock.patch.object(check, "check_all") as check_all, \
+                        mock.patch("sys.stdout", io.StringIO()), \
+                        mock.patch("sys.stderr", io.StringIO()):
+                    check.main(["--bin", folder, "--jobs", "3", "--out", f"{folder}/record.json"])
+            self.assertEqual(check_all.call_args[0][3], jobs)
+
     def test_what_breaks_outside_of_a_check_is_one_line(self):
         with mock.patch.object(check.machine, "describe", side_effect=ValueError("odd\nmore")), \
                 mock.patch.object(check.machine, "find_folder", return_value=ROOT), \

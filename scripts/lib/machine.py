@@ -92,7 +92,7 @@ def gpu():
     if first in ("", "-1"):
         return {}
     fields = ["name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
-              "temperature.gpu", "ecc.mode.current"]
+              "temperature.gpu", "ecc.mode.current", "compute_mode"]
     text = text_of(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader",
                     f"--id={first}"])
     values = [value.strip() for value in (text or "").split(",")]
