@@ -37,8 +37,8 @@ PASSES = 2  # over the test examples, to see what the draws of z make of the res
 
 
 class Order:
-    """Rows of the images in an order that is drawn anew for each epoch, on the device. next() leaves
-    out an epoch's last batch, which is smaller; epoch() does not."""
+    """Rows of the images in an order that is drawn anew for each epoch, on the device. next()
+    leaves out an epoch's last batch, which is smaller; epoch() does not."""
 
     def __init__(self, given, device):
         self.count, self.device, self.at = given.examples, device, given.examples

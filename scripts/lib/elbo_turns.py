@@ -1,5 +1,5 @@
-"""The sides of scripts/bench_elbo: `vae` and the ways to run PyTorch train in turn, seed by seed, for
-the same epochs from the same parameters, never two of them at once."""
+"""The sides of scripts/bench_elbo: `vae` and the ways to run PyTorch train in turn, seed by seed,
+for the same epochs from the same parameters, never two of them at once."""
 
 import json
 import shutil
@@ -8,7 +8,6 @@ import time
 
 import machine
 import peers
-import workload
 from cpu_settings import environment, peer_settings
 from equal_work import OURS, disagreement, new_side
 from ours import Ours
@@ -127,7 +126,7 @@ class PeerSide:
         """Whether by this peer's code our parameters have the test recon and kl that we say."""
         theirs = self.ask("evaluate", checkpoint=str(checkpoint))[0]
         last = {term: run[term][-1] for term in ("recon", "kl")}
-        different = disagreement(last, theirs, workload.TOLERANCE[precision])
+        different = disagreement(last, theirs, precision)
         if different is not None:
             raise OtherWork("different definition", different)
         return theirs
@@ -284,6 +283,8 @@ class Turns:
                 for side in [self.ours, *self.others] if side.row["runs"]))
             if self.ours.row["status"] != "ok":
                 return f"vae could not train with seed {seed}"
+            if not any(side.row["status"] == "ok" for side in self.others):
+                return f"no peer is left after seed {seed}"
         return None
 
     def run(self, limit):
@@ -300,7 +301,7 @@ class Turns:
             self.ours.row |= {"status": "failed", "why": why}
         finally:
             self.close()
-        self.record |= {"is_complete": why is None, "why": why or ""}
+        self.record |= {"is_complete": why is None, "why": why or "", "gpu_after": machine.gpu()}
 
     def close(self):
         """Ends all processes, and waits for all of them together."""

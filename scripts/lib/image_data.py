@@ -1,4 +1,4 @@
-"""Images as files that `vae` and its peers both read: mnist:DIR, whose test set is the same for all.
+"""Images as files that `vae` and its peers both read: mnist:DIR, with one test set for all.
 
 Where pixels are binarised, those of the test set are made black and white here, once: nobody's
 generator then decides what is evaluated.

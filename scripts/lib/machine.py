@@ -79,12 +79,18 @@ def text_of(command, **settings):
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def find_python(given):
-    """The first python that has PyTorch; the one that runs this script if none has."""
+def find_torch(given):
+    """The first python that has PyTorch, which is the one that was given, if one was; None without
+    one."""
     for python in [given] if given else [sys.executable, "/usr/bin/python3", "python3"]:
         if text_of([python, "-c", "import torch"]) is not None:
             return python
-    return given or sys.executable
+    return None
+
+
+def find_python(given):
+    """The first python that has PyTorch; the one that runs this script if none has."""
+    return find_torch(given) or given or sys.executable
 
 
 def commit():
