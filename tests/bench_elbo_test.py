@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Tests of scripts/bench_elbo: bench_elbo_test.py [FOLDER OF vae AND vae_step_bench].
 
-What it concludes from numbers, the data that it writes, what it refuses; with PyTorch, that an
-epoch has every example once; and, with the programs too, all of it on the CPU: with the peer as it
-is, and with peers that learn at another rate, minimise another loss or evaluate by another
-definition.
+What it concludes from numbers, the data that it writes, what it refuses; and, with the programs and
+PyTorch, all of it on the CPU: with the peer as it is, and with peers that learn at another rate,
+minimise another loss or evaluate by another definition.
 """
 
 import contextlib
@@ -17,7 +16,6 @@ import random
 import sys
 import tempfile
 import textwrap
-import types
 import unittest
 from unittest import mock
 
@@ -220,43 +218,6 @@ class Refusals(unittest.TestCase):
             self.assertIn("sets train.seed itself", self.refused(*usual, "--set", "train.seed=3"))
             with mock.patch.dict("os.environ", VAE_DATA="/nowhere"):
                 self.assertIn("VAE_DATA", self.refused(*usual))
-
-
-@unittest.skipUnless(HAS_TORCH, "no PyTorch")
-class Epochs(unittest.TestCase):
-    """bench/peers/pytorch.py, with graphs that are made up where there is no GPU."""
-
-    def test_every_example_once_in_graphs_too(self):
-        import pytorch  # pylint: disable=import-outside-toplevel,import-error
-        import torch  # pylint: disable=import-outside-toplevel,import-error
-        torch.manual_seed(1)  # with which no order comes twice
-        for examples, at_once in ((22, 1), (22, 2), (24, 2), (20, 1), (7, 1), (3, 1)):
-            seen = []
-            stepper = object.__new__(pytorch.Stepper)
-            stepper.peer = types.SimpleNamespace(
-                given=types.SimpleNamespace(batch=4, examples=examples))
-            stepper.order = pytorch.Order(stepper.peer.given, torch.device("cpu"))
-            stepper.steps_at_once, stepper.is_captured = at_once, at_once > 1
-            stepper.graph = stepper.graph_of_rest = None
-            stepper.step = lambda rows, seen=seen: seen.append(rows.tolist())
-
-            def captured(count, stepper=stepper):
-                rows = stepper.order.next(count).clone()
-                return rows, types.SimpleNamespace(
-                    replay=lambda: [stepper.step(batch) for batch in rows.split(4)])
-
-            stepper.captured = captured
-            if stepper.is_captured:
-                stepper.capture()
-            stepper.prepare_epochs()
-            first = None
-            for _ in range(2):
-                seen.clear()
-                stepper.epoch()
-                self.assertEqual(sorted(sum(seen, [])), list(range(examples)))
-                self.assertEqual(len(seen), -(-examples // 4))
-                self.assertNotEqual(seen, first)
-                first = list(seen)
 
 
 PLANTED = {

@@ -260,15 +260,19 @@ class Turns:
                 side.row["runs"].append({"seed": seed} | result)
         shutil.rmtree(run.folder, ignore_errors=True)
 
+    def has_peers(self):
+        return any(side.row["status"] == "ok" for side in self.others)
+
     def train_all(self):
+        """Why it is not complete; None if it is."""
         config = self.own_run(1).run("vae_step_bench", f"--print-config={self.arguments.workload}")
         self.config.write_text(config.stdout, encoding="utf-8")
         dump = self.during(self.ours, self.own_run(1).dump, self.arguments.mnist)
         if dump is None:
             return "vae could not begin"
-        first = self.folder / "first.safetensors"  # for peers that start while seeds go on
-        dump.rename(first)
-        self.start_peers(first)
+        self.start_peers(dump)
+        if not self.has_peers():
+            return "no peer could begin"
         longest = 0
         for seed in range(1, self.arguments.seeds + 1):
             if self.left("budget") < longest:
@@ -283,7 +287,7 @@ class Turns:
                 for side in [self.ours, *self.others] if side.row["runs"]))
             if self.ours.row["status"] != "ok":
                 return f"vae could not train with seed {seed}"
-            if not any(side.row["status"] == "ok" for side in self.others):
+            if not self.has_peers():
                 return f"no peer is left after seed {seed}"
         return None
 
