@@ -10,6 +10,7 @@
 
 #include "bench/gpu_fixture.h"
 #include "bench/gpu_matmul_bench.h"
+#include "bench/machine_bench.h"
 #include "tests/gpu_presence.h"
 
 namespace {
@@ -40,6 +41,7 @@ int main(int argc, char** argv) {
     try {
         describe_device();
         vae::bench::add_products();
+        vae::bench::add_machine();
         const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
         benchmark::Shutdown();
         return ran > 0 ? 0 : 1;
