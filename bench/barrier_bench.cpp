@@ -74,9 +74,16 @@ void measure_cluster(Machine& machine, benchmark::State& state, const std::strin
     if (const std::string why = why_no_cluster_barriers(); !why.empty()) {
         return leave_out(state, why);
     }
-    measure(machine, state, name, size * clusters, [&](int barriers, const BarrierTrace& trace) {
-        cluster_barriers(size, clusters, barriers, trace, machine.stream().get());
-    });
+    try {
+        measure(machine, state, name, size * clusters,
+                [&](int barriers, const BarrierTrace& trace) {
+                    cluster_barriers(size, clusters, barriers, trace, machine.stream().get());
+                });
+    } catch (const kernels::CudaError& error) {
+        // 16 blocks are more than every device with clusters has.
+        if (error.status() != cudaErrorInvalidClusterSize) throw;
+        leave_out(state, "this device has no clusters of this size");
+    }
 }
 
 }  // namespace

@@ -33,12 +33,12 @@ void put_chain(const Link& link, int count) {
 // Seconds of a link of a graph's chain.
 class GraphChain {
   public:
-    GraphChain(const gpu::Stream& stream, const Link& link, int nodes_of_link = 1)
+    GraphChain(const gpu::Stream& stream, const Link& link, bool is_one_node = true)
         : stream_(stream),
           shorter_(stream, [&] { put_chain(link, kNodes); }),
           longer_(stream, [&] { put_chain(link, 2 * kNodes); }) {
         const std::size_t more = longer_.nodes() - shorter_.nodes();
-        if (nodes_of_link > 0 && more != static_cast<std::size_t>(nodes_of_link * kNodes)) {
+        if (is_one_node && more != std::size_t{kNodes}) {
             throw std::runtime_error(
                 fmt::format("{} links of the chain have {} nodes", kNodes, more));
         }
@@ -123,14 +123,14 @@ void measure_after_product(Machine& machine, benchmark::State& state, bool is_ea
         matmul.forward(lane, x.data(), w.data(), kRows, kIn, kOut, y.data());
     };
     product(true);  // plans it, and loads its kernel
-    const GraphChain products(stream, product, 0);
+    const GraphChain products(stream, product, false);
     const GraphChain both(
         stream,
         [&](bool is_first) {
             product(is_first);
             node(wave(machine), is_early, nullptr, stream.get());
         },
-        0);
+        false);
     const double seconds = median_seconds(
         state, [&] { return std::max(both.seconds(machine) - products.seconds(machine), 0.0); });
     findings().note(is_early ? "node/after_product_early" : "node/after_product", seconds);

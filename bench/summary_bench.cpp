@@ -1,5 +1,7 @@
 // What the design assumes of a GPU, one row each: what this run found, and what was predicted
 // before anything had run on one (docs/performance.md). What was not measured says so.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <functional>
 #include <numeric>
@@ -60,7 +62,7 @@ std::function<Found()> mean(const std::string& prefix, double scale) {
 std::function<Found()> step_products(const std::string& name, const std::string& precision,
                                      double scale) {
     return [name, precision, scale]() -> Found {
-        const auto found = findings().under("product/" + name + "/" + precision + "/");
+        const auto found = findings().under(fmt::format("product/{}/{}/", name, precision));
         if (found.size() != products_of(workload(name)).size()) return std::nullopt;
         return std::accumulate(found.begin(), found.end(), 0.0) * scale;
     };
@@ -121,8 +123,8 @@ std::vector<Assumption> of_epilogues() {
          {"bias", "bias_relu", "relu_backward", "relu_backward_bias_gradient", "bias_gradient"}) {
         for (const auto& [types, predicted] : std::vector<std::pair<std::string, double>>{
                  {"fp32", 0}, {"tf32", 0}, {"bf16", 100}, {"bf16-to-fp32", 100}}) {
-            all.push_back({"fused_" + epilogue + "_" + types, "%", predicted,
-                           mean("fused/" + types + "/" + epilogue + "/", kPercent)});
+            all.push_back({fmt::format("fused_{}_{}", epilogue, types), "%", predicted,
+                           mean(fmt::format("fused/{}/{}/", types, epilogue), kPercent)});
         }
     }
     return all;
