@@ -46,15 +46,12 @@ std::function<Found()> largest(const std::vector<std::string>& prefixes, double 
     };
 }
 
-Found mean_of(const std::vector<double>& values) {
-    if (values.empty()) return std::nullopt;
-    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
 std::function<Found()> mean(const std::string& prefix, double scale) {
     return [prefix, scale]() -> Found {
-        const Found found = mean_of(findings().under(prefix));
-        return found ? Found(*found * scale) : std::nullopt;
+        const std::vector<double> values = findings().under(prefix);
+        if (values.empty()) return std::nullopt;
+        const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+        return sum / static_cast<double>(values.size()) * scale;
     };
 }
 
