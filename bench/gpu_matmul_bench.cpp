@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <exception>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,6 +18,7 @@
 
 #include "bench/findings.h"
 #include "bench/gpu_fixture.h"
+#include "bench/machine_bench.h"
 #include "bench/step_products.h"
 #include "bench/workloads.h"
 #include "host/gpu/matmul.h"
@@ -173,31 +173,25 @@ class Bench {
 };
 
 void add_all(Bench& bench) {
-    const auto add = [&bench](const std::string& name, Precision precision, const StepProduct& of) {
-        const auto body = [&bench, name, precision, of](benchmark::State& state) {
-            try {
-                findings().note(name, bench.measure(state, precision, of));
-            } catch (const std::exception& error) {
-                state.SkipWithError(error.what());
-            }
-        };
-        return benchmark::RegisterBenchmark(name.c_str(), body)
-            ->UseManualTime()
-            ->Unit(benchmark::kMicrosecond);
-    };
-    constexpr int kSquares = 5;  // of one size, which is enough for what takes so long
+    constexpr int kIterations = 5;  // of a square, which takes long
     const std::vector<std::pair<std::string, Precision>> precisions = {
         {"fp32", Precision::fp32}, {"tf32", Precision::tf32}, {"bf16", Precision::bf16}};
-    for (const auto& [precision_name, precision] : precisions) {
+    for (const auto& [precision_name, each] : precisions) {
+        const Precision precision = each;
         for (const StepProduct& of : Bench::squares(precision)) {
-            add(fmt::format("machine/{}/{}/{}", of.name, precision_name, of.rows), precision, of)
-                ->Iterations(kSquares);
+            const std::string name = fmt::format("{}/{}/{}", of.name, precision_name, of.rows);
+            add_row(name, kIterations, [&bench, name, precision, of](benchmark::State& state) {
+                findings().note(name, bench.measure(state, precision, of));
+            });
         }
         for (const Workload& workload : workloads()) {
             for (const StepProduct& of : products_of(workload)) {
-                add(fmt::format("product/{}/{}/{}/{}x{}x{}", workload.name, precision_name, of.name,
-                                of.rows, of.in, of.out),
-                    precision, of);
+                const std::string name =
+                    fmt::format("product/{}/{}/{}/{}x{}x{}", workload.name, precision_name, of.name,
+                                of.rows, of.in, of.out);
+                add_benchmark(name, [&bench, precision, of](benchmark::State& state) {
+                    bench.measure(state, precision, of);
+                });
             }
         }
     }

@@ -20,8 +20,8 @@ double Machine::seconds_of_each(int count, const std::function<void(int)>& run) 
     return std::max(more - fewer, 0.0) / count;
 }
 
-void add_row(const std::string& name, int iterations,
-             const std::function<void(benchmark::State&)>& body) {
+benchmark::internal::Benchmark* add_benchmark(const std::string& name,
+                                              const std::function<void(benchmark::State&)>& body) {
     const auto guarded = [body](benchmark::State& state) {
         try {
             body(state);
@@ -29,10 +29,14 @@ void add_row(const std::string& name, int iterations,
             state.SkipWithError(error.what());
         }
     };
-    benchmark::RegisterBenchmark(("machine/" + name).c_str(), guarded)
-        ->Iterations(iterations)
+    return benchmark::RegisterBenchmark(name.c_str(), guarded)
         ->UseManualTime()
         ->Unit(benchmark::kMicrosecond);
+}
+
+void add_row(const std::string& name, int iterations,
+             const std::function<void(benchmark::State&)>& body) {
+    add_benchmark("machine/" + name, body)->Iterations(iterations);
 }
 
 double median_seconds(benchmark::State& state, const std::function<double()>& sample) {

@@ -30,7 +30,10 @@ class Machine {
     Stopwatch stopwatch_;
 };
 
-// Registers a row; an exception of the body is its error.
+// Registers a benchmark that times itself; an exception of the body is its error.
+benchmark::internal::Benchmark* add_benchmark(const std::string& name,
+                                              const std::function<void(benchmark::State&)>& body);
+// Likewise a row under "machine/".
 void add_row(const std::string& name, int iterations,
              const std::function<void(benchmark::State&)>& body);
 // Takes a sample, in seconds, for each iteration; their median, which the counter `us` tells.

@@ -95,10 +95,9 @@ std::vector<Assumption> of_launches() {
 // Peaks of an H100 or H200, dense: 67, 495 and 989 TFLOPS; memory of 3.35 or 4.8 TB/s.
 std::vector<Assumption> of_rates() {
     return {
-        {"products_fp32", "TFLOPS", 50, largest({"machine/square/fp32/"}, kTera)},
-        {"products_tf32", "TFLOPS", 371, largest({"machine/square/tf32/"}, kTera)},
-        {"products_bf16", "TFLOPS", 742,
-         largest({"machine/square/bf16/", "machine/square_narrow/bf16/"}, kTera)},
+        {"products_fp32", "TFLOPS", 50, largest({"square/fp32/"}, kTera)},
+        {"products_tf32", "TFLOPS", 371, largest({"square/tf32/"}, kTera)},
+        {"products_bf16", "TFLOPS", 742, largest({"square/bf16/", "square_narrow/bf16/"}, kTera)},
         {"small_product", "us", 3.25, mean("product/S/tf32/", kMicro)},
         {"products_of_L_tf32", "ms", 7.6, step_products("L", "tf32", kMilli)},
         {"products_of_L_bf16", "ms", 3.8, step_products("L", "bf16", kMilli)},
