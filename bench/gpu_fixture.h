@@ -41,14 +41,13 @@ class DeviceBuffer {
         void* memory = nullptr;
         kernels::cuda_check(cudaMalloc(&memory, std::max<std::size_t>(bytes(), 1)), "cudaMalloc");
         memory_.reset(static_cast<T*>(memory));
-        // Zeros, like whatever is copied over them, are there before the next stream starts.
-        const std::vector<char> zeros(std::min(bytes(), std::size_t{1} << 20));
-        for (std::size_t first = 0; first < bytes(); first += zeros.size()) {
-            kernels::cuda_check(
-                cudaMemcpy(static_cast<char*>(memory) + first, zeros.data(),
-                           std::min(bytes() - first, zeros.size()), cudaMemcpyHostToDevice),
-                "cudaMemcpy");
-        }
+        // Zeros, which are there before another stream starts.
+        cudaStream_t stream = nullptr;
+        kernels::cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                            "cudaStreamCreateWithFlags");
+        const std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroy> owned(stream);
+        kernels::cuda_check(cudaMemsetAsync(memory, 0, bytes(), stream), "cudaMemsetAsync");
+        kernels::cuda_check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     }
     T* data() const { return memory_.get(); }
     std::size_t size() const { return size_; }
@@ -69,6 +68,8 @@ DeviceBuffer<T> repeated_buffer(std::size_t size, const std::vector<T>& block) {
                                        cudaMemcpyHostToDevice),
                             "cudaMemcpy");
     }
+    // A copy from pageable memory may return before it has arrived.
+    kernels::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     return buffer;
 }
 

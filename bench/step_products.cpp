@@ -4,6 +4,8 @@
 
 #include <cstddef>
 
+#include "host/parameters.h"
+
 namespace vae::bench {
 
 using gpu::MatmulKind;
@@ -48,7 +50,9 @@ std::vector<StepProduct> products_of(const Workload& workload) {
     const auto& decoder_hidden = config.model.decoder_hidden;
     std::vector<int> encoder = {pixels};
     encoder.insert(encoder.end(), encoder_hidden.begin(), encoder_hidden.end());
-    encoder.push_back(2 * latent);
+    // Both heads are one product, each padded.
+    const ParameterLayout layout(config.model, workload.shape.pixels());
+    encoder.push_back(static_cast<int>(layout.heads.product_width()));
     std::vector<int> decoder = {latent};
     decoder.insert(decoder.end(), decoder_hidden.begin(), decoder_hidden.end());
     decoder.push_back(pixels);
