@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <string_view>
+
 namespace vae {
 
 std::string to_text(const StepProfile& profile) {
@@ -13,9 +15,13 @@ std::string to_text(const StepProfile& profile) {
         text += fmt::format("{:<44} {:>9.4g} {:>10.2f} {:>6.1f}%\n", kernel.name, kernel.launches,
                             kernel.microseconds, 100 * kernel.microseconds / total);
     }
-    text += fmt::format("{:<44} {:>9} {:>10.2f}\n", "all, one after the other", "", total);
-    text += fmt::format("{:<44} {:>9} {:>10.2f}\n", "a step as training takes it", "",
-                        profile.step_microseconds);
+    const auto row = [&](std::string_view what, double microseconds) {
+        text += fmt::format("{:<44} {:>9} {:>10.2f}\n", what, "", microseconds);
+    };
+    row("all of them", total);
+    row("nothing, which is in each launch above", profile.event_microseconds);
+    row("a step of one after the other", profile.serial_step_microseconds);
+    row("a step as training takes it", profile.step_microseconds);
     return text;
 }
 

@@ -14,14 +14,16 @@ struct KernelTime {
     double microseconds = 0;  // a step
 };
 
-// What a profile takes at least: one that is not measured, two as training takes them, one kernel
-// by kernel.
-inline constexpr std::size_t kLeastProfiledSteps = 4;
+// What a profile takes at least: one that is not measured, two as training takes them, two with one
+// kernel after the other, and two kernel by kernel.
+inline constexpr std::size_t kLeastProfiledSteps = 7;
 
 struct StepProfile {
-    double step_microseconds = 0;     // of a step as training takes it, nothing measured within it
-    int steps = 0;                    // over which kernels were measured
-    std::vector<KernelTime> kernels;  // the longest first
+    double step_microseconds = 0;         // of a step as training takes it, nothing measured in it
+    double serial_step_microseconds = 0;  // … where nothing runs beside anything, or starts early
+    double event_microseconds = 0;        // between two events with nothing between them
+    int steps = 0;                        // over which kernels were measured
+    std::vector<KernelTime> kernels;      // the longest first
 };
 
 // A table for people, a line a kernel.

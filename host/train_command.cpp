@@ -28,7 +28,7 @@ namespace {
 constexpr std::size_t kSamples = 64;
 constexpr std::size_t kSampleColumns = 8;
 constexpr std::size_t kReconstructions = 32;
-constexpr std::uint64_t kProfiledSteps = 257;
+constexpr std::uint64_t kProfiledSteps = 385;
 
 struct TrainOptions {
     explicit TrainOptions(CLI::App& command) : config(command) { config.add_length(); }

@@ -160,7 +160,7 @@ TEST_P(CudaStreamingTest, AProfileTakesTheRunsSteps) {
         backend.set_window_bytes(bytes_of(2));
         backend.set_data(splits);
         backend.set_state(test::initial_state(layout, config_with({}, 2)));
-        const std::uint32_t batch = config.train.batch;
+        const std::uint32_t batch = (config.train.batch + 1) / 2;  // else too few steps
         const auto whole = static_cast<std::uint32_t>(splits.train.size) / batch;
         const StepProfile profile =
             backend.profile({0, {}, batch, {{1e-3, 1}}, {0, 0, whole * batch}});

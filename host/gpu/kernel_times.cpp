@@ -7,18 +7,21 @@ namespace vae::gpu {
 
 void KernelTimes::before(std::string_view what, cudaStream_t stream) {
     launches_.emplace_back().name = what;
-    launches_.back().start.record_in_graph(stream);
+    launches_.back().interval.start.record_in_graph(stream);
 }
 
 void KernelTimes::after(cudaStream_t stream) {
-    launches_.back().end.record_in_graph(stream);
+    launches_.back().interval.end.record_in_graph(stream);
 }
 
 void KernelTimes::collect() {
-    for (Launch& launch : launches_) {
-        launch.milliseconds += launch.end.milliseconds_since(launch.start);
-    }
+    for (Launch& launch : launches_) launch.interval.collect();
+    if (nothing_) nothing_->collect();
     ++replays_;
+}
+
+double KernelTimes::mean(const Interval& interval) const {
+    return 1000 * interval.milliseconds / std::max(1, replays_);
 }
 
 std::vector<KernelTime> KernelTimes::means() const {
@@ -27,7 +30,7 @@ std::vector<KernelTime> KernelTimes::means() const {
         KernelTime& kernel = by_name[launch.name];
         kernel.name = launch.name;
         kernel.launches += 1;
-        kernel.microseconds += 1000 * launch.milliseconds / std::max(1, replays_);
+        kernel.microseconds += mean(launch.interval);
     }
     std::vector<KernelTime> result;
     for (auto& [name, kernel] : by_name) result.push_back(kernel);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,19 +19,36 @@ class KernelTimes : public kernels::LaunchObserver {
     void before(std::string_view what, cudaStream_t stream) override;
     void after(cudaStream_t stream) override;
 
+    // The two events with nothing between them: what they add to the time of a launch.
+    void observe_nothing(cudaStream_t stream) { nothing_.emplace().observe(stream); }
+
     // After a replay of the graph is done: adds its times.
     void collect();
     // Means over all replays, by name, the longest first.
     std::vector<KernelTime> means() const;
+    // Microseconds, the mean too; observe_nothing was called.
+    double of_nothing() const { return mean(nothing_.value()); }
 
   private:
-    struct Launch {
-        std::string name;
+    struct Interval {
         TimedEvent start;
         TimedEvent end;
         double milliseconds = 0;  // of all replays
+
+        void observe(cudaStream_t stream) {
+            start.record_in_graph(stream);
+            end.record_in_graph(stream);
+        }
+        void collect() { milliseconds += end.milliseconds_since(start); }
     };
+    struct Launch {
+        std::string name;
+        Interval interval;
+    };
+    double mean(const Interval& interval) const;
+
     std::deque<Launch> launches_;  // whose events stay where they are
+    std::optional<Interval> nothing_;
     int replays_ = 0;
 };
 

@@ -158,6 +158,11 @@ bool MatmulPlans::is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& 
 
 std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& product) const {
     MatmulProblem problem(product);
+    return candidates(problem, product.alignment, product.epilogue != MatmulEpilogue::none);
+}
+
+std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(MatmulProblem& problem, int alignment,
+                                                          bool has_epilogue) const {
     cublasLtMatmulPreferenceOpaque_t preference = {};
     cublas_check(cublasLtMatmulPreferenceInit(&preference), "cublasLtMatmulPreferenceInit");
     prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -166,16 +171,15 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& p
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-        prefer(preference, attribute, static_cast<std::uint32_t>(product.alignment));
+        prefer(preference, attribute, static_cast<std::uint32_t>(alignment));
     }
     std::vector<cublasLtMatmulHeuristicResult_t> results(kMostCandidates);
     int found = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         handle_, &problem.operation, &problem.a, &problem.b, &problem.d, &problem.d, &preference,
         kMostCandidates, results.data(), &found);
-    const bool is_absent = product.epilogue == MatmulEpilogue::none
-                               ? status == CUBLAS_STATUS_NOT_SUPPORTED
-                               : is_refusal(status);
+    const bool is_absent =
+        has_epilogue ? is_refusal(status) : status == CUBLAS_STATUS_NOT_SUPPORTED;
     if (is_absent) return {};
     cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;

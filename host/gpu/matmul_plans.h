@@ -73,6 +73,9 @@ class MatmulPlans {
     MatmulPlan* find(const MatmulProduct& product);
     // All that there are, the heuristic's first one first.
     std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product) const;
+    // The same of a problem that is no MatmulProduct's; bytes of alignment as there.
+    std::vector<cublasLtMatmulAlgo_t> candidates(MatmulProblem& problem, int alignment,
+                                                 bool has_epilogue) const;
     // Those whose plan of() gave.
     std::vector<MatmulProduct> products() const;
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -17,8 +18,11 @@
 namespace vae::gpu {
 namespace {
 
-constexpr int kRepetitions = 7;    // the least time counts: whatever disturbs makes it longer
-constexpr int kLeastProducts = 8;  // in one graph
+constexpr int kRepetitions = 7;  // the least time counts: whatever disturbs makes it longer
+constexpr std::size_t kLeastProducts = 8;   // in one graph, unless fewer …
+constexpr double kLeastMilliseconds = 0.5;  // … take so long
+constexpr double kHopeless = 2;             // times the best: not looked at any further
+constexpr double kLaunchMicroseconds = 50;  // what a product that is not in a graph may take longer
 constexpr std::size_t kMostCopies = 64;
 constexpr double kSameTime = 1.01;  // within it the algorithm of fewer nodes wins
 constexpr std::size_t kRowAlignment = 256;
@@ -131,38 +135,57 @@ class Operands {
     DeviceArray<unsigned char> memory_;
 };
 
-// Nothing when cuBLASLt does not run the algorithm after all.
-std::optional<MeasuredAlgorithm> measure(cublasLtHandle_t handle, const MatmulLane& lane,
-                                         MatmulPlan& plan, Operands& operands) {
-    const std::size_t products = std::max<std::size_t>(operands.copies(), kLeastProducts);
-    const auto enqueue = [&] {
-        for (std::size_t i = 0; i < products; ++i) {
-            const std::size_t copy = i % operands.copies();
-            run_plan(handle, lane, plan, operands.a(copy), operands.b(copy), operands.d(copy),
-                     operands.extra(copy));
-        }
-    };
-    std::optional<Graph> graph;
-    try {
-        graph.emplace(lane.stream, enqueue);
-    } catch (const RunError&) {
-        return std::nullopt;
-    }
-    graph->launch(lane.stream);  // loads what is not loaded yet
+// Milliseconds from before to behind what run() gives the stream; waits.
+template <class Run>
+double milliseconds_of(const Stream& stream, const Run& run) {
     TimedEvent start;
     TimedEvent end;
-    double least = std::numeric_limits<double>::infinity();
-    for (int i = 0; i < kRepetitions; ++i) {
-        start.record(lane.stream);
-        graph->launch(lane.stream);
-        end.record(lane.stream);
-        least = std::min(least, end.milliseconds_since(start));
+    start.record(stream);
+    run();
+    end.record(stream);
+    return end.milliseconds_since(start);
+}
+
+// So many products in a graph that its start is a small part of it, and no matrix is in the cache
+// that was used before.
+std::size_t products_in_graph(double milliseconds, std::size_t copies) {
+    const double enough = kLeastMilliseconds / std::max(milliseconds, 1e-3);
+    return std::max(copies, std::min(kLeastProducts, static_cast<std::size_t>(std::ceil(enough))));
+}
+
+// Nothing when cuBLASLt does not run the algorithm after all. One that takes far longer than
+// `limit`, in microseconds, is not looked at closely: its time is that of one launch, its nodes are
+// 0.
+std::optional<MeasuredAlgorithm> measure(cublasLtHandle_t handle, const MatmulLane& lane,
+                                         MatmulPlan& plan, Operands& operands, double limit) {
+    const auto multiply = [&](std::size_t copy) {
+        run_plan(handle, lane, plan, operands.a(copy), operands.b(copy), operands.d(copy),
+                 operands.extra(copy));
+    };
+    double once = 0;
+    try {
+        multiply(0);  // what is loaded at its first use is there when a graph is captured
+        once = milliseconds_of(lane.stream, [&] { multiply(1); });
+    } catch (const RunError&) {
+        return std::nullopt;
     }
     MeasuredAlgorithm measured;
     static_assert(sizeof measured.words == sizeof plan.algorithm);
     std::memcpy(measured.words.data(), &plan.algorithm, sizeof plan.algorithm);
+    measured.microseconds = 1e3 * once;
+    if (measured.microseconds > kHopeless * limit + kLaunchMicroseconds) return measured;
+    const std::size_t products = products_in_graph(once, operands.copies());
+    const Graph graph(lane.stream, [&] {
+        for (std::size_t i = 0; i < products; ++i) multiply(i % operands.copies());
+    });
+    const auto replay = [&] { graph.launch(lane.stream); };
+    replay();
+    double least = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < kRepetitions; ++i) {
+        least = std::min(least, milliseconds_of(lane.stream, replay));
+    }
     measured.microseconds = 1e3 * least / static_cast<double>(products);
-    measured.nodes = static_cast<int>(graph->nodes() / products);
+    measured.nodes = static_cast<int>(graph.nodes() / products);
     return measured;
 }
 
@@ -194,7 +217,10 @@ std::optional<MeasuredAlgorithm> tune(const MatmulPlans& plans, const MatmulLane
     bool wants_fused = has_epilogue;
     for (const cublasLtMatmulAlgo_t& algorithm : plans.candidates(product)) {
         MatmulPlan plan = {.problem = MatmulProblem(product), .algorithm = algorithm};
-        const auto measured = measure(plans.handle(), lane, plan, operands);
+        const double limit = best && best->is_fused  // else a slower one may win
+                                 ? best->measured.microseconds
+                                 : std::numeric_limits<double>::infinity();
+        const auto measured = measure(plans.handle(), lane, plan, operands, limit);
         if (!measured) continue;
         const bool is_fused = measured->nodes <= least_kernels(algorithm);
         if (++report.candidates == 1) {

@@ -12,6 +12,13 @@
 namespace vae::gpu {
 namespace {
 
+// While somebody observes, a step is one kernel after the other (branch.h, kernels/launch.h).
+class Nobody : public kernels::LaunchObserver {
+  public:
+    void before(std::string_view, cudaStream_t) override {}
+    void after(cudaStream_t) override {}
+};
+
 // Steps that the host lays out at a time: 128 KiB.
 constexpr std::size_t kQueuedSteps = 4096;
 // Examples given as such go to the device so many at a time, or a batch.
@@ -194,44 +201,54 @@ StepProfile TrainingSteps::profile(const TrainRequest& request) {
     const int rows = static_cast<int>(request.batch);
     upload(request, 0, steps);
     run_queued(request.batch, request.batch);  // whatever is done but once
-    const std::size_t measured = (steps - 1) / 2;
-    const std::size_t plain = steps - 1 - measured;
+    const std::size_t third = (steps - 1) / 3;
     // Whole graphs alone if they leave one for a first launch, which is slower; else single steps.
-    const auto many = static_cast<std::size_t>(steps_at_once(rows));
-    const bool fills = plain >= 2 * many;
-    const std::size_t timed = fills ? plain / many * many - many : plain - 1;
-    const Graph& graph_used = graph(fills ? static_cast<int>(many) : 1, rows);
-    const std::size_t step = fills ? many : 1;
-    const auto take = [&](std::size_t count) {
-        for (std::size_t i = 0; i < count; i += step) {
-            load(step, rows);
-            graph_used.launch(stream_);
-        }
-    };
-    take(step);
-    TimedEvent start;
-    TimedEvent end;
-    start.record(stream_);
-    take(timed);
-    end.record(stream_);
-    run_queued((plain - step - timed) * request.batch, request.batch);  // what is left
+    const int many = steps_at_once(rows);
+    const int at_once = third >= 2 * static_cast<std::size_t>(many) ? many : 1;
     StepProfile result;
-    result.step_microseconds = 1000 * end.milliseconds_since(start) / static_cast<double>(timed);
-
+    result.step_microseconds = time_steps(graph(at_once, rows), at_once, rows, third);
+    {
+        Nobody nobody;
+        const Graph serial(stream_, [&] {
+            const kernels::ObservedLaunches observe(nobody);
+            queue_steps(at_once, rows);
+        });
+        result.serial_step_microseconds = time_steps(serial, at_once, rows, third);
+    }
     KernelTimes times;
     const Graph observed(stream_, [&] {
         const kernels::ObservedLaunches observe(times);
+        times.observe_nothing(stream_.get());
         queue_steps(1, rows);
     });
-    for (std::size_t i = 0; i < measured; ++i) {
+    const std::size_t taken = 1 + 2 * (third - third % static_cast<std::size_t>(at_once));
+    for (std::size_t i = taken; i < steps; ++i) {
         load(1, rows);
         observed.launch(stream_);
         stream_.synchronize();
         times.collect();
     }
-    result.steps = static_cast<int>(measured);
+    result.steps = static_cast<int>(steps - taken);
     result.kernels = times.means();
+    result.event_microseconds = times.of_nothing();
     return result;
+}
+
+// Microseconds a step of graphs of `at_once` steps, as many as `most` steps allow; the first one is
+// not timed.
+double TrainingSteps::time_steps(const Graph& graph, int at_once, int rows, std::size_t most) {
+    const auto step = static_cast<std::size_t>(at_once);
+    const auto take = [&] {
+        load(step, rows);
+        graph.launch(stream_);
+    };
+    TimedEvent start;
+    TimedEvent end;
+    take();
+    start.record(stream_);
+    for (std::size_t i = 1; i < most / step; ++i) take();
+    end.record(stream_);
+    return 1000 * end.milliseconds_since(start) / static_cast<double>((most / step - 1) * step);
 }
 
 std::vector<StepPlace> TrainingSteps::places(int count, int rows) const {

@@ -66,8 +66,9 @@ class TrainingSteps {
     // request's steps and, if examples are streamed, for room to gather them.
     void run(const TrainRequest& request);
 
-    // Takes the steps, at least kLeastProfiledSteps and whole ones alone, half of them with an
-    // event before and behind every kernel and product. Waits.
+    // Takes the steps, at least kLeastProfiledSteps and whole ones alone: a third as training takes
+    // them, a third on one stream, and the others with an event before and behind every kernel and
+    // product. Waits.
     StepProfile profile(const TrainRequest& request);
 
   private:
@@ -87,6 +88,7 @@ class TrainingSteps {
     // Their parts, in order.
     std::vector<StepPlace> places(int count, int rows) const;
     const Graph& graph(int count, int rows);
+    double time_steps(const Graph& graph, int at_once, int rows, std::size_t most);
 
     const StepParts parts_;
     const Stream& stream_;

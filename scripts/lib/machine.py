@@ -79,6 +79,20 @@ def text_of(command, **settings):
     return result.stdout.strip() if result.returncode == 0 else None
 
 
+def find_torch(given):
+    """The first python that has PyTorch, which is the one that was given, if one was; None without
+    one."""
+    for python in [given] if given else [sys.executable, "/usr/bin/python3", "python3"]:
+        if text_of([python, "-c", "import torch"]) is not None:
+            return python
+    return None
+
+
+def find_python(given):
+    """The first python that has PyTorch; the one that runs this script if none has."""
+    return find_torch(given) or given or sys.executable
+
+
 def commit():
     packed = ROOT / "commit"  # an archive has no history
     if packed.exists():
@@ -101,6 +115,14 @@ def gpu():
 
 def has_gpu():
     return bool(gpu()) or any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
+
+
+def cpu():
+    """The model of this machine's CPU."""
+    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown"
 
 
 def describe(vae):
