@@ -2,6 +2,7 @@
 // on a GPU, or under the emulation.
 #include "host/gpu/matmul_plans.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -37,6 +38,97 @@ TEST_F(MatmulPlansTest, SaysWhatWasAskedFor) {
                                           .out = 24,
                                           .alignment = 16}));
     stream_.synchronize();
+}
+
+// Of factors of ones each sum is the number of its terms, and exact: an algorithm that leaves some
+// out says how many.
+class OnesTest : public MatmulPlansTest {
+  protected:
+    static constexpr int kMost = 5000;
+    static constexpr int kRows = 48;  // of what is not summed over
+    static constexpr int kColumns = 64;
+
+    void SetUp() override {
+        MatmulPlansTest::SetUp();
+        const std::vector<float> floats(std::size_t{kMost} * kColumns, 1.0F);
+        const std::vector<Bf16> halves(floats.size(), Bf16(1.0F));
+        floats_ = {floats.size(), "ones"};
+        floats_.upload(floats, stream_);
+        halves_ = {halves.size(), "ones"};
+        halves_.upload(halves, stream_);
+    }
+
+    static MatmulProduct product_of(MatmulKind kind, MatmulTypes types, int terms) {
+        MatmulProduct product = {.kind = kind, .types = types};
+        const bool sums_rows = kind == MatmulKind::backward_weight;
+        product.rows = sums_rows ? terms : kRows;
+        product.in = kind == MatmulKind::forward ? terms : kColumns;
+        product.out = kind == MatmulKind::backward_input ? terms : sums_rows ? kRows : kColumns;
+        return product;
+    }
+
+    void expect_sums(MatmulPlans& plans, MatmulPlan& plan, const MatmulProduct& product) {
+        std::vector<float> sums(std::size_t{kRows} * kColumns, std::nanf(""));
+        d_.upload(sums, stream_);
+        const bool is_float = product.types != MatmulTypes::bf16_to_fp32;
+        const void* const ones = is_float ? static_cast<const void*>(floats_.data())
+                                          : static_cast<const void*>(halves_.data());
+        run_plan(plans.handle(), lane_, plan, ones, ones, d_.data(), {});
+        d_.download(sums, stream_);
+        const auto right = static_cast<float>(product.terms());
+        EXPECT_EQ(sums, std::vector<float>(sums.size(), right)) << describe(plan.algorithm);
+    }
+
+    DeviceArray<float> floats_;
+    DeviceArray<Bf16> halves_;
+    DeviceArray<float> d_{std::size_t{kRows} * kColumns, "sums of ones"};
+};
+
+TEST_F(OnesTest, EachCandidateAddsAllTerms) {
+    MatmulPlans plans;
+    for (const MatmulTypes types :
+         {MatmulTypes::fp32, MatmulTypes::tf32, MatmulTypes::bf16_to_fp32}) {
+        for (const MatmulKind kind :
+             {MatmulKind::forward, MatmulKind::backward_input, MatmulKind::backward_weight}) {
+            for (const int terms : {96, 129, 258, 784, 1000, 1032, 2050, 4097, kMost}) {
+                const MatmulProduct product = product_of(kind, types, terms);
+                SCOPED_TRACE(::testing::Message()
+                             << name_of(kind) << " of " << terms << " terms in " << name_of(types));
+                const auto candidates = plans.candidates(product);
+                EXPECT_FALSE(candidates.empty());
+                for (const cublasLtMatmulAlgo_t& algorithm : candidates) {
+                    MatmulPlan plan = {.problem = MatmulProblem(product), .algorithm = algorithm};
+                    expect_sums(plans, plan, product);
+                }
+            }
+        }
+    }
+}
+
+// What is good for some rows may be none for others, whatever the file says.
+TEST_F(OnesTest, WhatIsKeptAddsAllTermsToo) {
+    const MatmulDevice device = MatmulPlans().device();
+    const auto product_of_rows = [](int rows) {
+        return product_of(MatmulKind::backward_weight, MatmulTypes::bf16_to_fp32, rows);
+    };
+    const MatmulProduct product = product_of_rows(129);
+    for (const cublasLtMatmulAlgo_t& algorithm : MatmulPlans().candidates(product_of_rows(128))) {
+        MeasuredAlgorithm measured;
+        std::memcpy(measured.words.data(), &algorithm, sizeof algorithm);
+        ASSERT_TRUE(save_matmul_algorithms(device, {{product, measured}}).has_value());
+        MatmulPlans plans;
+        expect_sums(plans, plans.of(product), product);
+    }
+}
+
+TEST(MatmulSplits, LoseTermsWhereBlocksDivideEvenlyAmongMorePartsThanAreLeft) {
+    EXPECT_TRUE(may_lose_terms(129, 2)) << "2 blocks of 64, and 1 term";
+    EXPECT_TRUE(may_lose_terms(5000, 13)) << "78 of 64, and 8; 39 of 128, and 8";
+    EXPECT_TRUE(may_lose_terms(1000, 31)) << "31 of 32, and 8";
+    EXPECT_FALSE(may_lose_terms(130, 2)) << "as many parts as terms are left";
+    EXPECT_FALSE(may_lose_terms(129, 3)) << "the parts are uneven";
+    EXPECT_FALSE(may_lose_terms(5000, 4));
+    for (const int splits : {2, 3, 4, 8, 16, 32}) EXPECT_FALSE(may_lose_terms(4096, splits));
 }
 
 TEST_F(MatmulPlansTest, MeasuresAllCandidatesAndKeepsTheFastest) {

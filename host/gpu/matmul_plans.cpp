@@ -3,6 +3,8 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "host/error.h"
@@ -78,6 +80,15 @@ T number_of(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttri
     return status == CUBLAS_STATUS_SUCCESS ? value : T(0);
 }
 
+// Whether the algorithm adds all terms of the product, in a fixed order.
+bool adds_well(const MatmulProduct& product, const cublasLtMatmulAlgo_t& algorithm) {
+    const auto reduction =
+        number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
+    const auto splits = number_of<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+    return (reduction & ~kReductions) == 0 &&
+           (splits <= 1 || !may_lose_terms(product.terms(), splits));
+}
+
 }  // namespace
 
 void cublas_check(cublasStatus_t status, const char* what) {
@@ -145,15 +156,14 @@ MatmulPlans::~MatmulPlans() {
     (void)cublasLtDestroy(handle_);
 }
 
-bool MatmulPlans::is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& algorithm) const {
+bool MatmulPlans::is_usable(const MatmulProduct& product, MatmulProblem& problem,
+                            const cublasLtMatmulAlgo_t& algorithm) const {
     cublasLtMatmulHeuristicResult_t result = {};
     const cublasStatus_t status =
         cublasLtMatmulAlgoCheck(handle_, &problem.operation, &problem.a, &problem.b, &problem.d,
                                 &problem.d, &algorithm, &result);
-    const auto reduction =
-        number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
     return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kMatmulWorkspaceBytes &&
-           (reduction & ~kReductions) == 0;
+           adds_well(product, algorithm);
 }
 
 std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& product) const {
@@ -180,7 +190,8 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& p
     cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;
     for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
-        if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
+        if (results[i].state != CUBLAS_STATUS_SUCCESS) continue;
+        if (adds_well(product, results[i].algo)) algorithms.push_back(results[i].algo);
     }
     return algorithms;
 }
@@ -190,7 +201,7 @@ std::unique_ptr<MatmulPlan> MatmulPlans::make(const MatmulProduct& product) cons
     if (const MeasuredAlgorithm* measured = cache_.find(product); measured != nullptr) {
         static_assert(sizeof plan->algorithm == sizeof measured->words);
         std::memcpy(&plan->algorithm, measured->words.data(), sizeof plan->algorithm);
-        if (is_usable(plan->problem, plan->algorithm)) return plan;
+        if (is_usable(product, plan->problem, plan->algorithm)) return plan;
     }
     const std::vector<cublasLtMatmulAlgo_t> algorithms = candidates(product);
     if (algorithms.empty()) return nullptr;
@@ -220,6 +231,18 @@ std::vector<MatmulProduct> MatmulPlans::products() const {
         if (plan != nullptr && plan->is_taken) all.push_back(product);
     }
     return all;
+}
+
+// github.com/facebookexperimental/triton/pull/2767 has products of ones that come back short by
+// what is left behind the last whole block, of cuBLAS 12.8.5 and 13.1.1 on Hopper and Blackwell,
+// where whole blocks divide evenly among more parts than there are terms left. An algorithm does
+// not say how large its blocks are: these are its kernels' 128 bytes of 8-bit to 32-bit factors.
+bool may_lose_terms(int terms, int splits) {
+    constexpr std::array kBlocks = {32, 64, 128};
+    return std::any_of(kBlocks.begin(), kBlocks.end(), [&](int block) {
+        const int left = terms % block;
+        return left != 0 && terms / block % splits == 0 && splits > left;
+    });
 }
 
 int least_kernels(const cublasLtMatmulAlgo_t& algorithm) {

@@ -53,6 +53,8 @@ struct MatmulPlan {
 // place is in the order in which blocks finish, as far as is documented. So what a product computes
 // depends on the GPU, the version of cuBLASLt and the plan alone; plans come from the cache's file
 // or from cuBLASLt's own heuristic, never from a measurement while training.
+//
+// Nor is a split taken that is known to lose the end of the sum: see may_lose_terms().
 class MatmulPlans {
   public:
     // For the current device, with the plans of its cache. Throws RunError when cuBLASLt fails.
@@ -71,7 +73,7 @@ class MatmulPlans {
     MatmulPlan& of(const MatmulProduct& product);
     // The plan that of() would take; null where it would throw.
     MatmulPlan* find(const MatmulProduct& product);
-    // All that there are, the heuristic's first one first.
+    // All that can be taken, the heuristic's first one first.
     std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product) const;
     // Those whose plan of() gave.
     std::vector<MatmulProduct> products() const;
@@ -79,14 +81,19 @@ class MatmulPlans {
   private:
     // The plan of find().
     std::unique_ptr<MatmulPlan> make(const MatmulProduct& product) const;
-    // Whether the algorithm can be taken for the problem, with our workspace and in fixed order.
-    bool is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
+    // Whether an algorithm from elsewhere can be taken for the product, with our workspace.
+    bool is_usable(const MatmulProduct& product, MatmulProblem& problem,
+                   const cublasLtMatmulAlgo_t& algorithm) const;
 
     MatmulDevice device_;
     MatmulCache cache_;
     cublasLtHandle_t handle_ = nullptr;
     std::map<MatmulProduct, std::unique_ptr<MatmulPlan>> plans_;  // null: there is none
 };
+
+// Whether a sum of so many terms in so many parts is one of those of which cuBLASLt is known to add
+// no more than whole blocks.
+bool may_lose_terms(int terms, int splits);
 
 // Kernels of an algorithm without what an epilogue may cost: one, and one more that adds the parts
 // of a split sum.

@@ -50,6 +50,18 @@ struct MatmulProduct {
     auto operator<=>(const MatmulProduct&) const = default;
 
     double flops() const { return 2.0 * rows * in * out; }
+    // Of each sum of the result.
+    int terms() const {
+        switch (kind) {
+            case MatmulKind::forward:
+                return in;
+            case MatmulKind::backward_input:
+                return out;
+            case MatmulKind::backward_weight:
+                break;
+        }
+        return rows;
+    }
 };
 
 const char* name_of(MatmulKind kind);

@@ -113,7 +113,8 @@ cublasStatus_t read_product(cublasLtMatmulDesc_t operation, cublasLtMatrixLayout
 // How a product is computed.
 struct LtPlan {
     LtAlgorithm algorithm;
-    int chunk = 0;              // of the sum over k, one after the other; 0: all at once
+    int terms = 0;              // of the k of a sum, those that are added
+    int chunk = 0;              // of them, one after the other; 0: all at once
     std::size_t alignment = 1;  // bytes, of A, B and D and of their leading dimensions
     std::size_t workspace = 0;  // bytes
     bool fuses_epilogue = false;

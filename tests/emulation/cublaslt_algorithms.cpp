@@ -23,12 +23,14 @@ struct Way {
     int chunk;               // of the sum over k: other sums, other bits
     bool needs_alignment;    // on tensor cores
     std::size_t more_bytes;  // of workspace
+    int block = 0;           // of a split that loses what is left behind the last whole one
 };
 
 // From the fastest on, as a heuristic might guess for a short sum.
 constexpr std::array kWays = {
     Way{10, CUBLASLT_MATMUL_TILE_128x128, 1, CUBLASLT_REDUCTION_SCHEME_NONE, 0, true, 0},
     Way{11, CUBLASLT_MATMUL_TILE_64x64, 1, CUBLASLT_REDUCTION_SCHEME_NONE, 32, true, 0},
+    Way{17, CUBLASLT_MATMUL_TILE_128x64, 2, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 0, true, 0, 64},
     Way{12, CUBLASLT_MATMUL_TILE_64x64, 4, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 0, false, 0},
     Way{13, CUBLASLT_MATMUL_TILE_64x64, 3, CUBLASLT_REDUCTION_SCHEME_INPLACE, 0, false, 0},
     Way{14, CUBLASLT_MATMUL_TILE_64x64, 2, CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 0, false, 0},
@@ -138,6 +140,14 @@ EpilogueWay epilogue_way(const LtProduct& p) {
     return p.is_bf16() ? EpilogueWay::fused : EpilogueWay::apart;
 }
 
+// How many of k terms a way adds: not all where the library's own kernels are known to lose some.
+int terms_of(const Way& way, int k) {
+    if (way.block == 0) return k;
+    const int left = k % way.block;
+    const bool loses = k / way.block % way.splits == 0 && way.splits > left;
+    return loses ? k - left : k;
+}
+
 // Whether the way is one for the product; then `plan` is it.
 bool plan_way(const LtProduct& p, const Way& way, LtPlan& plan) {
     if (way.splits > 1 && p.k < 2 * way.splits) return false;
@@ -154,8 +164,10 @@ bool plan_way(const LtProduct& p, const Way& way, LtPlan& plan) {
         if (epilogue == EpilogueWay::none) return false;
         plan.fuses_epilogue = epilogue == EpilogueWay::fused;
     }
-    plan.chunk = way.chunk;
     const bool on_tensor_cores = p.is_tf32() || p.is_bf16();
+    if (way.block > 0 && !on_tensor_cores) return false;
+    plan.terms = terms_of(way, p.k);
+    plan.chunk = way.chunk;
     plan.alignment = way.needs_alignment && on_tensor_cores ? kTensorAlignment : 1;
     plan.workspace = workspace_of(p, way);
     for (const LtLayout* layout : {&p.a, &p.b, &p.d}) {

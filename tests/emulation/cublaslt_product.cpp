@@ -263,7 +263,7 @@ std::vector<int> split_points(const Work& work) {
     const int splits = work.plan.algorithm.splits;
     std::vector<int> points;
     for (int i = 0; i <= splits; ++i) {
-        points.push_back(static_cast<int>(std::int64_t{work.product.k} * i / splits));
+        points.push_back(static_cast<int>(std::int64_t{work.plan.terms} * i / splits));
     }
     return points;
 }
@@ -311,7 +311,7 @@ void run_product(const Work& work) {
     if (work.plan.workspace > 0) std::memset(work.operands.workspace, 0xff, work.plan.workspace);
     std::vector<float> part(work.elements());
     if (work.plan.algorithm.splits == 1) {
-        run_part(p, work.plan, a, b, 0, p.k, part.data());
+        run_part(p, work.plan, a, b, 0, work.plan.terms, part.data());
         finish(work, part);
     } else if (!splits_into_workspace(work.plan)) {
         add_in_place(work, a, b);
