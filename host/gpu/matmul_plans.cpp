@@ -80,13 +80,31 @@ T number_of(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttri
     return status == CUBLAS_STATUS_SUCCESS ? value : T(0);
 }
 
-// Whether the algorithm adds all terms of the product, in a fixed order.
+// Whether the algorithm adds all terms of the product in FP32 and in a fixed order: at once, or in
+// parts that a kernel behind it adds. Without that kernel a split is a sum that its parts round,
+// one after the other, to the type of the result. A number of parts below 0 is documented nowhere.
 bool adds_well(const MatmulProduct& product, const cublasLtMatmulAlgo_t& algorithm) {
     const auto reduction =
         number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
     const auto splits = number_of<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
-    return (reduction & ~kReductions) == 0 &&
-           (splits <= 1 || !may_lose_terms(product.terms(), splits));
+    if (splits == 0 || splits == 1) return (reduction & ~kReductions) == 0;
+    return splits > 1 && reduction == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE &&
+           !may_lose_terms(product.terms(), splits);
+}
+
+template <class T>
+bool configure(cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute,
+               T value) {
+    return cublasLtMatmulAlgoConfigSetAttribute(&algorithm, attribute, &value, sizeof value) ==
+           CUBLAS_STATUS_SUCCESS;
+}
+
+// Makes of an algorithm the one of the same kernel that adds all of a sum at once; false where it
+// has none.
+bool remove_split(cublasLtMatmulAlgo_t& algorithm) {
+    return configure(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, std::int32_t{1}) &&
+           configure(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                     std::uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE});
 }
 
 }  // namespace
@@ -188,10 +206,17 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& p
                                : is_refusal(status);
     if (is_absent) return {};
     cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
+    results.resize(static_cast<std::size_t>(found));
+    std::erase_if(results,
+                  [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
     std::vector<cublasLtMatmulAlgo_t> algorithms;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
-        if (results[i].state != CUBLAS_STATUS_SUCCESS) continue;
-        if (adds_well(product, results[i].algo)) algorithms.push_back(results[i].algo);
+    for (const cublasLtMatmulHeuristicResult_t& result : results) {
+        if (adds_well(product, result.algo)) algorithms.push_back(result.algo);
+    }
+    if (!algorithms.empty()) return algorithms;
+    for (cublasLtMatmulHeuristicResult_t& result : results) {
+        if (!remove_split(result.algo) || !is_usable(product, problem, result.algo)) continue;
+        algorithms.push_back(result.algo);
     }
     return algorithms;
 }
@@ -218,8 +243,10 @@ MatmulPlan* MatmulPlans::find(const MatmulProduct& product) {
 MatmulPlan& MatmulPlans::of(const MatmulProduct& product) {
     MatmulPlan* const plan = find(product);
     if (plan == nullptr) {
-        throw RunError(fmt::format("cuBLASLt has no algorithm for a product of {} x {} x {} in {}",
-                                   product.rows, product.in, product.out, name_of(product.types)));
+        throw RunError(
+            fmt::format("cuBLASLt has no algorithm for a product of {} x {} x {} in {} that adds "
+                        "in FP32 and in a fixed order",
+                        product.rows, product.in, product.out, name_of(product.types)));
     }
     plan->is_taken = true;
     return *plan;

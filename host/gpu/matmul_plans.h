@@ -50,9 +50,10 @@ struct MatmulPlan {
 
 // Same plans, same bits: of the ways to add a sum that is split among blocks only those are taken
 // that add in a fixed order, a separate kernel over parts in the workspace, in float. Adding in
-// place is in the order in which blocks finish, as far as is documented. So what a product computes
-// depends on the GPU, the version of cuBLASLt and the plan alone; plans come from the cache's file
-// or from cuBLASLt's own heuristic, never from a measurement while training.
+// place is in the order in which blocks finish, as far as is documented; adding one after the other
+// within the product's kernel rounds to the type of the result in between. So what a product
+// computes depends on the GPU, the version of cuBLASLt and the plan alone; plans come from the
+// cache's file or from cuBLASLt's own heuristic, never from a measurement while training.
 //
 // Nor is a split taken that is known to lose the end of the sum: see may_lose_terms().
 class MatmulPlans {
@@ -73,7 +74,8 @@ class MatmulPlans {
     MatmulPlan& of(const MatmulProduct& product);
     // The plan that of() would take; null where it would throw.
     MatmulPlan* find(const MatmulProduct& product);
-    // All that can be taken, the heuristic's first one first.
+    // All that can be taken, the heuristic's first one first; where it would split the sum of each
+    // in a way that cannot be taken, those without their splits.
     std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product) const;
     // Those whose plan of() gave.
     std::vector<MatmulProduct> products() const;

@@ -66,9 +66,11 @@ struct LtAlgorithm {
     std::int32_t id = 0;
     std::uint32_t tile = CUBLASLT_MATMUL_TILE_UNDEFINED;
     std::uint32_t stages = 0;
-    std::int32_t splits = 1;
+    std::int32_t splits = 1;  // below 0: as many as the library likes
     std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     std::uint64_t types = 0;  // of the products that it is for
+
+    int parts() const { return splits < 0 ? 3 : splits; }
 };
 
 static_assert(sizeof(LtOperation) <= sizeof(cublasLtMatmulDescOpaque_t));
@@ -120,7 +122,8 @@ struct LtPlan {
     bool fuses_epilogue = false;
 };
 
-// The plan of an algorithm for a product; false if the one is not for the other.
+// The plan of an algorithm, or of one without its split, for a product; false if the one is not for
+// the other.
 bool plan_of(const LtProduct& product, const LtAlgorithm& algorithm, LtPlan& plan);
 
 // Puts the product's operations on the stream: the product, with a split sum over k and its

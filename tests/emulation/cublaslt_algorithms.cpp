@@ -24,6 +24,9 @@ struct Way {
     bool needs_alignment;    // on tensor cores
     std::size_t more_bytes;  // of workspace
     int block = 0;           // of a split that loses what is left behind the last whole one
+
+    // Whether the parts of a split are added one after the other by the product's own kernel.
+    bool is_serial() const { return splits > 1 && reduction == CUBLASLT_REDUCTION_SCHEME_NONE; }
 };
 
 // From the fastest on, as a heuristic might guess for a short sum.
@@ -34,6 +37,8 @@ constexpr std::array kWays = {
     Way{12, CUBLASLT_MATMUL_TILE_64x64, 4, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 0, false, 0},
     Way{13, CUBLASLT_MATMUL_TILE_64x64, 3, CUBLASLT_REDUCTION_SCHEME_INPLACE, 0, false, 0},
     Way{14, CUBLASLT_MATMUL_TILE_64x64, 2, CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 0, false, 0},
+    Way{18, CUBLASLT_MATMUL_TILE_32x64, 3, CUBLASLT_REDUCTION_SCHEME_NONE, 0, false, 0},
+    Way{19, CUBLASLT_MATMUL_TILE_64x32, -1, CUBLASLT_REDUCTION_SCHEME_NONE, 0, false, 0},
     Way{15, CUBLASLT_MATMUL_TILE_32x32, 1, CUBLASLT_REDUCTION_SCHEME_NONE, 16, false, 0},
     Way{16, CUBLASLT_MATMUL_TILE_256x128, 1, CUBLASLT_REDUCTION_SCHEME_NONE, 0, true,
         std::size_t{64} << 20},
@@ -150,7 +155,7 @@ int terms_of(const Way& way, int k) {
 
 // Whether the way is one for the product; then `plan` is it.
 bool plan_way(const LtProduct& p, const Way& way, LtPlan& plan) {
-    if (way.splits > 1 && p.k < 2 * way.splits) return false;
+    if (way.is_serial() && !p.is_bf16() && !runtime().only_serial_sums) return false;
     if (way.reduction == CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE && !(p.d.type == CUDA_R_16BF)) {
         return false;
     }
@@ -159,6 +164,8 @@ bool plan_way(const LtProduct& p, const Way& way, LtPlan& plan) {
                       .splits = way.splits,
                       .reduction = way.reduction,
                       .types = signature_of(p)};
+    const bool is_too_short = way.splits != 1 && p.k < 2 * plan.algorithm.parts();
+    if (is_too_short && !runtime().only_serial_sums) return false;
     if (p.has_epilogue()) {
         const EpilogueWay epilogue = epilogue_way(p);
         if (epilogue == EpilogueWay::none) return false;
@@ -186,18 +193,35 @@ bool is_allowed(const LtPlan& plan, const LtPreference& preference) {
             (reduction & preference.reductions) != 0);
 }
 
+bool is_unaligned(const LtProduct& p, const LtPreference& preference) {
+    for (const auto& [layout, alignment] :
+         {std::pair(p.a, preference.alignment_a), std::pair(p.b, preference.alignment_b),
+          std::pair(p.d, preference.alignment_d)}) {
+        const auto pitch = static_cast<std::size_t>(layout.ld) * size_of(layout.type);
+        if (alignment < kTensorAlignment || pitch % kTensorAlignment != 0) return true;
+    }
+    return false;
+}
+
+// When a way is proposed. A long sum of a small result wants to be split; 16-bit matrices that are
+// not aligned are of older kernels, which split one after the other.
+int rank_of(const LtProduct& p, const LtPreference& preference, const Way& way) {
+    if (way.is_serial() && is_unaligned(p, preference)) return 0;
+    const bool is_split_first = p.k >= 4 * std::max(p.m, p.n);
+    return (way.splits != 1) == is_split_first ? 1 : 2;
+}
+
 cublasStatus_t find_plans(const LtProduct& product, const LtPreference& preference, int wanted,
                           cublasLtMatmulHeuristicResult_t* results, int& found) {
     found = 0;
     if (preference.search_mode != CUBLASLT_SEARCH_BEST_FIT) {
         return refuse_lt(CUBLAS_STATUS_NOT_SUPPORTED, "cuBLASLt: this search is not emulated");
     }
-    // A long sum of a small result wants to be split.
-    const bool is_split_first = product.k >= 4 * std::max(product.m, product.n);
-    for (const bool is_split : {is_split_first, !is_split_first}) {
+    for (const int rank : {0, 1, 2}) {
         for (const Way& way : kWays) {
             LtPlan plan;
-            if ((way.splits > 1) != is_split || found == wanted) continue;
+            if (rank_of(product, preference, way) != rank || found == wanted) continue;
+            if (runtime().only_serial_sums && !way.is_serial()) continue;
             if (!plan_way(product, way, plan) || !is_allowed(plan, preference)) continue;
             cublasLtMatmulHeuristicResult_t& result = results[found++];
             result = {};
@@ -285,8 +309,14 @@ cublasStatus_t read_product(cublasLtMatmulDesc_t operation, cublasLtMatrixLayout
 }
 
 bool plan_of(const LtProduct& product, const LtAlgorithm& algorithm, LtPlan& plan) {
-    for (const Way& way : kWays) {
-        if (way.id != algorithm.id || !plan_way(product, way, plan)) continue;
+    for (Way way : kWays) {
+        if (way.id != algorithm.id) continue;
+        if (algorithm.splits == 1) {
+            way.splits = 1;
+            way.reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+            way.block = 0;
+        }
+        if (!plan_way(product, way, plan)) continue;
         return plan.algorithm.types == algorithm.types &&
                plan.algorithm.splits == algorithm.splits &&
                plan.algorithm.reduction == algorithm.reduction;

@@ -260,7 +260,7 @@ void finish(const Work& work, std::vector<float>& sum) {
 
 // Where each part of a split sum begins, and the end.
 std::vector<int> split_points(const Work& work) {
-    const int splits = work.plan.algorithm.splits;
+    const int splits = work.plan.algorithm.parts();
     std::vector<int> points;
     for (int i = 0; i <= splits; ++i) {
         points.push_back(static_cast<int>(std::int64_t{work.plan.terms} * i / splits));
@@ -268,16 +268,22 @@ std::vector<int> split_points(const Work& work) {
     return points;
 }
 
-// Adds the parts into the result itself, each as soon as it is done: who relies on the bits finds
-// them different in another order of turns.
+// Adds the parts into the result itself. Where nobody promises that they come one after the other,
+// each does as soon as it is done: who relies on the bits finds them different in another order of
+// turns.
 void add_in_place(const Work& work, const Factor& a, const Factor& b) {
     const LtProduct& p = work.product;
     const std::vector<int> points = split_points(work);
     std::vector<int> order(points.size() - 1);
     std::iota(order.begin(), order.end(), 0);
     Turns& turns = runtime().turns;
-    if (turns.order == Turns::Order::descending) std::reverse(order.begin(), order.end());
-    if (turns.order == Turns::Order::random) turns.random.shuffle(order);
+    const LtAlgorithm& algorithm = work.plan.algorithm;
+    const bool is_any_order =
+        algorithm.splits < 0 || algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_INPLACE;
+    if (is_any_order && turns.order == Turns::Order::descending) {
+        std::reverse(order.begin(), order.end());
+    }
+    if (is_any_order && turns.order == Turns::Order::random) turns.random.shuffle(order);
     std::vector<float> sum(work.elements(), 0.0F);
     std::vector<float> part(work.elements());
     for (const int i : order) {
@@ -297,8 +303,9 @@ std::uint32_t type_of_parts(const Work& work) {
 }
 
 bool splits_into_workspace(const LtPlan& plan) {
-    return plan.algorithm.splits > 1 &&
-           plan.algorithm.reduction != CUBLASLT_REDUCTION_SCHEME_INPLACE;
+    const std::uint32_t reduction = plan.algorithm.reduction;
+    return plan.algorithm.splits > 1 && (reduction == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE ||
+                                         reduction == CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE);
 }
 
 void run_product(const Work& work) {

@@ -42,6 +42,10 @@ void set_compute_capability(int major, int minor);
 enum class EpilogueWay { by_type, fused, apart, none };
 void set_epilogue(std::uint32_t epilogue, EpilogueWay way);
 
+// From now on cuBLASLt proposes nothing but to split a sum and to add its parts one after the
+// other, rounded to the type of the result.
+void propose_only_serial_sums();
+
 // How often each function was called, and each kernel launched (captured launches count when their
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.
 std::map<std::string, std::uint64_t> calls();

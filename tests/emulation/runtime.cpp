@@ -155,6 +155,11 @@ void set_epilogue(std::uint32_t epilogue, EpilogueWay way) {
     runtime().epilogues[epilogue] = way;
 }
 
+void propose_only_serial_sums() {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().only_serial_sums = true;
+}
+
 std::map<std::string, std::uint64_t> calls() {
     const std::scoped_lock lock(runtime().mutex);
     return {runtime().calls.begin(), runtime().calls.end()};
@@ -215,6 +220,7 @@ void reset() {
     device.capability_major = 9;
     device.capability_minor = 0;
     device.epilogues.clear();
+    device.only_serial_sums = false;
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.meanwhile.reset();

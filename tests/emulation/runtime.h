@@ -95,6 +95,7 @@ struct Runtime {
     std::vector<std::unique_ptr<Capture>> captures;
     std::size_t cublas_handles = 0;
     std::map<std::uint32_t, EpilogueWay> epilogues;  // what was set
+    bool only_serial_sums = false;
     int capability_major = 9;
     int capability_minor = 0;
     std::unordered_map<const void*, const KernelSignature*> signatures;

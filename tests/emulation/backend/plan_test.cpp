@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "emulation.h"
+#include "host/error.h"
 #include "host/gpu/cuda_backend.h"
 #include "host/gpu/matmul_cache.h"
 #include "host/gpu/matmul_tuning.h"
@@ -202,6 +203,37 @@ TEST_F(PlanTest, TheAlgorithmThatIsKeptIsCounted) {
     }
     EXPECT_GT(splits, 0U);
     ASSERT_EQ(setenv("XDG_CACHE_HOME", "/nowhere", 1), 0);
+}
+
+// Where the library would split each sum in a way that is not to be had, its kernels are taken
+// without; and where they cannot be, that is said.
+TEST_F(PlanTest, WithoutAGoodSplitNothingIsSplit) {
+    const gpu::MatmulProduct product = {.kind = gpu::MatmulKind::backward_weight,
+                                        .types = gpu::MatmulTypes::bf16,
+                                        .rows = 96,
+                                        .in = 24,
+                                        .out = 16};
+    emulation::propose_only_serial_sums();
+    gpu::MatmulPlans plans;
+    const auto candidates = plans.candidates(product);
+    ASSERT_EQ(candidates.size(), 1U);
+    EXPECT_EQ(gpu::describe(candidates[0]).find("split"), std::string::npos);
+    EXPECT_NE(plans.find(product), nullptr);
+    emulation::fail_call("cublasLtMatmulAlgoCheck", 1, CUBLAS_STATUS_NOT_SUPPORTED);
+    try {
+        (void)gpu::MatmulPlans().of(product);
+        ADD_FAILURE() << "a sum that is rounded in between was taken";
+    } catch (const RunError& error) {
+        EXPECT_NE(std::string(error.what()).find("adds in FP32"), std::string::npos);
+    }
+    emulation::reset();
+    emulation::propose_only_serial_sums();
+    const Config config = config_of(Precision::bf16, FusionPlan::automatic);
+    gpu::CudaBackend backend(config, layout());
+    const Outcome without = outcome_of(backend, config);
+    emulation::reset();
+    gpu::CudaBackend usual(config, layout());
+    expect_near(without, outcome_of(usual, config));
 }
 
 // Measuring looks at what a run computes: its plan's products, at the rows of a full batch, of the
