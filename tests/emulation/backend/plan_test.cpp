@@ -101,6 +101,24 @@ TEST_F(PlanTest, TheBackwardNeedsAllOfItsEpilogues) {
     }
 }
 
+// Of a large layer the backward's epilogues lose more on new GPUs than they save, and the forward's
+// goes alone; who asks gets them all the same.
+TEST_F(PlanTest, AutoKeepsTheBackwardOfLargeLayersOnNewGpusApart) {
+    const auto plan_of_batch = [](std::uint32_t batch, FusionPlan plan, int major) {
+        emulation::set_compute_capability(major, 0);
+        Config config = config_of(Precision::bf16, plan);
+        config.model.encoder_hidden = {1024, 512};
+        config.train.batch = batch;
+        return gpu::CudaBackend(config, ParameterLayout(config.model, network().pixels)).plan();
+    };
+    // The second layer's backward is 2·512·(1024 + heads) operations an example.
+    EXPECT_EQ(plan_of_batch(1024, FusionPlan::automatic, 9), "epilogue");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::automatic, 9), "epilogue in 5 of 9 products");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::automatic, 10), "epilogue in 5 of 9 products");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::automatic, 8), "epilogue");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::epilogue, 9), "epilogue");
+}
+
 // A refusal of the library is an answer: nothing that nobody asked for ends a run.
 TEST_F(PlanTest, AutoDoesWithoutWhatIsRefused) {
     for (const int status : {CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_INVALID_VALUE}) {
