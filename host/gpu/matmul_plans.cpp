@@ -14,6 +14,7 @@ namespace vae::gpu {
 namespace {
 
 constexpr int kMostCandidates = 32;
+constexpr int kBitsAlignment = 16;  // bytes, of relu_bits_pitch()
 constexpr std::uint32_t kReductions =
     CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 
@@ -62,6 +63,12 @@ cublasLtEpilogue_t epilogue_of(MatmulEpilogue epilogue) {
             return CUBLASLT_EPILOGUE_BGRADB;
     }
     return CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+// Whoever looks for an algorithm reads the alignment of an address that is not used.
+const void* aligned_address(int alignment) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
+    return reinterpret_cast<const void*>(static_cast<std::uintptr_t>(alignment));
 }
 
 template <class T>
@@ -149,16 +156,17 @@ MatmulProblem::MatmulProblem(const MatmulProduct& product) {
     }
     if (product.epilogue == MatmulEpilogue::none) return;
     set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{epilogue_of(product.epilogue)});
-    // Whoever looks for an algorithm reads the alignment of an address that is not used.
-    // NOLINTNEXTLINE(performance-no-int-to-ptr)
-    const auto* const aligned = reinterpret_cast<const void*>(std::uintptr_t(product.alignment));
     if (has_bits(product.epilogue)) {
         const int width = product.kind == MatmulKind::forward ? product.out : product.in;
         set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
             std::int64_t{8} * relu_bits_pitch(width));
     }
-    set_side(has_bias(product.epilogue) ? aligned : nullptr,
-             has_bits(product.epilogue) ? aligned : nullptr);
+    // A bias of the result's type is aligned to it, also where the factors, of a smaller one, are
+    // not. Bits are aligned as any algorithm wants.
+    const int size = result == CUDA_R_32F ? 4 : 2;
+    set_side(
+        has_bias(product.epilogue) ? aligned_address(std::max(product.alignment, size)) : nullptr,
+        has_bits(product.epilogue) ? aligned_address(kBitsAlignment) : nullptr);
 }
 
 void MatmulProblem::set_side(const void* bias, const void* bits) {

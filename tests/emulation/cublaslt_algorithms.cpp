@@ -95,6 +95,49 @@ bool read_shape(LtProduct& p) {
     return true;
 }
 
+bool is_aligned(const void* pointer, std::size_t alignment) {
+    return reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0;
+}
+
+// What is wrong with the bias of an epilogue, or the vector of its gradient; empty if nothing is.
+// Whoever asks for an algorithm names an address too.
+std::string wrong_bias(const LtProduct& p) {
+    const LtOperation& operation = p.operation;
+    if (!operation.has_bias()) {
+        return operation.bias == nullptr ? "" : "an epilogue without a bias was given one";
+    }
+    if (operation.bias == nullptr || !is_aligned(operation.bias, size_of(p.d.type))) {
+        return "an epilogue's bias is missing or not aligned to the result's type";
+    }
+    // It is the sum of the columns of a factor as that is stored: there is one for each of k.
+    const bool is_plain_a = operation.trans_a == CUBLAS_OP_N;
+    const bool is_plain_b = operation.trans_b == CUBLAS_OP_N;
+    if (operation.epilogue == CUBLASLT_EPILOGUE_BGRADA && !is_plain_a) {
+        return "the gradient of a bias from A needs A as it is";
+    }
+    if (operation.epilogue == CUBLASLT_EPILOGUE_BGRADB && is_plain_b) {
+        return "the gradient of a bias from B needs B transposed";
+    }
+    return "";
+}
+
+// Likewise with the mask of a ReLU.
+std::string wrong_mask(const LtProduct& p) {
+    const LtOperation& operation = p.operation;
+    if (!operation.has_mask()) {
+        return operation.aux == nullptr ? "" : "an epilogue without a mask was given one";
+    }
+    if (operation.aux == nullptr || !is_aligned(operation.aux, kTensorAlignment)) {
+        return "a ReLU's mask is missing or not aligned";
+    }
+    if (operation.aux_ld % kMaskAlignment != 0 || operation.aux_ld < p.m) {
+        return fmt::format(
+            "a ReLU's mask has {} bits a column: it must be a multiple of 128 and at least {}",
+            operation.aux_ld, p.m);
+    }
+    return "";
+}
+
 cublasStatus_t check_epilogue(const LtProduct& p) {
     const LtOperation& operation = p.operation;
     if (!is_known_epilogue(operation.epilogue)) {
@@ -105,12 +148,8 @@ cublasStatus_t check_epilogue(const LtProduct& p) {
         return refuse_lt(CUBLAS_STATUS_NOT_SUPPORTED,
                          "cuBLASLt: a bias and its gradient are of the result's type");
     }
-    if (operation.has_mask() &&
-        (operation.aux_ld % kMaskAlignment != 0 || operation.aux_ld < p.m)) {
-        return refuse_lt(CUBLAS_STATUS_INVALID_VALUE,
-                         fmt::format("cuBLASLt: a ReLU's mask has {} bits a column: it must be a "
-                                     "multiple of 128 and at least {}",
-                                     operation.aux_ld, p.m));
+    for (const std::string& wrong : {wrong_bias(p), wrong_mask(p)}) {
+        if (!wrong.empty()) return refuse_lt(CUBLAS_STATUS_INVALID_VALUE, "cuBLASLt: " + wrong);
     }
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -234,22 +273,6 @@ cublasStatus_t find_plans(const LtProduct& product, const LtPreference& preferen
     return found > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
-bool is_aligned(const void* pointer, std::size_t alignment) {
-    return reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0;
-}
-
-// Whether what an epilogue reads or writes beside the result is there.
-bool has_side(const LtProduct& p) {
-    const LtOperation& operation = p.operation;
-    if (!p.has_epilogue()) return true;
-    if (operation.has_bias() &&
-        (operation.bias == nullptr || !is_aligned(operation.bias, size_of(p.d.type)))) {
-        return false;
-    }
-    return !operation.has_mask() ||
-           (operation.aux != nullptr && is_aligned(operation.aux, kTensorAlignment));
-}
-
 cublasStatus_t check_call(const LtProduct& product, const LtPlan& plan, const LtOperands& operands,
                           std::size_t workspace_bytes) {
     if (plan.workspace > workspace_bytes) {
@@ -272,10 +295,6 @@ cublasStatus_t check_call(const LtProduct& product, const LtPlan& plan, const Lt
                                          "to {} bytes, as its algorithm needs",
                                          product.m, product.n, product.k, plan.alignment));
         }
-    }
-    if (!has_side(product)) {
-        return refuse_lt(CUBLAS_STATUS_INVALID_VALUE,
-                         "cuBLASLt: the bias or the mask of an epilogue is missing or not aligned");
     }
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -167,21 +167,17 @@ void run_part(const LtProduct& p, const LtPlan& plan, const Factor& a, const Fac
     }
 }
 
-// The gradient of a bias, as a sum over k of a factor.
+// The gradient of a bias, as a sum over k of a factor, which is stored with one column for each.
 void sum_factor(const Work& work) {
     const LtProduct& p = work.product;
     const bool is_of_a = p.operation.epilogue == CUBLASLT_EPILOGUE_BGRADA;
     const LtLayout& layout = is_of_a ? p.a : p.b;
     const void* const matrix = is_of_a ? work.operands.a : work.operands.b;
-    const bool is_plain = (is_of_a ? p.operation.trans_a : p.operation.trans_b) == CUBLAS_OP_N;
-    const bool sums_columns = is_of_a == is_plain;  // k is the second index
     const int size = is_of_a ? p.m : p.n;
     for (int i = 0; i < size; ++i) {
         float sum = 0;
         for (int k = 0; k < p.k; ++k) {
-            const int row = sums_columns ? i : k;
-            const int column = sums_columns ? k : i;
-            sum += load_element(matrix, layout.type, index_of(layout, row, column));
+            sum += load_element(matrix, layout.type, index_of(layout, i, k));
         }
         store_element(p.operation.bias, p.d.type, static_cast<std::size_t>(i), sum);
     }

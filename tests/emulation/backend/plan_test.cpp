@@ -254,6 +254,21 @@ TEST_F(PlanTest, WithoutAGoodSplitNothingIsSplit) {
     expect_near(without, outcome_of(usual, config));
 }
 
+// cuBLASLt asks for a bias that is aligned to its own type, and looks at the address when it is
+// asked for an algorithm: also where the factors, of a narrower type, are not so aligned.
+TEST_F(PlanTest, ABiasIsAlignedToItsTypeHoweverItsFactorsAre) {
+    for (const int alignment : {2, 4, 8, 16}) {
+        const gpu::MatmulProduct product = {.kind = gpu::MatmulKind::backward_weight,
+                                            .types = gpu::MatmulTypes::bf16_to_fp32,
+                                            .epilogue = gpu::MatmulEpilogue::bias_gradient,
+                                            .rows = 16,
+                                            .in = 24,
+                                            .out = 40,
+                                            .alignment = alignment};
+        EXPECT_FALSE(gpu::MatmulPlans().candidates(product).empty()) << alignment;
+    }
+}
+
 // Measuring looks at what a run computes: its plan's products, at the rows of a full batch, of the
 // last one of an epoch and of evaluations.
 TEST_F(PlanTest, TheProductsOfARunAreThoseOfItsPlan) {
