@@ -49,6 +49,28 @@ TEST_F(CublasLt, ForwardEpiloguesAddABiasAndKeepAMask) {
     }
 }
 
+// What the mask has of 0 and of NaN is nobody's promise; the values are 0.
+TEST_F(CublasLt, BitsOfZeroAndNanDependOnTheOrderOfTurns) {
+    const Buffer<char> workspace(kWorkspace);
+    Problem problem(kFp32, 8, 8, 8);
+    ASSERT_EQ(cudaMemsetAsync(problem.a.data(), 0, sizeof(float) * 16 * 8, stream()), cudaSuccess);
+    const float nan = std::nanf("");
+    const Buffer<float> bias(std::vector<float>{0, nan, 1, -1, 0, nan, 1, -1});
+    const Buffer<unsigned char> mask(std::size_t{128} / 8 * 8);
+    set_epilogue_of(problem, CUBLASLT_EPILOGUE_RELU_AUX_BIAS, bias.data(), mask.data());
+    const auto algorithm = find(problem)[0].algo;
+    for (const auto& [order, bits] :
+         {std::pair(Order::ascending, 0x44), std::pair(Order::descending, 0x77)}) {
+        set_order(order);
+        ASSERT_EQ(multiply(problem, algorithm, stream(), workspace.data()), CUBLAS_STATUS_SUCCESS);
+        ASSERT_EQ(synchronize(), cudaSuccess);
+        for (int i = 0; i < 8; ++i) {
+            EXPECT_EQ(problem.d.values()[problem.d.at(i, 0)], i % 4 == 2 ? 1 : 0);
+        }
+        EXPECT_EQ(mask.download()[0], bits);
+    }
+}
+
 class CublasLtBackward : public CublasLt, public testing::WithParamInterface<bool> {};
 
 // With the sums of the result, and without.

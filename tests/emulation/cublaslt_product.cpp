@@ -194,8 +194,12 @@ float activate(const Work& work, float value, int row, std::size_t mask) {
     }
     if ((operation.epilogue & CUBLASLT_EPILOGUE_RELU) == 0) return value;
     if (work.product.operation.has_mask()) {
+        // At 0 and at NaN either is right: who relies on one of them finds the other in another
+        // order of turns.
+        const bool is_descending = runtime().turns.order == Turns::Order::descending;
+        const bool is_set = is_descending ? !(value < 0) : value > 0;
         bits[mask / 8] =
-            static_cast<unsigned char>(value > 0 ? bits[mask / 8] | bit : bits[mask / 8] & ~bit);
+            static_cast<unsigned char>(is_set ? bits[mask / 8] | bit : bits[mask / 8] & ~bit);
     }
     return value > 0 ? value : 0.0F;
 }

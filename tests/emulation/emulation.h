@@ -39,6 +39,9 @@ void set_compute_capability(int major, int minor);
 // How cuBLASLt computes an epilogue (a cublasLtEpilogue_t): as part of the product's kernel, in a
 // kernel of its own behind it, or not at all. by_type, the default, is in bf16 a part of the
 // product's and else one of its own.
+//
+// A ReLU makes 0 of NaN. The bits that its mask has of 0 and of NaN, of which the library says
+// nothing, are set in descending order, as CUTLASS sets them, and else are not.
 enum class EpilogueWay { by_type, fused, apart, none };
 void set_epilogue(std::uint32_t epilogue, EpilogueWay way);
 
