@@ -14,13 +14,13 @@
 namespace emulation {
 namespace {
 
-// To the 10 bits of mantissa of TF32, to nearest, ties away from zero, as the instruction that
-// makes TF32 of a float. What cuBLAS does is not documented: tests must not look at these bits.
+// To the 10 bits of mantissa of TF32. Tests must not look at these bits.
 float to_tf32(float value) {
     constexpr std::uint32_t kDropped = 13;
     const auto bits = std::bit_cast<std::uint32_t>(value);
     if ((bits & 0x7f800000u) == 0x7f800000u) return value;
-    return std::bit_cast<float>((bits + (1u << (kDropped - 1))) & ~((1u << kDropped) - 1));
+    const std::uint32_t half = runtime().tf32 == Tf32::round ? 1u << (kDropped - 1) : 0;
+    return std::bit_cast<float>((bits + half) & ~((1u << kDropped) - 1));
 }
 
 float from_bf16(std::uint16_t bits) {

@@ -70,6 +70,28 @@ TEST_F(CublasLt, PrecisionsDiffer) {
     EXPECT_GT(error_of(kBf16), 1e-3);
 }
 
+// Cutting makes all factors smaller, so that errors add up where rounding's cancel.
+TEST_F(CublasLt, Tf32IsRoundedOrCut) {
+    const Buffer<char> workspace(kWorkspace);
+    const auto value_of = [&](Tf32 how) {
+        set_tf32(how);
+        Problem problem(kTf32, 8, 8, 1);
+        const float one_and_more = 1 + 0x1.8p-11F;  // nearer to 1 + 2^-10 than to 1
+        const std::vector<float> values(std::size_t{16} * 8, one_and_more);
+        for (const Matrix* matrix : {&problem.a, &problem.b}) {
+            EXPECT_EQ(cudaMemcpy(matrix->data(), values.data(),
+                                 sizeof(float) * matrix->values().size(), cudaMemcpyHostToDevice),
+                      cudaSuccess);
+        }
+        EXPECT_EQ(multiply(problem, find(problem)[0].algo, stream(), workspace.data()),
+                  CUBLAS_STATUS_SUCCESS);
+        EXPECT_EQ(synchronize(), cudaSuccess);
+        return problem.d.values()[0];
+    };
+    EXPECT_EQ(value_of(Tf32::cut), 1);
+    EXPECT_NEAR(value_of(Tf32::round), (1 + 0x1p-10) * (1 + 0x1p-10), 0x1p-22);
+}
+
 TEST_F(CublasLt, ZeroBetaDoesNotReadTheResult) {
     const Buffer<char> workspace(kWorkspace);
     Problem problem(kFp32, 8, 8, 8);

@@ -3,6 +3,7 @@
 //   VAE_EMULATION_ORDER=ascending|descending|random:SEED     as set_order
 //   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
 //   VAE_EMULATION_MEMORY=BYTES                               of the device, in all
+//   VAE_EMULATION_TF32=round|cut                             as set_tf32
 #pragma once
 
 #include <cstddef>
@@ -44,6 +45,12 @@ void set_compute_capability(int major, int minor);
 // nothing, are set in descending order, as CUTLASS sets them, and else are not.
 enum class EpilogueWay { by_type, fused, apart, none };
 void set_epilogue(std::uint32_t epilogue, EpilogueWay way);
+
+// How cuBLASLt makes TF32 of a float, which is not documented: to nearest, ties away from zero, as
+// the instruction that does it, or by cutting the mantissa, as tensor cores do with a float that
+// nobody rounded. The default is to round, or what the environment says.
+enum class Tf32 { round, cut };
+void set_tf32(Tf32 how);
 
 // From now on cuBLASLt proposes nothing but to split a sum and to add its parts one after the
 // other, rounded to the type of the result.

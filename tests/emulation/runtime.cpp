@@ -70,6 +70,14 @@ std::size_t memory_of_environment() {
     return value.empty() ? kUsual : parse_number<std::size_t>(kVariable, value, "bytes");
 }
 
+Tf32 tf32_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_TF32";
+    const std::string_view value = environment(kVariable);
+    if (value.empty() || value == "round") return Tf32::round;
+    if (value != "cut") reject(kVariable, value, "round or cut");
+    return Tf32::cut;
+}
+
 void say(const std::string& message) {
     runtime().message = message;
     fmt::print(stderr, "emulation: {}\n", message);
@@ -80,7 +88,8 @@ void say(const std::string& message) {
 Runtime::Runtime()
     : turns(turns_of_environment()),
       faults(faults_of_environment()),
-      device_memory(memory_of_environment()) {}
+      device_memory(memory_of_environment()),
+      tf32(tf32_of_environment()) {}
 
 // Never destroyed: objects of static storage may use it when the program ends.
 Runtime& runtime() {
@@ -155,6 +164,11 @@ void set_epilogue(std::uint32_t epilogue, EpilogueWay way) {
     runtime().epilogues[epilogue] = way;
 }
 
+void set_tf32(Tf32 how) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().tf32 = how;
+}
+
 void propose_only_serial_sums() {
     const std::scoped_lock lock(runtime().mutex);
     runtime().only_serial_sums = true;
@@ -221,6 +235,7 @@ void reset() {
     device.capability_minor = 0;
     device.epilogues.clear();
     device.only_serial_sums = false;
+    device.tf32 = tf32_of_environment();
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.meanwhile.reset();

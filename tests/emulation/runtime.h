@@ -96,6 +96,7 @@ struct Runtime {
     std::size_t cublas_handles = 0;
     std::map<std::uint32_t, EpilogueWay> epilogues;  // what was set
     bool only_serial_sums = false;
+    Tf32 tf32;
     int capability_major = 9;
     int capability_minor = 0;
     std::unordered_map<const void*, const KernelSignature*> signatures;

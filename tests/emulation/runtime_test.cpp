@@ -366,6 +366,8 @@ TEST(EmulationEnvironmentDeathTest, RefusesWhatItDoesNotUnderstand) {
                 "expected CALL:N:STATUS");
     EXPECT_EXIT(reset_with("VAE_EMULATION_MEMORY", "1 GB"), testing::ExitedWithCode(2),
                 "expected bytes");
+    EXPECT_EXIT(reset_with("VAE_EMULATION_TF32", "floor"), testing::ExitedWithCode(2),
+                "VAE_EMULATION_TF32=floor: expected round or cut");
 }
 
 TEST_F(EmulatedRuntime, AsyncAllocationFollowsTheStream) {
