@@ -104,6 +104,8 @@ struct LtProduct {
     bool has_epilogue() const { return operation.epilogue != CUBLASLT_EPILOGUE_DEFAULT; }
 };
 
+inline constexpr std::size_t kTensorAlignment = 16;  // bytes; of what reads four floats at once
+
 std::size_t size_of(std::uint32_t type);
 
 // Reads the descriptors. INVALID_VALUE when they do not go together, NOT_SUPPORTED for what the
@@ -126,8 +128,6 @@ struct LtPlan {
 // the other.
 bool plan_of(const LtProduct& product, const LtAlgorithm& algorithm, LtPlan& plan);
 
-// Puts the product's operations on the stream: the product, with a split sum over k and its
-// workspace a second one that adds the parts, and one more for an epilogue that is not fused.
 struct LtOperands {
     const void* a = nullptr;
     const void* b = nullptr;
@@ -137,6 +137,13 @@ struct LtOperands {
     float beta = 0;
     void* workspace = nullptr;
 };
+
+// Refuses operands that are not where and how the plan needs them.
+cublasStatus_t check_call(const LtProduct& product, const LtPlan& plan, const LtOperands& operands,
+                          std::size_t workspace_bytes);
+
+// Puts the product's operations on the stream: the product, with a split sum over k and its
+// workspace a second one that adds the parts, and one more for an epilogue that is not fused.
 void enqueue_product(cudaStream_t stream, const LtProduct& product, const LtPlan& plan,
                      const LtOperands& operands);
 
