@@ -4,6 +4,7 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -70,7 +71,7 @@ struct LtAlgorithm {
     std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     std::uint64_t types = 0;  // of the products that it is for
 
-    int parts() const { return splits < 0 ? 3 : splits; }
+    int parts() const { return splits < 0 ? 3 : std::max(splits, 1); }
 };
 
 static_assert(sizeof(LtOperation) <= sizeof(cublasLtMatmulDescOpaque_t));
