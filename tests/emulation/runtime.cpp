@@ -70,19 +70,21 @@ std::size_t memory_of_environment() {
     return value.empty() ? kUsual : parse_number<std::size_t>(kVariable, value, "bytes");
 }
 
-// Whether it is the other one than the usual.
-bool is_other_of_environment(const char* variable, const char* usual, const char* other) {
-    const std::string_view value = environment(variable);
-    if (!value.empty() && value != usual && value != other) {
-        reject(variable, value, fmt::format("{} or {}", usual, other).c_str());
-    }
-    return value == other;
-}
 bool relu_of_environment() {
-    return is_other_of_environment("VAE_EMULATION_RELU", "number", "nan");
+    constexpr const char* kVariable = "VAE_EMULATION_RELU";
+    const std::string_view value = environment(kVariable);
+    if (!value.empty() && value != "number" && value != "nan") {
+        reject(kVariable, value, "number or nan");
+    }
+    return value == "nan";
 }
-bool tf32_of_environment() {
-    return is_other_of_environment("VAE_EMULATION_TF32", "nearest", "cut");
+
+Tf32 tf32_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_TF32";
+    const std::string_view value = environment(kVariable);
+    if (value.empty() || value == "round") return Tf32::round;
+    if (value != "cut") reject(kVariable, value, "round or cut");
+    return Tf32::cut;
 }
 
 void say(const std::string& message) {
@@ -97,7 +99,7 @@ Runtime::Runtime()
       faults(faults_of_environment()),
       device_memory(memory_of_environment()),
       relu_keeps_nan(relu_of_environment()),
-      tf32_is_cut(tf32_of_environment()) {}
+      tf32(tf32_of_environment()) {}
 
 // Never destroyed: objects of static storage may use it when the program ends.
 Runtime& runtime() {
@@ -172,6 +174,16 @@ void set_epilogue(std::uint32_t epilogue, EpilogueWay way) {
     runtime().epilogues[epilogue] = way;
 }
 
+void set_tf32(Tf32 how) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().tf32 = how;
+}
+
+void propose_only_serial_sums() {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().only_serial_sums = true;
+}
+
 std::map<std::string, std::uint64_t> calls() {
     const std::scoped_lock lock(runtime().mutex);
     return {runtime().calls.begin(), runtime().calls.end()};
@@ -233,7 +245,8 @@ void reset() {
     device.capability_minor = 0;
     device.epilogues.clear();
     device.relu_keeps_nan = relu_of_environment();
-    device.tf32_is_cut = tf32_of_environment();
+    device.only_serial_sums = false;
+    device.tf32 = tf32_of_environment();
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.meanwhile.reset();

@@ -368,8 +368,8 @@ TEST(EmulationEnvironmentDeathTest, RefusesWhatItDoesNotUnderstand) {
                 "expected bytes");
     EXPECT_EXIT(reset_with("VAE_EMULATION_RELU", "0"), testing::ExitedWithCode(2),
                 "expected number or nan");
-    EXPECT_EXIT(reset_with("VAE_EMULATION_TF32", "up"), testing::ExitedWithCode(2),
-                "expected nearest or cut");
+    EXPECT_EXIT(reset_with("VAE_EMULATION_TF32", "floor"), testing::ExitedWithCode(2),
+                "VAE_EMULATION_TF32=floor: expected round or cut");
 }
 
 TEST_F(EmulatedRuntime, AsyncAllocationFollowsTheStream) {
