@@ -17,6 +17,12 @@ inline void arena_sizes(benchmark::internal::Benchmark* benchmark) {
     benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);
 }
 
+// Of the large one alone, for a row under "machine/": a few times, which are over soon.
+inline void beyond_cache(benchmark::internal::Benchmark* benchmark) {
+    benchmark->ArgName("size")->Arg(kLargeArena)->Iterations(20);
+    benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);
+}
+
 template <class T>
 DeviceBuffer<T> uploaded(const std::vector<T>& values) {
     DeviceBuffer<T> buffer(values.size());

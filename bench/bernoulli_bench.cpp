@@ -22,14 +22,15 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward)(benchmark::State& state) {
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward)->Apply(batch_sizes);
 
 // With the gradient stored as float or as bf16.
-void forward_backward(GpuBench& bench, benchmark::State& state, Storage storage) {
+double forward_backward(GpuBench& bench, benchmark::State& state, Storage storage) {
     LikelihoodBuffers buffers(Extent(state), 1, storage);
     buffers.x = random_buffer(buffers.extent.size());
     const ScratchBuffer scratch(buffers.extent.rows, buffers.extent.cols);
-    bench.measure(state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
-        kernels::bernoulli_forward_backward(buffers.input(), buffers.gradient(),
-                                            buffers.recon.data(), scratch.get(), stream);
-    });
+    return bench.measure(
+        state, buffers.backward_bytes(), buffers.extent.size(), [&](cudaStream_t stream) {
+            kernels::bernoulli_forward_backward(buffers.input(), buffers.gradient(),
+                                                buffers.recon.data(), scratch.get(), stream);
+        });
 }
 
 BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward)(benchmark::State& state) {
@@ -41,6 +42,13 @@ BENCHMARK_DEFINE_F(GpuBench, bernoulli_forward_backward_bf16)(benchmark::State& 
     forward_backward(*this, state, Storage::bf16);
 }
 BENCHMARK_REGISTER_F(GpuBench, bernoulli_forward_backward_bf16)->Apply(batch_sizes);
+
+BENCHMARK_DEFINE_F(GpuBench, bernoulli_beyond_cache)(benchmark::State& state) {
+    note_share_of_copy("bernoulli", forward_backward(*this, state, Storage::fp32));
+}
+BENCHMARK_REGISTER_F(GpuBench, bernoulli_beyond_cache)
+    ->Name("machine/memory/bernoulli_forward_backward")
+    ->Apply(large_batch);
 
 BENCHMARK_DEFINE_F(GpuBench, bernoulli_mean)(benchmark::State& state) {
     const Extent extent(state);

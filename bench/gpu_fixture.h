@@ -11,9 +11,11 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
 #include <type_traits>
 #include <vector>
 
+#include "bench/findings.h"
 #include "kernels/launch.h"
 #include "kernels/reals.h"
 #include "kernels/scratch.h"
@@ -39,14 +41,13 @@ class DeviceBuffer {
         void* memory = nullptr;
         kernels::cuda_check(cudaMalloc(&memory, std::max<std::size_t>(bytes(), 1)), "cudaMalloc");
         memory_.reset(static_cast<T*>(memory));
-        // Zeros, like whatever is copied over them, are there before the next stream starts.
-        const std::vector<char> zeros(std::min(bytes(), std::size_t{1} << 20));
-        for (std::size_t first = 0; first < bytes(); first += zeros.size()) {
-            kernels::cuda_check(
-                cudaMemcpy(static_cast<char*>(memory) + first, zeros.data(),
-                           std::min(bytes() - first, zeros.size()), cudaMemcpyHostToDevice),
-                "cudaMemcpy");
-        }
+        // Zeros, which are there before another stream starts.
+        cudaStream_t stream = nullptr;
+        kernels::cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                            "cudaStreamCreateWithFlags");
+        const std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroy> owned(stream);
+        kernels::cuda_check(cudaMemsetAsync(memory, 0, bytes(), stream), "cudaMemsetAsync");
+        kernels::cuda_check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     }
     T* data() const { return memory_.get(); }
     std::size_t size() const { return size_; }
@@ -67,6 +68,8 @@ DeviceBuffer<T> repeated_buffer(std::size_t size, const std::vector<T>& block) {
                                        cudaMemcpyHostToDevice),
                             "cudaMemcpy");
     }
+    // A copy from pageable memory may return before it has arrived.
+    kernels::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     return buffer;
 }
 
@@ -132,9 +135,26 @@ class Stopwatch {
     // while the launch is queued, so that its latency is not timed either.
     template <class Run, class Before = Nothing>
     double time(const Run& run, const Before& before = {}) {
-        using kernels::cuda_check;
         before(stream_);
-        cuda_check(cudaMemsetAsync(flush_.data(), 1, flush_.bytes(), stream_), "cudaMemsetAsync");
+        flush();
+        return seconds_of(run);
+    }
+    // The same of what ran right before too, so that the cache has what that left there.
+    template <class Run>
+    double time_again(const Run& run) {
+        flush();
+        run(stream_);
+        return seconds_of(run);
+    }
+
+  private:
+    void flush() {
+        kernels::cuda_check(cudaMemsetAsync(flush_.data(), 1, flush_.bytes(), stream_),
+                            "cudaMemsetAsync");
+    }
+    template <class Run>
+    double seconds_of(const Run& run) {
+        using kernels::cuda_check;
         cuda_check(cudaEventRecord(start_.get(), stream_), "cudaEventRecord");
         run(stream_);
         cuda_check(cudaEventRecord(stop_.get(), stream_), "cudaEventRecord");
@@ -144,8 +164,6 @@ class Stopwatch {
                    "cudaEventElapsedTime");
         return static_cast<double>(milliseconds) * 1e-3;
     }
-
-  private:
     static std::size_t level2_bytes() {
         int bytes = 0;
         kernels::cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, 0),
@@ -205,10 +223,10 @@ class GpuBench : public benchmark::Fixture {
         kernels::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     }
     // Times run(stream), which reads and writes so many bytes and computes so many elements.
-    // before(stream), which is not timed, comes before each.
+    // before(stream), which is not timed, comes before each. Returns percent_of_copy.
     template <class Run, class Before = Stopwatch::Nothing>
-    void measure(benchmark::State& state, std::size_t bytes, std::size_t items, const Run& run,
-                 const Before& before = {}) {
+    double measure(benchmark::State& state, std::size_t bytes, std::size_t items, const Run& run,
+                   const Before& before = {}) {
         Stopwatch stopwatch;
         stopwatch.warm_up(before);
         stopwatch.warm_up(run);
@@ -223,9 +241,16 @@ class GpuBench : public benchmark::Fixture {
         state.SetItemsProcessed(iterations * static_cast<std::int64_t>(items));
         const double bandwidth =
             static_cast<double>(iterations) * static_cast<double>(bytes) / seconds;
-        state.counters["percent_of_copy"] = 100 * bandwidth / copy_bandwidth();
+        const double percent = 100 * bandwidth / copy_bandwidth();
+        state.counters["percent_of_copy"] = percent;
+        return percent;
     }
 };
+
+// percent_of_copy of a kernel on what the L2 cache does not hold, for the summary.
+inline void note_share_of_copy(const std::string& kernel, double percent) {
+    findings().note("percent_of_copy/" + kernel, percent);
+}
 
 // Rows × columns from a benchmark's arguments.
 struct Extent {
@@ -246,6 +271,12 @@ inline void batch_sizes(benchmark::internal::Benchmark* benchmark) {
     for (const int cols : {784, 400}) benchmark->Args({128, cols});
     for (const int cols : {3072, 4096}) benchmark->Args({8192, cols});
     benchmark->Args({8191, 4095});  // no 16-byte accesses
+}
+
+// What a row under "machine/" is measured on: the pixels of the large one, some times.
+inline void large_batch(benchmark::internal::Benchmark* benchmark) {
+    benchmark->ArgNames({"rows", "cols"})->Args({8192, 3072})->Iterations(20);
+    benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);
 }
 
 }  // namespace vae::bench

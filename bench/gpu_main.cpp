@@ -7,12 +7,18 @@
 #include <exception>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "bench/gpu_fixture.h"
 #include "bench/gpu_matmul_bench.h"
+#include "bench/machine_bench.h"
 #include "tests/gpu_presence.h"
 
 namespace {
+
+// Hundreds of benchmarks, whose iterations each flush the cache: with the library's half a second
+// of device time for each, all of them would take the better part of an hour.
+constexpr const char* kMinTime = "--benchmark_min_time=0.01";
 
 // What the numbers belong to, in the output of every format.
 void describe_device() {
@@ -33,13 +39,19 @@ void describe_device() {
 }  // namespace
 
 int main(int argc, char** argv) {
-    benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    std::vector<char*> arguments(argv, argv + argc);
+    std::string min_time = kMinTime;  // what is given comes later, and counts
+    arguments.insert(arguments.begin() + 1, min_time.data());
+    int count = static_cast<int>(arguments.size());
+    arguments.push_back(nullptr);
+    benchmark::Initialize(&count, arguments.data());
+    if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 1;
     const int status = vae::test::gpu_exit_status();
     if (status != 0) return status;
     try {
         describe_device();
         vae::bench::add_products();
+        vae::bench::add_machine();
         const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
         benchmark::Shutdown();
         return ran > 0 ? 0 : 1;

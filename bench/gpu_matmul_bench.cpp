@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <exception>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,7 +16,10 @@
 #include <utility>
 #include <vector>
 
+#include "bench/findings.h"
 #include "bench/gpu_fixture.h"
+#include "bench/machine_bench.h"
+#include "bench/step_products.h"
 #include "bench/workloads.h"
 #include "host/gpu/matmul.h"
 #include "host/gpu/matmul_product.h"
@@ -27,70 +29,11 @@ namespace {
 
 using gpu::MatmulKind;
 
-// A dense layer's product of a step. Of bf16 operands, whether the result is bf16 too.
-struct Case {
-    std::string name;
-    MatmulKind kind = MatmulKind::forward;
-    int rows = 0;
-    int in = 0;
-    int out = 0;
-    bool is_narrow = false;
-};
-
-double flops_of(const Case& of) {
-    return 2.0 * of.rows * of.in * of.out;
-}
-
-// All products of a chain of layers over so many rows; `narrow` says of each layer's output whether
-// bf16 training keeps it so.
-void add_chain(std::vector<Case>& cases, const std::string& name, int rows,
-               const std::vector<int>& widths, const std::vector<bool>& narrow) {
-    for (std::size_t i = 0; i + 1 < widths.size(); ++i) {
-        const std::string layer = fmt::format("{}.{}", name, i);
-        const int in = widths[i];
-        const int out = widths[i + 1];
-        cases.push_back({layer + "/forward", MatmulKind::forward, rows, in, out, narrow[i]});
-        const bool is_pixels = i == 0 && name == "encoder";  // nobody needs their gradient
-        const bool is_latent = i == 0 && name == "decoder";  // whose gradient is summed in float
-        if (!is_pixels) {
-            cases.push_back(
-                {layer + "/input_gradient", MatmulKind::backward_input, rows, in, out, !is_latent});
-        }
-        cases.push_back(
-            {layer + "/weight_gradient", MatmulKind::backward_weight, rows, in, out, false});
-    }
-}
-
-std::vector<Case> products_of(const Workload& workload) {
-    const Config config = config_of(workload);
-    const auto examples = static_cast<int>(config.train.batch);
-    const auto latent = static_cast<int>(config.model.latent);
-    const auto pixels = static_cast<int>(workload.shape.pixels());
-    const auto& encoder_hidden = config.model.encoder_hidden;
-    const auto& decoder_hidden = config.model.decoder_hidden;
-    std::vector<int> encoder = {pixels};
-    encoder.insert(encoder.end(), encoder_hidden.begin(), encoder_hidden.end());
-    encoder.push_back(2 * latent);
-    std::vector<int> decoder = {latent};
-    decoder.insert(decoder.end(), decoder_hidden.begin(), decoder_hidden.end());
-    decoder.push_back(pixels);
-    // The heads and the output stay FP32.
-    std::vector<bool> encoder_narrow(encoder_hidden.size(), true);
-    encoder_narrow.push_back(false);
-    std::vector<bool> decoder_narrow(decoder_hidden.size(), true);
-    decoder_narrow.push_back(false);
-    std::vector<Case> cases;
-    add_chain(cases, "encoder", examples, encoder, encoder_narrow);
-    add_chain(cases, "decoder", examples * static_cast<int>(config.objective.samples), decoder,
-              decoder_narrow);
-    return cases;
-}
-
 // One product's operands and its result.
 template <class In, class Out>
 class Operands {
   public:
-    Operands(const Case& of, const gpu::Matmul& matmul, const gpu::MatmulLane& lane)
+    Operands(const StepProduct& of, const gpu::Matmul& matmul, const gpu::MatmulLane& lane)
         : case_(of),
           matmul_(matmul),
           lane_(lane),
@@ -136,7 +79,7 @@ class Operands {
         }
     }
 
-    Case case_;
+    StepProduct case_;
     const gpu::Matmul& matmul_;
     const gpu::MatmulLane& lane_;
     DeviceBuffer<In> a_;
@@ -147,11 +90,32 @@ class Operands {
 // A stream with its workspace, and cuBLASLt in one precision.
 class Bench {
   public:
-    Bench() : square_(large_square()), lane_(stream_), stopwatch_(stream_.get()) {}
+    Bench() : lane_(stream_), stopwatch_(stream_.get()) {}
 
-    int square() const { return square_; }
+    // Rows and columns of squares that are enough to fill the device with work.
+    static std::vector<int> large_squares() {
+        int multiprocessors = 0;
+        kernels::cuda_check(
+            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0),
+            "cudaDeviceGetAttribute");
+        return {32 * multiprocessors, 64 * multiprocessors};
+    }
 
-    void measure(benchmark::State& state, Precision precision, const Case& of) {
+    // Of both results that there are of factors in bf16.
+    static std::vector<StepProduct> squares(Precision precision) {
+        std::vector<StepProduct> all;
+        for (const int size : large_squares()) {
+            for (const bool is_narrow : {false, true}) {
+                if (is_narrow && precision != Precision::bf16) continue;
+                all.push_back({is_narrow ? "square_narrow" : "square", MatmulKind::forward, size,
+                               size, size, is_narrow});
+            }
+        }
+        return all;
+    }
+
+    // Operations a second.
+    double measure(benchmark::State& state, Precision precision, const StepProduct& of) {
         const double seconds = of_types(precision, of, [&](const auto& operands) {
             const auto run = [&operands](cudaStream_t) { operands.run(); };
             stopwatch_.warm_up(run);
@@ -166,24 +130,17 @@ class Bench {
         const double flops = flops_of(of) * static_cast<double>(state.iterations()) / seconds;
         state.counters["flops"] = flops;
         state.counters["percent_of_best"] = 100 * flops / best(precision);
+        return flops;
     }
 
   private:
-    // Rows and columns that are enough to fill the device with work.
-    static int large_square() {
-        int multiprocessors = 0;
-        kernels::cuda_check(
-            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0),
-            "cudaDeviceGetAttribute");
-        return 64 * multiprocessors;
-    }
     const gpu::Matmul& matmul(Precision precision) {
         auto& made = matmuls_[precision];
         if (made == nullptr) made = std::make_unique<gpu::Matmul>(precision);
         return *made;
     }
     template <class Use>
-    double of_types(Precision precision, const Case& of, const Use& use) {
+    double of_types(Precision precision, const StepProduct& of, const Use& use) {
         const gpu::Matmul& with = matmul(precision);
         if (precision != Precision::bf16) return use(Operands<float, float>(of, with, lane_));
         if (of.is_narrow) {
@@ -195,13 +152,12 @@ class Bench {
     double best(Precision precision) {
         double& flops = best_[precision];
         if (flops > 0) return flops;
-        for (const bool is_narrow : {false, true}) {
-            const Case of = {"square", MatmulKind::forward, square_, square_, square_, is_narrow};
+        for (const StepProduct& of : squares(precision)) {
             const double fastest = of_types(precision, of, [&](const auto& operands) {
                 const auto run = [&operands](cudaStream_t) { operands.run(); };
                 stopwatch_.warm_up(run);
                 double least = stopwatch_.time(run);
-                for (int i = 0; i < 9; ++i) least = std::min(least, stopwatch_.time(run));
+                for (int i = 0; i < 4; ++i) least = std::min(least, stopwatch_.time(run));
                 return least;
             });
             flops = std::max(flops, flops_of(of) / fastest);
@@ -209,7 +165,6 @@ class Bench {
         return flops;
     }
 
-    int square_;
     gpu::Stream stream_;
     gpu::MatmulLane lane_;
     Stopwatch stopwatch_;
@@ -218,29 +173,25 @@ class Bench {
 };
 
 void add_all(Bench& bench) {
-    const int square = bench.square();
-    const auto add = [&bench](const std::string& name, Precision precision, const Case& of) {
-        const auto body = [&bench, precision, of](benchmark::State& state) {
-            try {
-                bench.measure(state, precision, of);
-            } catch (const std::exception& error) {
-                state.SkipWithError(error.what());
-            }
-        };
-        benchmark::RegisterBenchmark(name.c_str(), body)
-            ->UseManualTime()
-            ->Unit(benchmark::kMicrosecond);
-    };
+    constexpr int kIterations = 5;  // of a square, which takes long
     const std::vector<std::pair<std::string, Precision>> precisions = {
         {"fp32", Precision::fp32}, {"tf32", Precision::tf32}, {"bf16", Precision::bf16}};
-    for (const auto& [precision_name, precision] : precisions) {
-        add(fmt::format("product/square/{}", precision_name), precision,
-            {"square", MatmulKind::forward, square, square, square, false});
+    for (const auto& [precision_name, each] : precisions) {
+        const Precision precision = each;
+        for (const StepProduct& of : Bench::squares(precision)) {
+            const std::string name = fmt::format("{}/{}/{}", of.name, precision_name, of.rows);
+            add_row(name, kIterations, [&bench, name, precision, of](benchmark::State& state) {
+                findings().note(name, bench.measure(state, precision, of));
+            });
+        }
         for (const Workload& workload : workloads()) {
-            for (const Case& of : products_of(workload)) {
-                add(fmt::format("product/{}/{}/{}/{}x{}x{}", workload.name, precision_name, of.name,
-                                of.rows, of.in, of.out),
-                    precision, of);
+            for (const StepProduct& of : products_of(workload)) {
+                const std::string name =
+                    fmt::format("product/{}/{}/{}/{}x{}x{}", workload.name, precision_name, of.name,
+                                of.rows, of.in, of.out);
+                add_benchmark(name, [&bench, precision, of](benchmark::State& state) {
+                    bench.measure(state, precision, of);
+                });
             }
         }
     }

@@ -49,3 +49,24 @@ if(NOT vae_cuda_wanted STREQUAL "OFF")
         message(STATUS "No CUDA backend: ${vae_cuda_problem}")
     endif()
 endif()
+
+# CMake 3.25 does not know that this nvcc can do C++20.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+
+# vae_device_code(target): how nvcc compiles a library of kernels.
+function(vae_device_code target)
+    target_include_directories(${target} PUBLIC "${CMAKE_SOURCE_DIR}")
+    target_link_libraries(${target} PUBLIC CUDA::cudart_static)
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+    # The ptxas options make a register that spills, and an array that lands in local memory, a
+    # warning.
+    target_compile_options(${target} PRIVATE
+        $<$<COMPILE_LANGUAGE:CUDA>:$<IF:$<BOOL:${VAE_SMALL_DEVICE_CODE}>,--compress-mode=size,-lineinfo>
+            -Xcompiler=-Wall,-Wextra,-Wshadow
+            -Xptxas=--warn-on-spills,--warn-on-local-memory-usage>
+        $<$<AND:$<BOOL:${VAE_WERROR}>,$<COMPILE_LANGUAGE:CUDA>>:
+            --Werror=all-warnings -Xcompiler=-Werror -Xptxas=--warning-as-error>)
+endfunction()

@@ -17,7 +17,7 @@ endif()
 install(DIRECTORY docs presets DESTINATION . ${vae_archive_only})
 install(DIRECTORY bench/peers DESTINATION bench ${vae_archive_only}
         FILES_MATCHING PATTERN "*.py")
-install(PROGRAMS scripts/bench_gpu scripts/check_gpu scripts/profile
+install(PROGRAMS scripts/bench_elbo scripts/bench_gpu scripts/check_gpu scripts/profile
         DESTINATION scripts ${vae_archive_only})
 install(DIRECTORY scripts/lib DESTINATION scripts ${vae_archive_only}
         FILES_MATCHING PATTERN "*.py" PATTERN "__pycache__" EXCLUDE)

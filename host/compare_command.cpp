@@ -8,6 +8,7 @@
 #include "host/commands.h"
 #include "host/compare.h"
 #include "host/config_options.h"
+#include "host/cuda_environment.h"
 #include "host/data_source.h"
 #include "host/loaded_run.h"
 #include "host/progress.h"
@@ -72,6 +73,7 @@ void print_json(const ChosenBackend& value, const ChosenBackend& reference, std:
     out["backend"] = value.backend->name();
     out["against"] = reference.backend->name();
     out["precision"] = name_of(value.backend->precision());
+    if (!value.backend->plan().empty()) out["plan"] = value.backend->plan();
     out["steps"] = steps;
     out["ok"] = all_ok(rows);
     out["too_sensitive"] = is_too_sensitive(rows);
@@ -114,6 +116,14 @@ void print_summary(const std::vector<TensorComparison>& rows, std::uint64_t step
     }
 }
 
+// What is said of a GPU's precision is void if its libraries compute in another.
+void warn_of_environment(const Backend& value, const Backend& reference) {
+    if (value.name() != "cuda" && reference.name() != "cuda") return;
+    for (const std::string& warning : cuda_environment_warnings()) {
+        fmt::print(stderr, "vae: warning: {}\n", warning);
+    }
+}
+
 int run_compare(const CompareOptions& options) {
     ConfigBuilder builder;
     options.config.apply(builder);
@@ -130,6 +140,7 @@ int run_compare(const CompareOptions& options) {
     const ChosenBackend reference = choose_backend(
         options.against, config_for(options.against, config), start.layout(), "--against");
     if (!options.json) fmt::print("backend: {}\nagainst: {}\n", value.note, reference.note);
+    warn_of_environment(*value.backend, *reference.backend);
 
     const Precision precision = value.backend->precision();
     const Records records =

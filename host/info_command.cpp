@@ -10,6 +10,7 @@
 #include "host/commands.h"
 #include "host/config_file.h"
 #include "host/config_options.h"
+#include "host/cuda_environment.h"
 #include "host/cuda_module.h"
 #include "host/data_source.h"
 #include "host/error.h"
@@ -138,6 +139,9 @@ int run_devices(const DevicesOptions& options) {
     if (!status.runtime.empty()) {
         fmt::print("CUDA driver {}, runtime {}, cuBLASLt {}\n",
                    status.driver.empty() ? "none" : status.driver, status.runtime, status.cublaslt);
+    }
+    for (const std::string& warning : cuda_environment_warnings()) {
+        fmt::print(stderr, "vae: warning: {}\n", warning);
     }
     if (options.tune) tune(options);
     return 0;

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "kernels/functions.cuh"
 #include "kernels/philox.cuh"
 #include "kernels/step_state.cuh"
 #include "kernels/storage.cuh"
@@ -16,12 +17,6 @@ constexpr float kLog2Pi = 1.8378770664093453f;
 
 static_assert(2 * kWarps * kMostCholeskyLatent * sizeof(float) <= 48 * 1024,
               "two arrays of a draw for each warp");
-
-// Not fmin and fmax, which would drop a NaN.
-__device__ inline float clamp(float value, float low, float high) {
-    if (value < low) return low;
-    return value > high ? high : value;
-}
 
 __device__ inline std::size_t pitch_of(const CholeskyHeads& in) {
     return 2 * static_cast<std::size_t>(in.heads.stride) + static_cast<unsigned>(in.tril_stride);
@@ -86,6 +81,7 @@ __device__ inline void forward_element(const ExampleHeads& heads, const Cholesky
     const float mu = heads.mu(i);
     const float logvar = heads.logvar(i);
     const float half = 0.5f * logvar;
+    // Without what is below the bits are those of a diagonal covariance.
     const float z = fmaf(expf(half), epsilon, mu) + below;
     if (draw.is_first) {
         if (draws.mu != nullptr) draws.mu[draw.example * latent + i] = mu;

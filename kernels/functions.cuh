@@ -5,6 +5,12 @@
 
 namespace vae::kernels {
 
+// Not fmin and fmax, which would drop a NaN.
+__device__ inline float clamp(float value, float low, float high) {
+    if (value < low) return low;
+    return value > high ? high : value;
+}
+
 // 1 / (1 + exp(−x)) given e = exp(−|x|): never overflows, and keeps its relative accuracy for
 // large negative x.
 __device__ inline float sigmoid_from(float x, float e) {

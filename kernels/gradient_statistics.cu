@@ -52,6 +52,8 @@ __device__ inline void sum_pieces(const ArenaTable& arena, const GradientStatist
     for (unsigned t = threadIdx.x / kWarpSize; t < arena.tensor_count; t += kWarps) {
         const unsigned end = arena.first_piece[t + 1];
         double sum = 0;
+        // Loads in flight, as a large tensor has thousands of pieces.
+#pragma unroll 8
         for (unsigned p = arena.first_piece[t] + lane; p < end; p += kWarpSize) {
             sum += out.partials[p];
         }

@@ -1,16 +1,11 @@
 #include "kernels/mixture_prior.h"
 
+#include "kernels/functions.cuh"
 #include "kernels/largest.cuh"
 #include "kernels/mixture_prior.cuh"
 
 namespace vae::kernels {
 namespace {
-
-// Not fmin and fmax, which would drop a NaN.
-__device__ inline float clamp(float value, float low, float high) {
-    if (value < low) return low;
-    return value > high ? high : value;
-}
 
 // log Σ exp(logits), in every lane.
 __device__ inline double log_total(const MixtureSource& source, unsigned lane) {

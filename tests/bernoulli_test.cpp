@@ -41,6 +41,10 @@ TEST_F(Bernoulli, LargeSizes) {
     check_large_sizes(kLaunchers, kReference);
 }
 
+TEST_F(Bernoulli, LaunchPaths) {
+    check_launch_paths(kLaunchers, kReference);
+}
+
 TEST_F(Bernoulli, UnalignedArrays) {
     check_unaligned(kLaunchers, kReference);
 }

@@ -217,6 +217,12 @@ TEST_F(BiasActivation, LargeSizes) {
     }
 }
 
+TEST_F(BiasActivation, LaunchPaths) {
+    for (const Shape& shape : launch_paths()) {
+        for (const Storage storage : kStorages) check(Activation::relu, Inputs(shape, storage));
+    }
+}
+
 TEST_F(BiasActivation, UnalignedArrays) {
     for (const Storage storage : kStorages) {
         for (const std::size_t shift : {1, 2}) {

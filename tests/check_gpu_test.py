@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Tests of scripts/check_gpu: check_gpu_test.py [FOLDER OF vae].
 
-What it makes of what commands say, with commands that are made up; and, with the program, some of
-its checks on the CPU.
+How it runs checks, and its files; and, with the program, some of its checks on the CPU and with the
+emulated module. What it checks: checks_test.py.
 """
 
 import io
@@ -11,10 +11,10 @@ import os
 import pathlib
 import re
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from unittest import mock
@@ -22,10 +22,17 @@ from unittest import mock
 sys.dont_write_bytecode = True
 from script_module import ROOT, load  # noqa: E402
 
-check = load("check_gpu")
+check = load("check_gpu")  # from here on its modules are found
+import check_table  # noqa: E402
+import check_verdicts  # noqa: E402
+import checks as all_checks  # noqa: E402
+from check_commands import Commands, Result, text_of  # noqa: E402
+from check_program import Once  # noqa: E402
+
 PASSED, FAILED, NOT_RUN = check.PASSED, check.FAILED, check.NOT_RUN
-PROGRAMS = sys.argv.pop(1) if len(sys.argv) > 1 else None
-RAN = "[==========] {} tests from 3 test suites ran. (5 ms total)\n[  PASSED  ] {} tests.\n"
+PROGRAMS = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
+EMULATED = "libvae_cuda_emulated.so"
+GPU = "cuda  0: NVIDIA H200, compute capability 9.0, 132 multiprocessors, 139.8 GiB"
 
 
 def until(condition, seconds=20):
@@ -45,121 +52,149 @@ def is_alive(process):
     return state.rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def result(rc, output=""):
-    return check.Result(rc, output)
+def row(group="a", name="x", verdict=PASSED, detail="", **more):
+    return {"group": group, "name": name, "verdict": verdict, "detail": detail, "seconds": 1.25,
+            **more}
 
 
-class Verdicts(unittest.TestCase):
-    def test_of_tests(self):
-        for rc, output, verdict in (
-                (0, RAN.format(20, 20), PASSED), (0, RAN.format(20, 18), PASSED),
-                (0, RAN.format(0, 0), FAILED), (0, "", FAILED), (1, RAN.format(20, 20), FAILED),
-                (77, "skipped: no CUDA device", NOT_RUN), (None, "still running", FAILED),
-                (-11, "", FAILED)):
-            self.assertEqual(check.verdict_of_tests(result(rc, output))[0], verdict, (rc, output))
-        self.assertEqual(check.verdict_of_tests(result(0, RAN.format(20, 18)))[1],
-                         "18 tests, 2 skipped")
+class Table(unittest.TestCase):
+    record = {"gpu": {"name": "NVIDIA H200", "driver_version": "580.1"}, "commit": "abc",
+              "devices": f"cpu   2 threads\n{GPU}\nCUDA driver 13.0, runtime 13.0, cuBLASLt 130100",
+              "date": "2026-01-01", "is_complete": True, "seconds": 61.2, "jobs": 4,
+              "checks": [row("compare", "S, fp32", detail="1 | 2\n3"), row("other"),
+                         row("compare", "I1", FAILED, "3 missed", output="$ vae\n```\nodd")]}
 
-    def test_of_tools(self):
-        good, clean = RAN.format(20, 20), "========= ERROR SUMMARY: 0 errors\n"
-        hazards = "========= RACECHECK SUMMARY: {0} hazards displayed ({0} errors, 0 warnings)\n"
-        for rc, output, verdict in (
-                (0, good + clean, PASSED), (0, good + hazards.format(0), PASSED),
-                (0, good, FAILED),  # what the tool found is not known
-                (0, good + "========= ERROR SUMMARY: 2 errors\n", FAILED),
-                (0, good + hazards.format(1), FAILED), (99, good + clean, FAILED),
-                (1, clean, FAILED), (77, clean, NOT_RUN), (0, clean, FAILED)):
-            self.assertEqual(check.verdict_of_tool(result(rc, output))[0], verdict, (rc, output))
-        found = check.verdict_of_tool(result(
-            99, "========= COMPUTE-SANITIZER\n========= Invalid __global__ read of size 4 bytes\n"
-                "========= ERROR SUMMARY: 1 error\n"))
-        self.assertEqual(found, (FAILED, "Invalid __global__ read of size 4 bytes"))
+    def test_groups_figures_and_what_failed(self):
+        text = check_table.markdown(self.record)
+        self.assertTrue(text.startswith(
+            "GPU: NVIDIA H200; driver 580.1; CUDA driver 13.0, runtime 13.0, cuBLASLt 130100; "
+            "commit abc; 2026-01-01; 61 s, 4 checks side by side\n\n2 passed, 1 failed, 0 not run"
+            "\n\n### compare: 1 passed, 1 failed, 0 not run\n"), text)
+        self.assertIn("| S, fp32 | passed | 1 \\| 2 3 | 1.2 |\n"
+                      "| I1 | **FAILED** | 3 missed | 1.2 |\n\n### other", text)
+        self.assertIn("printed by compare: I1\n\n````\n$ vae\n```\nodd\n````\n", text)
 
-    def test_exit_status(self):
-        def of(*verdicts):
-            return check.status_of([{"verdict": verdict} for verdict in verdicts])
+    def test_of_a_run_that_was_ended(self):
+        text = check_table.markdown({**self.record, "gpu": {}, "is_complete": False})
+        self.assertIn("GPU: NVIDIA H200; CUDA", text)
+        self.assertIn("the run ended before all of it was begun", text)
 
-        self.assertEqual(of(PASSED, NOT_RUN), (0, "1 passed, 0 failed, 1 not run"))
-        self.assertEqual(of(PASSED, FAILED)[0], 1)
-        self.assertEqual(of(NOT_RUN)[0], 1)  # nothing passed
-        self.assertEqual(of()[0], 1)
+    def test_of_a_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "record.json"
+            path.write_text(json.dumps(self.record), encoding="utf-8")
+            with mock.patch("sys.stdout", io.StringIO()) as output:
+                self.assertEqual(check.main(["--table", str(path)]), 0)
+            self.assertEqual(output.getvalue(), check_table.markdown(self.record))
+            for text in ("{}", "[]", "no JSON", "{\"checks\": 3}"):
+                path.write_text(text, encoding="utf-8")
+                with mock.patch("sys.stderr", io.StringIO()) as error:
+                    self.assertEqual(check.main(["--table", str(path)]), 2, text)
+                self.assertEqual(error.getvalue(), f"check_gpu: {path} is no file that check_gpu "
+                                                   "has written\n")
+            with mock.patch("sys.stderr", io.StringIO()) as error:
+                self.assertEqual(check.main(["--table", f"{folder}/none"]), 2)
+            self.assertIn("No such file", error.getvalue())
 
 
-class MadeUp(unittest.TestCase):
-    """Checks whose commands are made up."""
+class SideBySide(unittest.TestCase):
+    """What runs the checks."""
 
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
-        (self.folder / "vae").touch()
-        self.commands, self.variables = [], {}
-        self.answers = {"--help": result(0, "--precision NAME")}
+    def run_checks(self, *checks, **settings):
+        """(rows, the verdicts that were kept each time, what was printed)."""
+        kept = []
+        with mock.patch("sys.stdout", io.StringIO()) as output:
+            rows = check.run_checks(
+                checks, settings.pop("commands", Commands(900)),
+                lambda rows: kept.append([one["verdict"] for one in rows]), **settings)
+        return rows, kept, output.getvalue()
 
-    def checks(self):
-        arguments = check.parse(["--bin", str(self.folder)])
-        return check.Checks(arguments, self.folder, self.execute)
-
-    def execute(self, command, timeout, **variables):
-        del timeout
-        command = [str(part) for part in command]
-        self.commands.append(command)
-        self.variables = variables  # of the last command
-        for key, answer in self.answers.items():
-            if key in command:
-                return answer(command) if callable(answer) else answer
-        return result(0, RAN.format(5, 5) + "========= ERROR SUMMARY: 0 errors\n")
-
-    def report(self, is_ok, rows=1):
-        row = {"name": "x", "relative_l2": 1e-7, "gate": 1e-5, "ok": is_ok}
-        return "progress\n" + json.dumps({"ok": is_ok, "tensors": [row] * rows})
-
-    def test_compare(self):
-        for rc, output, verdict in ((0, self.report(True), PASSED), (1, self.report(False), FAILED),
-                                    (1, self.report(True), FAILED),
-                                    (0, self.report(True, rows=0), FAILED),
-                                    (1, "vae: error: no GPU", FAILED), (None, "", FAILED)):
-            self.answers["compare"] = lambda command, rc=rc, output=output: (
-                result(0, "--precision") if "--help" in command else result(rc, output))
-            self.assertEqual(self.checks().compare("S", "tf32")[0], verdict, (rc, output))
-        self.assertIn("tf32", self.commands[-1])
-        self.assertIn(str(self.folder / "images.npy"), self.commands[-1])
-
-    def test_what_is_not_a_number_has_failed(self):
-        rows = [{"name": "loss", "relative_l2": 1e-7, "gate": 1e-5, "ok": True},
-                {"name": "d_z", "relative_l2": None, "gate": 1e-5, "ok": False}]
-        self.answers["compare"] = result(1, json.dumps({"ok": False, "tensors": rows}))
-        self.assertEqual(self.checks().compare("S", "fp32"), (FAILED, "not a number in d_z"))
+    @staticmethod
+    def a_check(name, run=lambda: (PASSED, "")):
+        return all_checks.Check("a", name, run)
 
     def test_a_check_that_breaks_has_failed_and_the_others_run(self):
         def breaks():
             raise ZeroDivisionError("oops")
 
-        checks = mock.Mock()
-        checks.all.return_value = [("a", "x", breaks), ("a", "y", lambda: (PASSED, ""))]
-        kept = []
-        with mock.patch("sys.stdout", io.StringIO()):
-            rows = check.run_checks(
-                checks, "", lambda rows: kept.append([row["verdict"] for row in rows]))
-        self.assertEqual([row["verdict"] for row in rows], [FAILED, PASSED])
+        rows, kept, _ = self.run_checks(self.a_check("x", breaks), self.a_check("y"))
+        self.assertEqual([one["verdict"] for one in rows], [FAILED, PASSED])
         self.assertEqual(rows[0]["detail"], "ZeroDivisionError: oops")
         self.assertEqual(kept, [[NOT_RUN, NOT_RUN], [FAILED, NOT_RUN], [FAILED, PASSED]])
 
-    def test_an_older_gpu_has_one_precision(self):
-        self.assertEqual(check.capability_of("cuda  0: T4, compute capability 7.5, 40"), (7, 5))
-        checks = self.checks()
-        checks.capability = (7, 5)
-        self.answers["compare"] = result(0, self.report(True))
-        self.assertEqual(checks.compare("S", "tf32"),
-                         (NOT_RUN, "this GPU has no tf32: capability 7.5"))
-        self.assertEqual(checks.compare("S", "fp32")[0], PASSED)
+    def test_jobs_run_at_once_and_rows_stay_in_order(self):
+        meeting = threading.Barrier(3, timeout=20)
+        checks = [self.a_check(name, lambda: (PASSED, str(meeting.wait() >= 0))) for name in "xyz"]
+        rows, _, output = self.run_checks(*checks, jobs=3)
+        self.assertEqual([(one["name"], one["detail"]) for one in rows],
+                         [("x", "True"), ("y", "True"), ("z", "True")])
+        self.assertEqual(output.count("passed"), 3)
+
+    def test_with_one_job_there_is_one_after_the_other(self):
+        running, most = [], []
+
+        def run():
+            running.append(1)
+            most.append(len(running))
+            time.sleep(0.05)
+            running.pop()
+            return PASSED, ""
+
+        self.run_checks(*(self.a_check(name, run) for name in "xyz"))
+        self.assertEqual(most, [1, 1, 1])
+
+    def test_what_is_not_begun_in_time_is_not_run(self):
+        end = time.monotonic() + 0.2
+        rows, _, _ = self.run_checks(self.a_check("x", lambda: (time.sleep(0.3), (PASSED, ""))[1]),
+                                     self.a_check("y"), end=end)
+        self.assertEqual([(one["verdict"], one["detail"]) for one in rows],
+                         [(PASSED, ""), (NOT_RUN, "no time was left")])
+
+    def test_what_still_runs_after_the_budget_is_ended(self):
+        for limit, is_over in ((60, True), (0.2, False)):
+            commands = Commands(limit, time.monotonic() - 59.9)
+            ended = commands.run(["sleep", "30"])
+            self.assertEqual((ended.rc, ended.is_over), (None, is_over))
+            self.assertLess(float(re.search(r"time: (\d+) s", ended.output)[1]), 2)
+
+    def test_what_failed_is_kept_with_what_it_printed(self):
+        commands = Commands(60)
+
+        def fails():
+            commands.run(["sh", "-c", "echo one; exit 3"])
+            return FAILED, ""
+
+        rows, _, _ = self.run_checks(self.a_check("x", fails), self.a_check("y"), commands=commands)
+        self.assertEqual(rows[0]["output"], "$ sh -c echo one; exit 3\none\n[status 3]")
+        self.assertNotIn("output", rows[1])
+        self.assertEqual(text_of([(["a"], Result(0, "xxyyyyyyyz"))], most=4),
+                         "$ a\nxx\n…\nyz\n[status 0]")
+        tests = ("[ RUN      ] A.B\n[       OK ] A.B (1 ms)\n[ RUN      ] A.C\nodd\n"
+                 "[  FAILED  ] A.C (1 ms)\n[ RUN      ] A.D\n[       OK ] A.D (0 ms)\nend")
+        self.assertEqual(text_of([(["a"], Result(1, tests))]), "$ a\n[ RUN      ] A.C\nodd\n"
+                         "[  FAILED  ] A.C (1 ms)\nend\n[status 1]")
+
+    def test_what_all_need_is_made_once(self):
+        made = []
+
+        def make():
+            time.sleep(0.05)
+            made.append(1)
+            return len(made)
+
+        once = Once(make)
+        rows, _, _ = self.run_checks(*(self.a_check(name, lambda: (PASSED, once()))
+                                       for name in "xyz"), jobs=3)
+        self.assertEqual([one["detail"] for one in rows], [1, 1, 1])
 
     def test_what_runs_out_of_time_ends_with_its_children(self):
-        mark = self.folder / "late"
-        ended = check.execute(["sh", "-c", f"(sleep 1; touch {mark}) & wait"], 0.2)
-        self.assertEqual((ended.rc, ended.output), (None, "ran out of time: 0 s"))
-        time.sleep(1.2)
-        self.assertFalse(mark.exists())
+        with tempfile.TemporaryDirectory() as folder:
+            mark = pathlib.Path(folder) / "late"
+            ended = Commands(0.2).run(["sh", "-c", f"echo begun; (sleep 1; touch {mark}) & wait"])
+            self.assertEqual((ended.rc, ended.is_over), (None, False))
+            self.assertEqual(ended.output, "begun\n\nran out of time: 0 s")
+            time.sleep(1.2)
+            self.assertFalse(mark.exists())
 
     def test_what_does_not_end_keeps_no_other_check(self):
         made, popen = [], subprocess.Popen
@@ -168,90 +203,30 @@ class MadeUp(unittest.TestCase):
             made.append(popen(*arguments, **settings))
             return made[-1]
 
-        checks = mock.Mock()
-        checks.all.return_value = [
-            (name, name, lambda: check.verdict_of_tests(check.execute(["sleep", "60"], 0.2)))
-            for name in ("a", "b")] + [("c", "c", lambda: (PASSED, ""))]
+        commands = Commands(0.2)
+        checks = [self.a_check(name, lambda: check_verdicts.verdict_of_tests(
+            commands.run(["sleep", "60"]))) for name in "xy"]
         begin = time.monotonic()
         # As if a driver kept them.
         with mock.patch.object(check.machine.os, "killpg"), \
                 mock.patch.object(check.machine, "ENDING", 0.2), \
-                mock.patch.object(subprocess, "Popen", start), \
-                mock.patch("sys.stdout", io.StringIO()):
-            rows = check.run_checks(checks, "", lambda rows: None)
+                mock.patch.object(subprocess, "Popen", start):
+            rows, _, _ = self.run_checks(*checks, self.a_check("z"), commands=commands)
         self.assertLess(time.monotonic() - begin, 10)
-        self.assertEqual([(row["verdict"], row["detail"]) for row in rows],
+        self.assertEqual([(one["verdict"], one["detail"]) for one in rows],
                          [(FAILED, "ran out of time: 0 s")] * 2 + [(PASSED, "")])
         self.assertEqual([process.poll() for process in made], [None] * 2)
         for process in made:
             check.machine.end_group(process, check.machine.grace())
 
-    def test_without_the_option_there_is_one_precision(self):
-        self.answers = {"--help": result(0, ""), "compare": result(0, self.report(True))}
-        self.assertEqual(self.checks().compare("S", "bf16")[0], NOT_RUN)
-        self.assertEqual(self.checks().compare("S", "fp32")[0], PASSED)
-        self.assertNotIn("--precision", self.commands[-1])
-
-    def test_what_is_not_here_is_not_run(self):
-        checks = self.checks()
-        self.assertEqual(checks.tests()[0], NOT_RUN)
-        self.assertEqual(checks.sanitized("*", "memcheck")[0], NOT_RUN)
-        (self.folder / "gpu_tests").touch()
-        self.assertEqual(checks.tests(), (PASSED, "5 tests"))
-        for tool, verdict in ((None, NOT_RUN), ("/x/compute-sanitizer", PASSED)):
-            with mock.patch.object(check.machine, "find_tool", return_value=tool):
-                self.assertEqual(checks.sanitized("*", "racecheck")[0], verdict)
-        self.assertEqual(self.commands[-1][:3], ["/x/compute-sanitizer", "--tool", "racecheck"])
-        self.assertEqual(self.variables, {"VAE_SEPARATE_ARRAYS": "1"})
-        checks.tests()
-        self.assertEqual(self.variables, {})  # as users have them
-
     def test_variables_are_in_the_environment(self):
-        command = ["sh", "-c", "echo $VAE_SEPARATE_ARRAYS $HOME"]
+        command = ["sh", "-c", "echo $VAE_SEPARATE_ARRAYS $THREADS $HOME"]
         home = os.environ.get("HOME", "")
-        self.assertEqual(check.execute(command, 60, VAE_SEPARATE_ARRAYS="1").last_line(),
-                         f"1 {home}".strip())
-
-    def test_what_a_tool_is_to_run_is_there(self):
-        sources = "".join(path.read_text() for path in (ROOT / "tests").glob("cuda_*_test.cpp"))
-        for word in re.findall(r"\w+", check.SMALL_BACKEND):
-            self.assertIn(word, sources)
-
-    def train(self, contents):
-        """An answer of `vae train` that leaves one of the checkpoints, in turn."""
-        left = list(contents)
-
-        def answer(command):
-            out = pathlib.Path(command[command.index("--out") + 1])
-            out.mkdir(exist_ok=True)
-            metadata, values = left.pop(0)
-            table = json.dumps({"__metadata__": metadata, "w": {"dtype": "F32"}}).encode()
-            (out / "checkpoint.safetensors").write_bytes(
-                struct.pack("<Q", len(table)) + table + values)
-            return result(0)
-
-        return answer
-
-    def test_bits(self):
-        one, other = b"1234", b"1235"
-        for contents, verdict in ((({"seconds": "1"}, one), ({"seconds": "22"}, one)), PASSED), (
-                (({}, one), ({}, other)), FAILED), ((({}, b""), ({}, b"")), FAILED):
-            self.answers["train"] = self.train(contents)
-            checks = self.checks()
-            self.assertEqual(checks.runs("fp32", checks.twice)[0], verdict, contents)
-        self.answers["train"] = self.train([({}, one), ({}, other), ({}, one)])
-        self.assertEqual(checks.runs("fp32", checks.resumed), (PASSED, "4 bytes"))
-        for contents, verdict in ((({}, one), ({}, one)), PASSED), (
-                (({}, one), ({}, other)), FAILED):
-            self.answers["train"], self.commands = self.train(contents), []
-            self.assertEqual(checks.runs("fp32", checks.streamed)[0], verdict, contents)
-            for command, where in zip(self.commands, ("device", "streamed")):
-                self.assertEqual(command[command.index("--data-placement") + 1], where)
-        self.answers["train"] = result(1, "vae: error: no GPU")
-        self.assertEqual(checks.runs("fp32", checks.twice), (FAILED, "vae: error: no GPU"))
+        self.assertEqual(Commands(60, THREADS="3").run(command, VAE_SEPARATE_ARRAYS="1")
+                         .last_line(), f"1 3 {home}".strip())
 
 
-class Program(unittest.TestCase):
+class Script(unittest.TestCase):
     def test_without_a_gpu(self):
         devices = "cpu   2 threads\ncuda  not usable: there is no NVIDIA driver"
         error = io.StringIO()
@@ -270,9 +245,10 @@ class Program(unittest.TestCase):
         program.chmod(0o755)
         return subprocess.Popen(
             [sys.executable, ROOT / "scripts" / "check_gpu", "--backend", "cpu", "--bin",
-             program.parent, "--out", pathlib.Path(folder) / "record.json", "--only",
+             program.parent, "--out", pathlib.Path(folder) / "record.json", "--jobs", "1", "--only",
              "compare: (S|I1), fp32"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "TMPDIR": str(folder)})  # what is killed removes nothing
 
     def test_a_run_that_is_ended_leaves_a_whole_file(self):
         report = json.dumps({"ok": True, "tensors": [
@@ -302,6 +278,40 @@ class Program(unittest.TestCase):
                              [("S, fp32", PASSED, "1 tensors, 1.0e-07 in x"),
                               ("I1, fp32", NOT_RUN, "the run ended before it")])
 
+    def test_bad_requests(self):
+        for options, says in ((["--jobs", "0"], "--jobs"), (["--budget", "0"], "--budget"),
+                              (["--limit", "nan"], "--limit"), (["--only", "("], "--only"),
+                              (["--jobs", "x"], "--jobs"), (["--out", "a.md"], "--out")):
+            with mock.patch("sys.stderr", io.StringIO()) as error, \
+                    self.assertRaises(SystemExit) as ended:
+                check.main(options)
+            self.assertEqual(ended.exception.code, 2)
+            self.assertIn(says, error.getvalue().splitlines()[-1])
+
+    def test_that_no_check_is_chosen_is_said_before_a_file_is_written(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "vae").touch()
+            record = {"devices": GPU, "cores": 2, "gpu": {}, "commit": "abc"}
+            with mock.patch.object(check.machine, "describe", return_value=record), \
+                    mock.patch("sys.stderr", io.StringIO()) as error:
+                self.assertEqual(check.main(["--bin", folder, "--only", "nothing", "--out",
+                                             f"{folder}/record.json"]), 2)
+            self.assertEqual(error.getvalue(), "check_gpu: no check is called nothing\n")
+            self.assertEqual(os.listdir(folder), ["vae"])
+
+    def test_a_gpu_of_one_process_gets_one(self):
+        for mode, jobs in (("Exclusive_Process", 1), ("Default", 3)):
+            with tempfile.TemporaryDirectory() as folder:
+                (pathlib.Path(folder) / "vae").touch()
+                record = {"devices": GPU, "cores": 2, "commit": "abc", "date": "today",
+                          "gpu": {"compute_mode": mode}}
+                with mock.patch.object(check.machine, "describe", return_value=record), \
+                        mock.patch.object(check, "check_all") as check_all, \
+                        mock.patch("sys.stdout", io.StringIO()), \
+                        mock.patch("sys.stderr", io.StringIO()):
+                    check.main(["--bin", folder, "--jobs", "3", "--out", f"{folder}/record.json"])
+            self.assertEqual(check_all.call_args[0][3], jobs)
+
     def test_what_breaks_outside_of_a_check_is_one_line(self):
         with mock.patch.object(check.machine, "describe", side_effect=ValueError("odd\nmore")), \
                 mock.patch.object(check.machine, "find_folder", return_value=ROOT), \
@@ -324,7 +334,34 @@ class Program(unittest.TestCase):
             self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
             record = json.loads(out.read_text())
             self.assertTrue(record["is_complete"])
-            self.assertEqual([row["verdict"] for row in record["checks"]], [PASSED] * 12)
+            self.assertEqual([one["verdict"] for one in record["checks"]], [PASSED] * 12)
+            self.assertEqual(out.with_suffix(".md").read_text(), check_table.markdown(record))
+
+    @unittest.skipIf(PROGRAMS is None or not (pathlib.Path(PROGRAMS) / EMULATED).exists(),
+                     "no emulated module was given")
+    def test_emulated(self):
+        with tempfile.TemporaryDirectory() as folder:
+            programs = pathlib.Path(folder) / "bin"
+            programs.mkdir()
+            of = pathlib.Path(PROGRAMS).resolve()
+            (programs / "vae").symlink_to(of / "vae")
+            (programs / "gpu_tests").symlink_to(of / "backend_tests_emulated")
+            out = pathlib.Path(folder) / "record.json"
+            ran = subprocess.run(
+                [sys.executable, ROOT / "scripts" / "check_gpu", "--bin", programs, "--out", out,
+                 "--jobs", "2", "--only", "numerics|memory|compare: ragged, plan|no such"],
+                env={**os.environ, "XDG_CACHE_HOME": "/nowhere",
+                     "VAE_CUDA_MODULE": str(of / EMULATED),
+                     "VAE_EMULATION_MEMORY": str(2**30)},
+                capture_output=True, text=True, check=False)
+            self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+            record = json.loads(out.read_text())
+            self.assertEqual([one["verdict"] for one in record["checks"]], [PASSED] * 16)
+            details = {one["name"]: one["detail"] for one in record["checks"]}
+            self.assertRegex(details["ragged, plan epilogue, bf16"], "plan epilogue$")
+            self.assertRegex(details["a model that does not fit"], "what would fit: train.micro_b")
+            self.assertRegex(details["ReLU of a NaN"], "plan epilogue: .*bf16")
+            self.assertEqual(details["TF32 of a float"], "rounded to the nearest")
 
 
 if __name__ == "__main__":

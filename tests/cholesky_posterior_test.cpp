@@ -284,6 +284,14 @@ TEST_F(CholeskyPosterior, ManyExamplesDrawsAndPriors) {
     check({3, 130, true, 2, true});
 }
 
+// Of many short rows: two and eight rows a warp, with four columns a thread and with one.
+TEST_F(CholeskyPosterior, LaunchPaths) {
+    check({16371, 1, false});
+    check({16371, 1, true});
+    check({65479, 1, false});
+    check({65479, 1, true});
+}
+
 TEST_F(CholeskyPosterior, UnalignedArrays) {
     check({33, 32, true, 1, false}, 1);
     check({33, 32, true, 2, true}, 1);

@@ -338,5 +338,22 @@ TEST_F(CliTest, HelpAndVersionAreFine) {
     EXPECT_TRUE(contains(vae("devices").out, "cuda  not usable: "));
 }
 
+// Of variables by which cuBLAS computes in another precision; not where it computes nothing.
+TEST_F(CliTest, AnEnvironmentThatChangesPrecisionsIsSaid) {
+    EXPECT_EQ(vae("devices").err, "");
+    const char* const compare = "compare --data synthetic:bars --hidden 5 --steps 1 --backend cpu";
+    for (const char* variable :
+         {"NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATION_STRATEGY"}) {
+        ASSERT_EQ(setenv(variable, "1", 1), 0);
+        const ProgramResult devices = vae("devices");
+        const ProgramResult compared = vae(compare);
+        ASSERT_EQ(unsetenv(variable), 0);
+        EXPECT_EQ(devices.status, 0);
+        EXPECT_EQ(devices.err.find("vae: warning: " + std::string(variable) + "=1 is in the "), 0U);
+        EXPECT_EQ(devices.err.find('\n') + 1, devices.err.size()) << "one line";
+        EXPECT_FALSE(contains(compared.err, "warning")) << compared.err;
+    }
+}
+
 }  // namespace
 }  // namespace vae

@@ -113,6 +113,12 @@ TEST_F(FreeBits, EveryRaggedSize) {
     }
 }
 
+TEST_F(FreeBits, LaunchPaths) {
+    for (const Shape& shape : launch_paths()) {
+        if (shape.rows > 1) check({shape.rows, shape.cols, shape.cols});
+    }
+}
+
 TEST_F(FreeBits, UnalignedArrays) {
     check({33, 32, 32}, 1);
     check({33, 64, 64}, 2);

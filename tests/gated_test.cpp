@@ -152,6 +152,12 @@ TEST_F(Gated, LargeSizes) {
     }
 }
 
+TEST_F(Gated, LaunchPaths) {
+    for (const Shape& shape : launch_paths()) {
+        for (const Storage storage : kStorages) check(shape, padded(shape.cols), storage);
+    }
+}
+
 // More padding than columns; a stride that only the backward's pairs can use; none that is odd.
 TEST_F(Gated, OtherStrides) {
     for (const Storage storage : kStorages) {

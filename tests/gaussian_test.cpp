@@ -73,6 +73,10 @@ TEST_F(Gaussian, LargeSizes) {
     check_large_sizes(kLaunchers, kReference);
 }
 
+TEST_F(Gaussian, LaunchPaths) {
+    check_launch_paths(kLaunchers, kReference);
+}
+
 TEST_F(Gaussian, UnalignedArrays) {
     check_unaligned(kLaunchers, kReference);
 }
@@ -210,6 +214,10 @@ TEST_F(GaussianPixel, EveryRaggedSize) {
 
 TEST_F(GaussianPixel, LargeSizes) {
     check_large_sizes(kScaledLaunchers, kScaledReference);
+}
+
+TEST_F(GaussianPixel, LaunchPaths) {
+    check_launch_paths(kScaledLaunchers, kScaledReference);
 }
 
 TEST_F(GaussianPixel, UnalignedArrays) {

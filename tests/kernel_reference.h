@@ -43,16 +43,22 @@ inline std::vector<Shape> ragged_shapes() {
     return shapes;
 }
 
-// A hidden layer and an image, tall ones in which a warp has 2 and 8 rows, wide ones. Either rows
-// or columns are cut into tiles here, or a warp has one row.
+// An image, a hidden layer, and wide ones.
 inline std::vector<Shape> large_shapes() {
-    return {{128, 784}, {128, 400}, {16391, 5}, {66001, 4}, {3, 5000}, {2, 4099}};
+    return {{128, 784}, {128, 400}, {3, 5000}, {2, 4099}};
 }
 
-// Several columns of tiles, and several rows a warp: what the last block of a row of tiles finishes
-// is more than a row for each of its warps. ScratchSize.ShapesReachEveryKindOfGrid says which.
-inline constexpr Shape kTwoRowsAWarp{8190, 33};
-inline constexpr Shape kTwoRowsAWarpWide{8190, 132};
+// Small ones for each way in which an array is cut into tiles (kernels/tile_grid.h): a warp of 1,
+// 2, 4 and 8 rows, a thread of one column and of four; one tile, several rows or columns of tiles,
+// and both, cut off at the end. ScratchSize.ShapesReachEveryKindOfGrid says which.
+inline std::vector<Shape> launch_paths() {
+    return {{7, 31},    {7, 124},   {9, 31},    {9, 124},    {7, 33},    {7, 132},
+            {9, 33},    {9, 132},   {16371, 1}, {16371, 4},  {32741, 1}, {32741, 4},
+            {65479, 1}, {65479, 4}, {1, 32741}, {1, 130948}, {8190, 33}, {8190, 132}};
+}
+
+// Eight rows a warp and many columns of tiles: what the last block of a row of tiles finishes is
+// more than a row for each of its warps.
 inline constexpr Shape kEightRowsAWarp{65, 16381};
 
 inline std::vector<float> random_normals(std::size_t size, std::uint32_t stream,

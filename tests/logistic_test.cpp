@@ -125,6 +125,10 @@ TEST_F(Logistic, LargeSizes) {
     check_large_sizes(kLaunchers, kReference);
 }
 
+TEST_F(Logistic, LaunchPaths) {
+    check_launch_paths(kLaunchers, kReference);
+}
+
 TEST_F(Logistic, OtherNumbersOfLevels) {
     for (const int levels : {2, 3, 16, 65536}) {
         SCOPED_TRACE(levels);

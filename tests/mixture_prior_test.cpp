@@ -256,6 +256,12 @@ TEST_F(MixturePrior, LargeSizes) {
     check({2, 5, 300, 304});
 }
 
+// Two rows a warp, of rows and of components.
+TEST_F(MixturePrior, LaunchPaths) {
+    check({16371, 1, 1, 0});
+    check({1, 16371, 1, 0});
+}
+
 TEST_F(MixturePrior, NoLatents) {
     const Mixture in({5, 3, 0, 0});
     const Outputs out = run(in);

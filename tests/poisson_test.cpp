@@ -55,6 +55,10 @@ TEST_F(Poisson, LargeSizes) {
     check_large_sizes(kLaunchers, kReference);
 }
 
+TEST_F(Poisson, LaunchPaths) {
+    check_launch_paths(kLaunchers, kReference);
+}
+
 TEST_F(Poisson, UnalignedArrays) {
     check_unaligned(kLaunchers, kReference);
 }

@@ -228,14 +228,22 @@ TEST_F(Reparameterize, EveryRaggedSize) {
     for (const HeadsShape& shape : all_shapes()) check(shape);
 }
 
+TEST_F(Reparameterize, LaunchPaths) {
+    for (const Shape& shape : launch_paths()) {
+        if (shape.rows > 1) check({shape.rows, shape.cols, shape.cols});
+    }
+}
+
 TEST_F(Reparameterize, UnalignedArrays) {
     check({33, 32, 32}, 1);
     check({33, 32, 32, 2, true}, 1);
     check({33, 32, 32, 2, true, true}, 1);
+    check({33, 32, 32, 17, true, true}, 1);
 }
 
 TEST_F(Reparameterize, RepeatsBitForBit) {
-    for (const HeadsShape& shape : {HeadsShape{129, 20, 64}, HeadsShape{70, 21, 21, 3, true}}) {
+    for (const HeadsShape& shape : {HeadsShape{129, 20, 64}, HeadsShape{70, 21, 21, 3, true},
+                                    HeadsShape{70, 21, 21, 40, true}}) {
         const Heads in(shape);
         const BackwardOutputs out = backward(in);
         const BackwardOutputs again = backward(in);

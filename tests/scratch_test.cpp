@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <set>
 #include <stdexcept>
+#include <tuple>
 
 #include "kernels/tile_grid.h"
 #include "tests/kernel_reference.h"
@@ -81,33 +83,37 @@ TileGrid grid_of(const Shape& shape) {
                           shape.cols % 4 == 0 ? kernels::kWideColumns : kernels::kNarrowColumns);
 }
 
-// What the tests of the likelihoods count on: tall tiles with one and with several columns of them,
-// in the middle and at the ragged end of both.
+// What the tests of kernels count on.
 TEST(ScratchSize, ShapesReachEveryKindOfGrid) {
-    for (const Shape& shape : {kTwoRowsAWarp, kTwoRowsAWarpWide}) {
-        SCOPED_TRACE(testing::Message() << shape);
-        const TileGrid grid = grid_of(shape);
-        EXPECT_EQ(grid.rows_per_warp, 2u);
-        EXPECT_EQ(grid.col_tiles, 2u);
-        EXPECT_NE(grid.rows % (2 * kernels::kTileWarps), 0u);
-    }
-    EXPECT_NE(kTwoRowsAWarp.cols % 4, 0);
-    EXPECT_EQ(kTwoRowsAWarpWide.cols % 4, 0);
     const TileGrid tall = grid_of(kEightRowsAWarp);
     EXPECT_EQ(tall.rows_per_warp, kernels::kMostRowsPerWarp);
     EXPECT_EQ(tall.row_tiles, 2u);
     EXPECT_EQ(tall.col_tiles, 512u);
 
-    bool two_rows = false;
-    bool eight_rows = false;
+    // Rows a warp, whether a thread has four columns, whether there are several rows and columns of
+    // tiles.
+    std::set<std::tuple<unsigned, bool, bool, bool>> reached;
     bool columns_of_tiles = false;
-    for (const Shape& shape : large_shapes()) {
+    for (const Shape& shape : launch_paths()) {
         const TileGrid grid = grid_of(shape);
-        two_rows |= grid.rows_per_warp == 2;
-        eight_rows |= grid.rows_per_warp == kernels::kMostRowsPerWarp;
+        reached.emplace(grid.rows_per_warp, shape.cols % 4 == 0, grid.row_tiles > 1,
+                        grid.col_tiles > 1);
         columns_of_tiles |= grid.col_tiles > 32;  // a lane of the last block adds several slots
     }
-    EXPECT_TRUE(two_rows && eight_rows && columns_of_tiles);
+    for (const bool is_wide : {false, true}) {
+        for (const unsigned rows : {1u, 2u, 4u, kernels::kMostRowsPerWarp}) {
+            EXPECT_TRUE(reached.contains({rows, is_wide, true, false})) << rows << is_wide;
+        }
+        for (const unsigned rows : {1u, 2u}) {
+            EXPECT_TRUE(reached.contains({rows, is_wide, true, true})) << rows << is_wide;
+        }
+        // A single row of many tiles always has the most.
+        for (const unsigned rows : {1u, kernels::kMostRowsPerWarp}) {
+            EXPECT_TRUE(reached.contains({rows, is_wide, false, true})) << rows << is_wide;
+        }
+        EXPECT_TRUE(reached.contains({1, is_wide, false, false})) << is_wide;
+    }
+    EXPECT_TRUE(columns_of_tiles);
 }
 
 }  // namespace

@@ -3,23 +3,21 @@
 
 Written to be fast: images and their order stay on the device, pixels are binarised there, both
 heads are one product, gradients are dropped, not zeroed, and no loss is read back before the end.
-Started by scripts/bench_gpu and scripts/bench_cpu, which talk to it through its standard input
-(see serve in workload.py). `--make-images FILE` writes a data set instead and ends.
+Started by scripts/bench_gpu, scripts/bench_cpu and scripts/bench_elbo, which talk to it through its
+standard input (see serve in workload.py). `--make-images FILE` writes a data set instead and ends.
 """
 
 import argparse
 import contextlib
-import math
 import os
 import sys
 import time
 
 import torch
-from torch.nn import functional
 
 import workload
+from pytorch_network import Network, from_bytes
 
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 # How a step is run: which Adam, what torch.compile is told, and whether steps are captured.
 VARIANTS = {
     "eager, for-loop Adam": {"adam": {"foreach": False}},
@@ -34,79 +32,13 @@ VARIANTS = {
         "compile": "max-autotune-no-cudagraphs", "adam": {"foreach": True}, "captured": True},
 }
 WINDOWS = 10  # of a measurement
-
-
-class Network(torch.nn.Module):
-    """The encoder and the decoder, as lists of weights and biases."""
-
-    def __init__(self, given, device):
-        super().__init__()
-        self.given = given
-        self.activation = ACTIVATIONS[given.model["activation"]]
-        self.bounds = given.model["logvar_min"], given.model["logvar_max"]
-        self.initial = [self.tensor(names).to(device) for names in self.names()]
-        self.values = torch.nn.ParameterList(
-            [torch.nn.Parameter(value.clone()) for value in self.initial])
-
-    def names(self):
-        """Of each of our parameters, the names of the dump's that it is made of."""
-        heads = [["encoder.mu.weight", "encoder.logvar.weight"],
-                 ["encoder.mu.bias", "encoder.logvar.bias"]]
-        encoder = [[name] for pair in self.given.layers("encoder") for name in pair]
-        decoder = [[name] for pair in self.given.layers("decoder") for name in pair]
-        return encoder + heads + decoder + [["decoder.out.weight"], ["decoder.out.bias"]]
-
-    def tensor(self, names):
-        return torch.cat([from_bytes(*self.given.tensors[name]) for name in names])
-
-    @torch.no_grad()
-    def reset(self):
-        for value, initial in zip(self.values, self.initial):
-            value.copy_(initial)
-
-    def chain(self, h, first, count):
-        for i in range(first, first + 2 * count, 2):
-            h = self.activation(functional.linear(h, self.values[i], self.values[i + 1]))
-        return h
-
-    def forward(self, x, epsilon):
-        """The mean loss over the batch x[B, pixels] with epsilon[B, draws, latent]."""
-        encoder, decoder = len(self.given.layers("encoder")), len(self.given.layers("decoder"))
-        h = self.chain(x, 0, encoder)
-        at = 2 * encoder
-        heads = functional.linear(h, self.values[at], self.values[at + 1]).float()
-        mu, logvar = heads.chunk(2, dim=1)
-        logvar = logvar.clamp(*self.bounds)
-        z = mu[:, None] + torch.exp(0.5 * logvar)[:, None] * epsilon
-        h = self.chain(z.flatten(0, 1), at + 2, decoder)
-        logits = functional.linear(h, self.values[-2], self.values[-1]).float()
-        logits = logits.view(*epsilon.shape[:2], -1)
-        targets = x[:, None].expand_as(logits)
-        recon = functional.binary_cross_entropy_with_logits(
-            logits, targets, reduction="none").sum(-1)
-        if self.given.is_iwae:
-            ratio = 0.5 * (z * z - epsilon * epsilon - logvar[:, None]).sum(-1)
-            log_w = -recon - self.given.beta * ratio
-            return (math.log(self.given.samples) - torch.logsumexp(log_w, 1)).mean()
-        kl = 0.5 * (mu * mu + torch.expm1(logvar) - logvar).sum()
-        return (recon.sum() + self.given.beta * kl) / x.shape[0]
-
-
-def blas_libraries():
-    """The shared objects that matrix products run in, as mapped into this process."""
-    with open("/proc/self/maps", encoding="utf-8") as maps:
-        paths = {line.split()[-1] for line in maps
-                 if "cublas" not in line and ("blas" in line or "mkl" in line)}
-    return sorted(os.path.realpath(path) for path in paths)
-
-
-def from_bytes(shape, values):
-    return torch.frombuffer(values, dtype=torch.float32).reshape(shape)
+EVALUATED = 4096  # rows at once
+PASSES = 2  # over the test examples, to see what the draws of z make of the result
 
 
 class Order:
-    """Rows of the images in an order that is drawn anew for each epoch, on the device. An epoch's
-    last batch, which is smaller, is left out."""
+    """Rows of the images in an order that is drawn anew for each epoch, on the device. next()
+    leaves out an epoch's last batch, which is smaller; epoch() does not."""
 
     def __init__(self, given, device):
         self.count, self.device, self.at = given.examples, device, given.examples
@@ -117,6 +49,9 @@ class Order:
             self.permutation, self.at = torch.randperm(self.count, device=self.device), 0
         self.at += rows
         return self.permutation[self.at - rows : self.at]
+
+    def epoch(self):
+        return torch.randperm(self.count, device=self.device)
 
 
 class Stepper:
@@ -138,7 +73,7 @@ class Stepper:
         if self.mode is not None:
             self.compile()
         self.steps_at_once = peer.chunk if self.is_captured else 1
-        self.graph = None
+        self.graph = self.graph_of_rest = None
 
     def adam(self, which):
         train = self.peer.given.train
@@ -182,19 +117,49 @@ class Stepper:
         self.total += loss.detach()
 
     def capture(self):
-        """The documented recipe: some steps on a side stream, then capture."""
-        batch = self.peer.given.batch
-        self.rows = self.order.next(batch * self.steps_at_once).clone()
+        self.rows, self.graph = self.captured(self.peer.given.batch * self.steps_at_once)
+
+    def captured(self, count):
+        """So many rows, and a graph of the steps over them, of which the last one may be smaller.
+        The documented recipe: some steps on a side stream, then capture."""
+        rows = self.order.next(count).clone()
+        batches = rows.split(self.peer.given.batch)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(3):
-                self.step(self.rows[:batch])
+            for batch in (batches[0], batches[-1]):
+                for _ in range(3):
+                    self.step(batch)
         torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            for rows in self.rows.split(batch):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for batch in batches:
+                self.step(batch)
+        return rows, graph
+
+    def prepare_epochs(self):
+        """For what run() leaves out: an epoch's last batch, and, where steps are captured, those
+        after the last whole graph, which have one of their own."""
+        rest = self.peer.given.examples % (self.peer.given.batch * self.steps_at_once)
+        if rest == 0:
+            return
+        if self.is_captured:
+            self.rest, self.graph_of_rest = self.captured(rest)
+        else:
+            for _ in range(3):
+                self.step(self.order.next(rest))
+
+    def epoch(self):
+        """Every example once."""
+        for rows in self.order.epoch().split(self.peer.given.batch * self.steps_at_once):
+            if self.graph is None:
                 self.step(rows)
+            elif rows.numel() == self.rows.numel():
+                self.rows.copy_(rows)
+                self.graph.replay()
+            else:
+                self.rest.copy_(rows)
+                self.graph_of_rest.replay()
 
     def run(self, steps):
         """At least so many steps; returns how many. Before there is a graph, each is by itself:
@@ -226,15 +191,18 @@ class Peer:
         self.device = torch.device(arguments.device)
         self.is_gpu = self.device.type == "cuda"
         self.precision, self.chunk = arguments.precision, arguments.chunk
-        self.given = workload.Workload(arguments.dump, arguments.images)
+        self.given = workload.Workload(arguments.dump, arguments.images, arguments.test_images)
         torch.manual_seed(1)
         self.choose_arithmetic(arguments.threads)
-        images = torch.frombuffer(self.given.bytes, dtype=torch.uint8)
-        images = images.view(-1, self.given.pixels)[: self.given.examples]
-        self.images = images.to(self.device)
+        self.images = self.on_device(self.given.bytes)[: self.given.examples]
+        self.test = self.on_device(self.given.test_bytes)
         # A graph of steps takes its rows from one epoch.
         self.chunk = max(1, min(self.chunk, self.given.examples // self.given.batch))
         self.steppers = {}
+
+    def on_device(self, values):
+        images = torch.frombuffer(values, dtype=torch.uint8)
+        return images.view(-1, self.given.pixels).to(self.device)
 
     def choose_arithmetic(self, threads):
         torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
@@ -257,7 +225,7 @@ class Peer:
                          "capability": "%d.%d" % torch.cuda.get_device_capability(),
                          "cuBLASLt of PyTorch": workload.cublaslt_version()}
         else:
-            versions["blas"] = blas_libraries()
+            versions["blas"] = workload.blas_libraries()
         return versions
 
     def batch_of(self, rows):
@@ -284,24 +252,30 @@ class Peer:
         if self.is_gpu:
             torch.cuda.synchronize()
 
-    def prepare(self, variant):
+    def prepare(self, variant, epochs=False):
+        """`epochs`: also for whole ones."""
         try:
-            return self.prepare_once(variant, copies_batch=False)
+            return self.prepare_once(variant, epochs, copies_batch=False)
         except RuntimeError as error:
             # Some versions take back a batch that one of their own graphs made.
             if "overwritten" not in str(error):
                 raise
-            return self.prepare_once(variant, copies_batch=True)
+            return self.prepare_once(variant, epochs, copies_batch=True)
 
-    def prepare_once(self, variant, copies_batch):
+    def prepare_once(self, variant, epochs, copies_batch):
         stepper = Stepper(self, VARIANTS[variant], copies_batch)
         loss = stepper.loss(*self.dumped_batch())
         stepper.run(3)  # the optimiser makes its state in the first
         if stepper.is_captured:
             stepper.capture()
         stepper.run(stepper.steps_at_once)
+        if epochs:
+            stepper.prepare_epochs()
         self.synchronize()
         self.steppers[variant] = stepper
+        return self.verdict(loss)
+
+    def verdict(self, loss):
         return {"loss": loss, "ours": self.given.loss(),
                 "is_equal": self.given.is_equal(loss, self.precision)}
 
@@ -335,6 +309,51 @@ class Peer:
         done = stepper.run(steps)
         return [done, stepper.total.item() / done]
 
+    def begin(self, variant, dump):
+        """Back to no step, with the parameters of another dump of the same network; its loss. Noise
+        and order go on where they are: those of each beginning are others."""
+        stepper = self.steppers[variant]
+        self.given.take(dump)
+        stepper.network.take_initial()
+        stepper.reset()
+        return self.verdict(stepper.loss(*self.dumped_batch()))
+
+    def epoch(self, variant):
+        """Seconds of the next one's training, and the test examples' recon and kl after it."""
+        stepper = self.steppers[variant]
+        self.synchronize()
+        begin = time.perf_counter()
+        stepper.epoch()
+        self.synchronize()
+        seconds = time.perf_counter() - begin
+        means = self.test_terms(stepper.network).mean(1)
+        return {"seconds": seconds, "recon": means[0].item(), "kl": means[1].item(),
+                "steps": -(-self.given.examples // self.given.batch), "examples": len(self.test)}
+
+    def evaluate(self, variant, checkpoint):
+        """Of the test examples under a checkpoint of ours, by name: the mean over the passes and
+        the standard error, from the draws of z, of one pass."""
+        network = self.steppers[variant].network
+        before = [value.detach().clone() for value in network.values]
+        network.load(workload.read_safetensors(checkpoint)[1])
+        passes = torch.stack([self.test_terms(network) for _ in range(PASSES)])  # [passes, 2, N]
+        network.assign(before)
+        means = passes.mean((0, 2)).tolist()
+        errors = (passes.var(0).sum(1).sqrt() / passes.shape[2]).tolist()
+        return {"passes": PASSES} | {
+            name: {"mean": mean, "error": error}
+            for name, mean, error in zip(("recon", "kl"), means, errors)}
+
+    def test_terms(self, network):
+        """recon and kl of each test example, [2, N] in double, in the precision that trains."""
+        parts, rows = [], max(1, EVALUATED // self.given.samples)
+        for images in self.test.split(rows):
+            shape = (len(images), self.given.samples, self.given.model["latent"])
+            with self.autocast():
+                parts.append(network.terms(images.float() / 255,
+                                           torch.randn(shape, device=self.device)))
+        return torch.cat(parts, 1).double()
+
     def variants(self):
         return list(VARIANTS)
 
@@ -363,7 +382,8 @@ def make_images(path, examples, height, width, channels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dump", help="what `vae compare --dump` wrote")
-    parser.add_argument("--images", help=".npy file of uint8")
+    parser.add_argument("--images", help=".npy or IDX file of bytes")
+    parser.add_argument("--test-images", help="likewise; the last tenth of the others without it")
     parser.add_argument("--precision", choices=workload.TOLERANCE, default="fp32")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--chunk", type=int, default=50, help="steps in a captured graph")

@@ -6,6 +6,7 @@ and can be held to our loss on our batch and noise. Nothing here needs more than
 
 import ast
 import ctypes
+import gzip
 import json
 import math
 import os
@@ -52,18 +53,44 @@ def read_config(text):
 
 
 def read_images(path):
-    """(examples, pixels, bytes) of an .npy file of uint8."""
+    """(examples, pixels, bytes) of a file that read_array reads."""
+    (examples, *shape), values = read_array(path)
+    return examples, math.prod(shape), values
+
+
+def read_array(path):
+    """(shape, bytes) of an .npy or IDX file of bytes, gzipped or not. A ValueError says what is
+    wrong with it."""
     with open(path, "rb") as file:
-        magic = file.read(8)
-        if magic[:6] != b"\x93NUMPY":
-            raise ValueError(f"{path} is no .npy file")
-        (length,) = struct.unpack("<H" if magic[6] == 1 else "<I", file.read(2 if magic[6] == 1
-                                                                             else 4))
-        header = ast.literal_eval(file.read(length).decode("latin1"))
-        if header["descr"] not in ("|u1", "u1") or header["fortran_order"]:
-            raise ValueError(f"{path}: not bytes in row-major order")
-        examples, *shape = header["shape"]
-        return examples, math.prod(shape), bytearray(file.read())
+        values = bytearray(file.read())
+    if values[:2] == b"\x1f\x8b":
+        values = bytearray(gzip.decompress(values))
+    try:
+        if values[:6] == b"\x93NUMPY":
+            shape, first = npy_header(values)
+        elif values[:3] == b"\0\0\x08" and 2 <= values[3] <= 4:
+            first = 4 + 4 * values[3]
+            shape = struct.unpack(f">{values[3]}I", values[4:first])
+        else:
+            raise ValueError("neither an .npy nor an IDX file of bytes")
+    except (IndexError, KeyError, SyntaxError, struct.error):
+        raise ValueError(f"{path}: its header cannot be read") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    size = math.prod(shape)
+    if len(shape) < 2 or size == 0 or size > len(values) - first:
+        raise ValueError(f"{path}: {len(values) - first} bytes are not images of shape {shape}")
+    return shape, values[first : first + size]
+
+
+def npy_header(values):
+    """(shape, where the values begin) of an .npy file."""
+    first = 10 if values[6] == 1 else 12
+    (length,) = struct.unpack("<H" if first == 10 else "<I", values[8:first])
+    header = ast.literal_eval(values[first : first + length].decode("latin1"))
+    if header["descr"] not in ("|u1", "u1") or header["fortran_order"]:
+        raise ValueError("not bytes in row-major order")
+    return header["shape"], first + length
 
 
 def write_images(path, shape, values):
@@ -75,21 +102,43 @@ def write_images(path, shape, values):
         file.write(values)
 
 
+def write_idx(path, shape, values):
+    """Writes bytes as an IDX file."""
+    with open(path, "wb") as file:
+        file.write(bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape))
+        file.write(values)
+
+
 class Workload:
     """A network and its training as a dump has them, and images that stay on the device."""
 
-    def __init__(self, dump, images):
+    def __init__(self, dump, images, test_images=None):
+        """Without `test_images` they are the last tenth of the others, as vae has them."""
         metadata, self.tensors = read_safetensors(dump)
-        config = read_config(metadata["config"])
+        self.config = config = read_config(metadata["config"])
         self.model, self.objective = config["model"], config["objective"]
         self.train, self.binarize = config["train"], config["data"]["binarize"] == "dynamic"
         self.beta = float(metadata["beta"])
         self.learning_rate = float(metadata["learning_rate"])
         self.batch, self.samples = self.train["batch"], self.objective["samples"]
         self.is_iwae = self.objective["bound"] == "iwae"
-        examples, self.pixels, self.bytes = read_images(images)
-        self.examples = examples - examples // 10  # vae keeps the last tenth of a file for tests
+        self.examples, self.pixels, self.bytes = read_images(images)
+        if test_images is None:
+            self.examples -= self.examples // 10
+            self.test_bytes = self.bytes[self.examples * self.pixels :]
+        else:
+            self.test_bytes = read_images(test_images)[2]
         self.check()
+
+    def take(self, dump):
+        """The first batch, parameters and loss of another dump, of which nothing else differs but
+        its seed."""
+        metadata, tensors = read_safetensors(dump)
+        config = read_config(metadata["config"])
+        config["train"] |= {"seed": self.train["seed"]}
+        if config != self.config:
+            raise ValueError(f"{dump} has other settings than the dump before it")
+        self.tensors = tensors
 
     def check(self):
         """Peers are written for what is measured, not for everything that vae does."""
@@ -97,12 +146,17 @@ class Workload:
                     (self.model, "posterior", ["diagonal"]), (self.train, "optimizer", ["adam"]),
                     (self.model, "activation", ["relu", "tanh"]), (self.train, "ema", [0]),
                     (self.train, "weight_decay", [0]), (self.objective, "free_bits", [0]),
-                    (self.train, "clip_norm", [0]), (self.objective, "gradient", ["pathwise"])]
+                    (self.train, "clip_norm", [0]), (self.objective, "gradient", ["pathwise"]),
+                    (self.train, "schedule", ["constant"]), (self.train, "warmup_steps", [0]),
+                    (self.train, "beta_schedule", ["constant"]),
+                    (self.train, "normalize_gradients", [False]),
+                    (self.objective, "kl", ["analytic"]), (self.config["data"], "validation", [0]),
+                    (self.config["data"], "binarize", ["none", "dynamic"])]
         for section, key, values in expected:
             if section[key] not in values:
                 raise ValueError(f"no peer has {key} = {section[key]}")
-        if not self.is_iwae and (self.samples != 1 or self.objective["kl"] != "analytic"):
-            raise ValueError("no peer has an ELBO of several draws or with a sampled KL term")
+        if not self.is_iwae and self.samples != 1:
+            raise ValueError("no peer has an ELBO of several draws")
 
     def layers(self, side):
         """Names of the weights and biases of a side's hidden layers, in order."""
@@ -153,6 +207,14 @@ def serve(open_peer):
         except Exception as error:  # pylint: disable=broad-except
             traceback.print_exc()
             answer({"error": one_line(error)})
+
+
+def blas_libraries():
+    """The shared objects that matrix products run in, as mapped into this process."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = {line.split()[-1] for line in maps
+                 if "cublas" not in line and ("blas" in line or "mkl" in line)}
+    return sorted(os.path.realpath(path) for path in paths)
 
 
 def cublaslt_version():

@@ -1,12 +1,33 @@
 #include "host/gpu/hidden_layers.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 
 #include "kernels/bias_activation.h"
+#include "kernels/launch.h"
 
 namespace vae::gpu {
 namespace {
+
+// In bf16 the kernels of cuBLASLt that have a ReLU's forward epilogue are those of the GPU's
+// generation, but of those with the backward ones at least the bias gradient's are of compute
+// capability 8.0, by their names in the library of CUDA 13.0 (cutlass_80_tensorop_…_bgradb_bf16
+// and, but on 10.0, …_drelu_bf16). On newer GPUs these reach perhaps 60 % of what plain products
+// do, so a layer's backward gains by them only while what its two products lose is less than the
+// kernel of ours that they save: 2 GFLOP lose about 2 µs on an H100, which is what a small kernel
+// costs. An assumption, until it is measured.
+constexpr int kFirstWithFasterProducts = 9;  // compute capability
+constexpr double kMostBackwardFlops = 2e9;
+
+bool has_faster_products() {
+    int device = 0;
+    int major = 0;
+    kernels::cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+    kernels::cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+                        "cudaDeviceGetAttribute");
+    return major >= kFirstWithFasterProducts;
+}
 
 kernels::Activation kernel_activation(Activation activation) {
     switch (activation) {
@@ -38,6 +59,8 @@ HiddenLayers::HiddenLayers(const HiddenShape& shape, const Config& config, Stora
     : layers_(with_behind(shape.layers, shape.behind)),
       activation_(config.model.activation),
       fusion_(config.train.plan),
+      most_backward_flops_(has_faster_products() ? kMostBackwardFlops
+                                                 : std::numeric_limits<double>::infinity()),
       storage_(storage),
       training_rows_(shape.training_rows),
       products_(products) {
@@ -81,20 +104,22 @@ std::vector<LayerPlan> HiddenLayers::make_plan(std::vector<LayerPlan> wanted, in
                                               .rows = rows,
                                               .in = in,
                                               .out = out});
+        const MatmulProduct d_input = {.kind = MatmulKind::backward_input,
+                                       .types = types,
+                                       .epilogue = MatmulEpilogue::relu_backward,
+                                       .rows = rows,
+                                       .in = out,
+                                       .out = behind};
+        const MatmulProduct d_weight = {.kind = MatmulKind::backward_weight,
+                                        .types = weight_types,
+                                        .epilogue = MatmulEpilogue::bias_gradient,
+                                        .rows = rows,
+                                        .in = in,
+                                        .out = out};
+        const bool gains = fusion_ == FusionPlan::epilogue ||
+                           d_input.flops() + d_weight.flops() <= most_backward_flops_;
         // Without both of them our kernel has to go through the gradient after all.
-        plan.backward = plan.backward && plan.forward &&
-                        takes({.kind = MatmulKind::backward_input,
-                               .types = types,
-                               .epilogue = MatmulEpilogue::relu_backward,
-                               .rows = rows,
-                               .in = out,
-                               .out = behind}) &&
-                        takes({.kind = MatmulKind::backward_weight,
-                               .types = weight_types,
-                               .epilogue = MatmulEpilogue::bias_gradient,
-                               .rows = rows,
-                               .in = in,
-                               .out = out});
+        plan.backward = plan.backward && plan.forward && gains && takes(d_input) && takes(d_weight);
     }
     return wanted;
 }

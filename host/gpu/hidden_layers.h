@@ -89,6 +89,7 @@ class HiddenLayers {
     const std::vector<DenseLayer> layers_;  // layers_[i] is behind layer i − 1
     const Activation activation_;
     const FusionPlan fusion_;
+    const double most_backward_flops_;  // of a layer whose backward is fused where nobody asked
     const Storage storage_;
     const int training_rows_;
     LayerProducts& products_;

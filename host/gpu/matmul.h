@@ -65,10 +65,9 @@ class Matmul {
                          int out, Reals d_w, bool accumulate = false) const;
 
     // The same with an epilogue, of which cuBLASLt may have none for some types and shapes on some
-    // GPUs: ask has(). Bits of a ReLU are [rows, relu_bits_pitch(width)]. cuBLASLt does not say
-    // what its ReLU makes of NaN.
+    // GPUs: ask has(). Bits of a ReLU are [rows, relu_bits_pitch(width)].
     //
-    // y = max(x·wᵀ + bias[out], 0), and the bits of y
+    // y = max(x·wᵀ + bias[out], 0), and the bits of y (see MatmulEpilogue of 0 and NaN)
     void forward_relu(const MatmulLane& lane, ConstReals x, ConstReals w, ConstReals bias, int rows,
                       int in, int out, Reals y, std::uint8_t* bits) const;
     // d_x, but 0 where the bits of x are not set

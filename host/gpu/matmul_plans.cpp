@@ -3,6 +3,8 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "host/error.h"
@@ -12,6 +14,7 @@ namespace vae::gpu {
 namespace {
 
 constexpr int kMostCandidates = 32;
+constexpr int kBitsAlignment = 16;  // bytes, of relu_bits_pitch()
 constexpr std::uint32_t kReductions =
     CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 
@@ -62,6 +65,12 @@ cublasLtEpilogue_t epilogue_of(MatmulEpilogue epilogue) {
     return CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+// Whoever looks for an algorithm reads the alignment of an address that is not used.
+const void* aligned_address(int alignment) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
+    return reinterpret_cast<const void*>(static_cast<std::uintptr_t>(alignment));
+}
+
 template <class T>
 void prefer(cublasLtMatmulPreferenceOpaque_t& preference,
             cublasLtMatmulPreferenceAttributes_t attribute, T value) {
@@ -76,6 +85,33 @@ T number_of(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttri
     const cublasStatus_t status =
         cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof value, nullptr);
     return status == CUBLAS_STATUS_SUCCESS ? value : T(0);
+}
+
+// Whether the algorithm adds all terms of the product in FP32 and in a fixed order: at once, or in
+// parts that a kernel behind it adds. Without that kernel a split is a sum that its parts round,
+// one after the other, to the type of the result. A number of parts below 0 is documented nowhere.
+bool adds_well(const MatmulProduct& product, const cublasLtMatmulAlgo_t& algorithm) {
+    const auto reduction =
+        number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
+    const auto splits = number_of<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+    if (splits == 0 || splits == 1) return (reduction & ~kReductions) == 0;
+    return splits > 1 && reduction == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE &&
+           !may_lose_terms(product.terms(), splits);
+}
+
+template <class T>
+bool configure(cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute,
+               T value) {
+    return cublasLtMatmulAlgoConfigSetAttribute(&algorithm, attribute, &value, sizeof value) ==
+           CUBLAS_STATUS_SUCCESS;
+}
+
+// Makes of an algorithm the one of the same kernel that adds all of a sum at once; false where it
+// has none.
+bool remove_split(cublasLtMatmulAlgo_t& algorithm) {
+    return configure(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, std::int32_t{1}) &&
+           configure(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                     std::uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE});
 }
 
 }  // namespace
@@ -120,16 +156,17 @@ MatmulProblem::MatmulProblem(const MatmulProduct& product) {
     }
     if (product.epilogue == MatmulEpilogue::none) return;
     set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{epilogue_of(product.epilogue)});
-    // Whoever looks for an algorithm reads the alignment of an address that is not used.
-    // NOLINTNEXTLINE(performance-no-int-to-ptr)
-    const auto* const aligned = reinterpret_cast<const void*>(std::uintptr_t(product.alignment));
     if (has_bits(product.epilogue)) {
         const int width = product.kind == MatmulKind::forward ? product.out : product.in;
         set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
             std::int64_t{8} * relu_bits_pitch(width));
     }
-    set_side(has_bias(product.epilogue) ? aligned : nullptr,
-             has_bits(product.epilogue) ? aligned : nullptr);
+    // A bias of the result's type is aligned to it, also where the factors, of a smaller one, are
+    // not. Bits are aligned as any algorithm wants.
+    const int size = result == CUDA_R_32F ? 4 : 2;
+    set_side(
+        has_bias(product.epilogue) ? aligned_address(std::max(product.alignment, size)) : nullptr,
+        has_bits(product.epilogue) ? aligned_address(kBitsAlignment) : nullptr);
 }
 
 void MatmulProblem::set_side(const void* bias, const void* bits) {
@@ -145,19 +182,23 @@ MatmulPlans::~MatmulPlans() {
     (void)cublasLtDestroy(handle_);
 }
 
-bool MatmulPlans::is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& algorithm) const {
+bool MatmulPlans::is_usable(const MatmulProduct& product, MatmulProblem& problem,
+                            const cublasLtMatmulAlgo_t& algorithm) const {
     cublasLtMatmulHeuristicResult_t result = {};
     const cublasStatus_t status =
         cublasLtMatmulAlgoCheck(handle_, &problem.operation, &problem.a, &problem.b, &problem.d,
                                 &problem.d, &algorithm, &result);
-    const auto reduction =
-        number_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
     return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kMatmulWorkspaceBytes &&
-           (reduction & ~kReductions) == 0;
+           adds_well(product, algorithm);
 }
 
 std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& product) const {
     MatmulProblem problem(product);
+    return candidates(problem, product.alignment, product.epilogue != MatmulEpilogue::none);
+}
+
+std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(MatmulProblem& problem, int alignment,
+                                                          bool has_epilogue) const {
     cublasLtMatmulPreferenceOpaque_t preference = {};
     cublas_check(cublasLtMatmulPreferenceInit(&preference), "cublasLtMatmulPreferenceInit");
     prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -166,21 +207,28 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& p
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-        prefer(preference, attribute, static_cast<std::uint32_t>(product.alignment));
+        prefer(preference, attribute, static_cast<std::uint32_t>(alignment));
     }
     std::vector<cublasLtMatmulHeuristicResult_t> results(kMostCandidates);
     int found = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         handle_, &problem.operation, &problem.a, &problem.b, &problem.d, &problem.d, &preference,
         kMostCandidates, results.data(), &found);
-    const bool is_absent = product.epilogue == MatmulEpilogue::none
-                               ? status == CUBLAS_STATUS_NOT_SUPPORTED
-                               : is_refusal(status);
+    const bool is_absent =
+        has_epilogue ? is_refusal(status) : status == CUBLAS_STATUS_NOT_SUPPORTED;
     if (is_absent) return {};
     cublas_check(status, "cublasLtMatmulAlgoGetHeuristic");
+    results.resize(static_cast<std::size_t>(found));
+    std::erase_if(results,
+                  [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
     std::vector<cublasLtMatmulAlgo_t> algorithms;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
-        if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
+    for (const cublasLtMatmulHeuristicResult_t& result : results) {
+        if (adds_well(product, result.algo)) algorithms.push_back(result.algo);
+    }
+    if (!algorithms.empty()) return algorithms;
+    for (cublasLtMatmulHeuristicResult_t& result : results) {
+        if (!remove_split(result.algo) || !is_usable(product, problem, result.algo)) continue;
+        algorithms.push_back(result.algo);
     }
     return algorithms;
 }
@@ -190,7 +238,7 @@ std::unique_ptr<MatmulPlan> MatmulPlans::make(const MatmulProduct& product) cons
     if (const MeasuredAlgorithm* measured = cache_.find(product); measured != nullptr) {
         static_assert(sizeof plan->algorithm == sizeof measured->words);
         std::memcpy(&plan->algorithm, measured->words.data(), sizeof plan->algorithm);
-        if (is_usable(plan->problem, plan->algorithm)) return plan;
+        if (is_usable(product, plan->problem, plan->algorithm)) return plan;
     }
     const std::vector<cublasLtMatmulAlgo_t> algorithms = candidates(product);
     if (algorithms.empty()) return nullptr;
@@ -207,8 +255,10 @@ MatmulPlan* MatmulPlans::find(const MatmulProduct& product) {
 MatmulPlan& MatmulPlans::of(const MatmulProduct& product) {
     MatmulPlan* const plan = find(product);
     if (plan == nullptr) {
-        throw RunError(fmt::format("cuBLASLt has no algorithm for a product of {} x {} x {} in {}",
-                                   product.rows, product.in, product.out, name_of(product.types)));
+        throw RunError(
+            fmt::format("cuBLASLt has no algorithm for a product of {} x {} x {} in {} that adds "
+                        "in FP32 and in a fixed order",
+                        product.rows, product.in, product.out, name_of(product.types)));
     }
     plan->is_taken = true;
     return *plan;
@@ -220,6 +270,18 @@ std::vector<MatmulProduct> MatmulPlans::products() const {
         if (plan != nullptr && plan->is_taken) all.push_back(product);
     }
     return all;
+}
+
+// github.com/facebookexperimental/triton/pull/2767 has products of ones that come back short by
+// what is left behind the last whole block, of cuBLAS 12.8.5 and 13.1.1 on Hopper and Blackwell,
+// where whole blocks divide evenly among more parts than there are terms left. An algorithm does
+// not say how large its blocks are: these are its kernels' 128 bytes of 8-bit to 32-bit factors.
+bool may_lose_terms(int terms, int splits) {
+    constexpr std::array kBlocks = {32, 64, 128};
+    return std::any_of(kBlocks.begin(), kBlocks.end(), [&](int block) {
+        const int left = terms % block;
+        return left != 0 && terms / block % splits == 0 && splits > left;
+    });
 }
 
 int least_kernels(const cublasLtMatmulAlgo_t& algorithm) {

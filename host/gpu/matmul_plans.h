@@ -50,9 +50,12 @@ struct MatmulPlan {
 
 // Same plans, same bits: of the ways to add a sum that is split among blocks only those are taken
 // that add in a fixed order, a separate kernel over parts in the workspace, in float. Adding in
-// place is in the order in which blocks finish, as far as is documented. So what a product computes
-// depends on the GPU, the version of cuBLASLt and the plan alone; plans come from the cache's file
-// or from cuBLASLt's own heuristic, never from a measurement while training.
+// place is in the order in which blocks finish, as far as is documented; adding one after the other
+// within the product's kernel rounds to the type of the result in between. So what a product
+// computes depends on the GPU, the version of cuBLASLt and the plan alone; plans come from the
+// cache's file or from cuBLASLt's own heuristic, never from a measurement while training.
+//
+// Nor is a split taken that is known to lose the end of the sum: see may_lose_terms().
 class MatmulPlans {
   public:
     // For the current device, with the plans of its cache. Throws RunError when cuBLASLt fails.
@@ -71,22 +74,31 @@ class MatmulPlans {
     MatmulPlan& of(const MatmulProduct& product);
     // The plan that of() would take; null where it would throw.
     MatmulPlan* find(const MatmulProduct& product);
-    // All that there are, the heuristic's first one first.
+    // All that can be taken, the heuristic's first one first; where it would split the sum of each
+    // in a way that cannot be taken, those without their splits.
     std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product) const;
+    // The same of a problem that is no MatmulProduct's; bytes of alignment as there.
+    std::vector<cublasLtMatmulAlgo_t> candidates(MatmulProblem& problem, int alignment,
+                                                 bool has_epilogue) const;
     // Those whose plan of() gave.
     std::vector<MatmulProduct> products() const;
 
   private:
     // The plan of find().
     std::unique_ptr<MatmulPlan> make(const MatmulProduct& product) const;
-    // Whether the algorithm can be taken for the problem, with our workspace and in fixed order.
-    bool is_usable(MatmulProblem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
+    // Whether an algorithm from elsewhere can be taken for the product, with our workspace.
+    bool is_usable(const MatmulProduct& product, MatmulProblem& problem,
+                   const cublasLtMatmulAlgo_t& algorithm) const;
 
     MatmulDevice device_;
     MatmulCache cache_;
     cublasLtHandle_t handle_ = nullptr;
     std::map<MatmulProduct, std::unique_ptr<MatmulPlan>> plans_;  // null: there is none
 };
+
+// Whether a sum of so many terms in so many parts is one of those of which cuBLASLt is known to add
+// no more than whole blocks.
+bool may_lose_terms(int terms, int splits);
 
 // Kernels of an algorithm without what an epilogue may cost: one, and one more that adds the parts
 // of a split sum.

@@ -18,7 +18,8 @@ enum class MatmulTypes { fp32, tf32, bf16, bf16_to_fp32 };
 // own kernel, or by one more that cuBLASLt runs behind it. Which it is depends on types, shapes and
 // GPU.
 //
-// bias_relu: of forward, y = max(x·wᵀ + bias, 0), and a bit for each element above 0.
+// bias_relu: of forward, y = max(x·wᵀ + bias, 0), and a bit for each element above 0; of those
+// whose x·wᵀ + bias is exactly 0 or NaN it may be set or not, and of a NaN y may be 0.
 //
 // relu_backward: of backward_input, 0 in d_x where the bit of x is not set.
 //
@@ -50,6 +51,18 @@ struct MatmulProduct {
     auto operator<=>(const MatmulProduct&) const = default;
 
     double flops() const { return 2.0 * rows * in * out; }
+    // Of each sum of the result.
+    int terms() const {
+        switch (kind) {
+            case MatmulKind::forward:
+                return in;
+            case MatmulKind::backward_input:
+                return out;
+            case MatmulKind::backward_weight:
+                break;
+        }
+        return rows;
+    }
 };
 
 const char* name_of(MatmulKind kind);

@@ -79,6 +79,20 @@ def text_of(command, **settings):
     return result.stdout.strip() if result.returncode == 0 else None
 
 
+def find_torch(given):
+    """The first python that has PyTorch, which is the one that was given, if one was; None without
+    one."""
+    for python in [given] if given else [sys.executable, "/usr/bin/python3", "python3"]:
+        if text_of([python, "-c", "import torch"]) is not None:
+            return python
+    return None
+
+
+def find_python(given):
+    """The first python that has PyTorch; the one that runs this script if none has."""
+    return find_torch(given) or given or sys.executable
+
+
 def commit():
     packed = ROOT / "commit"  # an archive has no history
     if packed.exists():
@@ -92,7 +106,7 @@ def gpu():
     if first in ("", "-1"):
         return {}
     fields = ["name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
-              "temperature.gpu", "ecc.mode.current"]
+              "temperature.gpu", "ecc.mode.current", "compute_mode"]
     text = text_of(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader",
                     f"--id={first}"])
     values = [value.strip() for value in (text or "").split(",")]
@@ -101,6 +115,14 @@ def gpu():
 
 def has_gpu():
     return bool(gpu()) or any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
+
+
+def cpu():
+    """The model of this machine's CPU."""
+    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown"
 
 
 def describe(vae):
@@ -164,16 +186,19 @@ def end_group(process, deadline):
         process.wait(timeout=max(0, deadline - time.monotonic()))
 
 
-def run_in_session(command, timeout, stderr=subprocess.PIPE, **settings):
+def run_in_session(command, timeout, stderr=subprocess.PIPE, started=None, **settings):
     """A subprocess.CompletedProcess of text. Whether the command runs out of time (TimeoutExpired)
     or this one is interrupted, everything that the command has started ends with it, that which has
-    outlived it too; and this one goes on after ENDING more seconds, whoever is left."""
+    outlived it too; and this one goes on after ENDING more seconds, whoever is left. started() is
+    given the process, for whoever ends it from another thread."""
     command = [str(part) for part in command]
     # No `with`, at whose end the process would be waited for however long it takes.
     process = subprocess.Popen(  # pylint: disable=consider-using-with
         command, text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=stderr, start_new_session=True, **settings)
     try:
+        if started is not None:
+            started(process)
         output, error = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(command, process.returncode, output, error)
     except BaseException:

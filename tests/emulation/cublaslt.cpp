@@ -231,6 +231,16 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
     });
 }
 
+cublasStatus_t cublasLtMatmulAlgoConfigSetAttribute(cublasLtMatmulAlgo_t* algorithm,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    const void* value, std::size_t size) {
+    return call_lt("cublasLtMatmulAlgoConfigSetAttribute", [&] {
+        return emulation::set_attribute<LtAlgorithm>("cublasLtMatmulAlgoConfigSetAttribute",
+                                                     algorithm, emulation::kAlgorithmFields,
+                                                     attribute, value, size);
+    });
+}
+
 const char* cublasLtGetStatusName(cublasStatus_t status) {
     switch (status) {
         case CUBLAS_STATUS_SUCCESS:

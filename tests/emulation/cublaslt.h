@@ -4,6 +4,7 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -66,9 +67,11 @@ struct LtAlgorithm {
     std::int32_t id = 0;
     std::uint32_t tile = CUBLASLT_MATMUL_TILE_UNDEFINED;
     std::uint32_t stages = 0;
-    std::int32_t splits = 1;
+    std::int32_t splits = 1;  // below 0: as many as the library likes
     std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     std::uint64_t types = 0;  // of the products that it is for
+
+    int parts() const { return splits < 0 ? 3 : std::max(splits, 1); }
 };
 
 static_assert(sizeof(LtOperation) <= sizeof(cublasLtMatmulDescOpaque_t));
@@ -102,6 +105,8 @@ struct LtProduct {
     bool has_epilogue() const { return operation.epilogue != CUBLASLT_EPILOGUE_DEFAULT; }
 };
 
+inline constexpr std::size_t kTensorAlignment = 16;  // bytes; of what reads four floats at once
+
 std::size_t size_of(std::uint32_t type);
 
 // Reads the descriptors. INVALID_VALUE when they do not go together, NOT_SUPPORTED for what the
@@ -113,17 +118,17 @@ cublasStatus_t read_product(cublasLtMatmulDesc_t operation, cublasLtMatrixLayout
 // How a product is computed.
 struct LtPlan {
     LtAlgorithm algorithm;
-    int chunk = 0;              // of the sum over k, one after the other; 0: all at once
+    int terms = 0;              // of the k of a sum, those that are added
+    int chunk = 0;              // of them, one after the other; 0: all at once
     std::size_t alignment = 1;  // bytes, of A, B and D and of their leading dimensions
     std::size_t workspace = 0;  // bytes
     bool fuses_epilogue = false;
 };
 
-// The plan of an algorithm for a product; false if the one is not for the other.
+// The plan of an algorithm, or of one without its split, for a product; false if the one is not for
+// the other.
 bool plan_of(const LtProduct& product, const LtAlgorithm& algorithm, LtPlan& plan);
 
-// Puts the product's operations on the stream: the product, with a split sum over k and its
-// workspace a second one that adds the parts, and one more for an epilogue that is not fused.
 struct LtOperands {
     const void* a = nullptr;
     const void* b = nullptr;
@@ -133,6 +138,13 @@ struct LtOperands {
     float beta = 0;
     void* workspace = nullptr;
 };
+
+// Refuses operands that are not where and how the plan needs them.
+cublasStatus_t check_call(const LtProduct& product, const LtPlan& plan, const LtOperands& operands,
+                          std::size_t workspace_bytes);
+
+// Puts the product's operations on the stream: the product, with a split sum over k and its
+// workspace a second one that adds the parts, and one more for an epilogue that is not fused.
 void enqueue_product(cudaStream_t stream, const LtProduct& product, const LtPlan& plan,
                      const LtOperands& operands);
 

@@ -14,13 +14,13 @@
 namespace emulation {
 namespace {
 
-// To the 10 bits of mantissa of TF32, to nearest, ties away from zero, as the instruction that
-// makes TF32 of a float. What cuBLAS does is not documented: tests must not look at these bits.
+// To the 10 bits of mantissa of TF32. Tests must not look at these bits.
 float to_tf32(float value) {
     constexpr std::uint32_t kDropped = 13;
     const auto bits = std::bit_cast<std::uint32_t>(value);
     if ((bits & 0x7f800000u) == 0x7f800000u) return value;
-    return std::bit_cast<float>((bits + (1u << (kDropped - 1))) & ~((1u << kDropped) - 1));
+    const std::uint32_t half = runtime().tf32 == Tf32::round ? 1u << (kDropped - 1) : 0;
+    return std::bit_cast<float>((bits + half) & ~((1u << kDropped) - 1));
 }
 
 float from_bf16(std::uint16_t bits) {
@@ -167,21 +167,17 @@ void run_part(const LtProduct& p, const LtPlan& plan, const Factor& a, const Fac
     }
 }
 
-// The gradient of a bias, as a sum over k of a factor.
+// The gradient of a bias, as a sum over k of a factor, which is stored with one column for each.
 void sum_factor(const Work& work) {
     const LtProduct& p = work.product;
     const bool is_of_a = p.operation.epilogue == CUBLASLT_EPILOGUE_BGRADA;
     const LtLayout& layout = is_of_a ? p.a : p.b;
     const void* const matrix = is_of_a ? work.operands.a : work.operands.b;
-    const bool is_plain = (is_of_a ? p.operation.trans_a : p.operation.trans_b) == CUBLAS_OP_N;
-    const bool sums_columns = is_of_a == is_plain;  // k is the second index
     const int size = is_of_a ? p.m : p.n;
     for (int i = 0; i < size; ++i) {
         float sum = 0;
         for (int k = 0; k < p.k; ++k) {
-            const int row = sums_columns ? i : k;
-            const int column = sums_columns ? k : i;
-            sum += load_element(matrix, layout.type, index_of(layout, row, column));
+            sum += load_element(matrix, layout.type, index_of(layout, i, k));
         }
         store_element(p.operation.bias, p.d.type, static_cast<std::size_t>(i), sum);
     }
@@ -198,9 +194,14 @@ float activate(const Work& work, float value, int row, std::size_t mask) {
     }
     if ((operation.epilogue & CUBLASLT_EPILOGUE_RELU) == 0) return value;
     if (work.product.operation.has_mask()) {
+        // At 0 and at NaN either is right: who relies on one of them finds the other in another
+        // order of turns.
+        const bool is_descending = runtime().turns.order == Turns::Order::descending;
+        const bool is_set = is_descending ? !(value < 0) : value > 0;
         bits[mask / 8] =
-            static_cast<unsigned char>(value > 0 ? bits[mask / 8] | bit : bits[mask / 8] & ~bit);
+            static_cast<unsigned char>(is_set ? bits[mask / 8] | bit : bits[mask / 8] & ~bit);
     }
+    if (value != value && runtime().relu_keeps_nan) return value;
     return value > 0 ? value : 0.0F;
 }
 
@@ -260,24 +261,30 @@ void finish(const Work& work, std::vector<float>& sum) {
 
 // Where each part of a split sum begins, and the end.
 std::vector<int> split_points(const Work& work) {
-    const int splits = work.plan.algorithm.splits;
+    const int splits = work.plan.algorithm.parts();
     std::vector<int> points;
     for (int i = 0; i <= splits; ++i) {
-        points.push_back(static_cast<int>(std::int64_t{work.product.k} * i / splits));
+        points.push_back(static_cast<int>(std::int64_t{work.plan.terms} * i / splits));
     }
     return points;
 }
 
-// Adds the parts into the result itself, each as soon as it is done: who relies on the bits finds
-// them different in another order of turns.
+// Adds the parts into the result itself. Where nobody promises that they come one after the other,
+// each does as soon as it is done: who relies on the bits finds them different in another order of
+// turns.
 void add_in_place(const Work& work, const Factor& a, const Factor& b) {
     const LtProduct& p = work.product;
     const std::vector<int> points = split_points(work);
     std::vector<int> order(points.size() - 1);
     std::iota(order.begin(), order.end(), 0);
     Turns& turns = runtime().turns;
-    if (turns.order == Turns::Order::descending) std::reverse(order.begin(), order.end());
-    if (turns.order == Turns::Order::random) turns.random.shuffle(order);
+    const LtAlgorithm& algorithm = work.plan.algorithm;
+    const bool is_any_order =
+        algorithm.splits < 0 || algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_INPLACE;
+    if (is_any_order && turns.order == Turns::Order::descending) {
+        std::reverse(order.begin(), order.end());
+    }
+    if (is_any_order && turns.order == Turns::Order::random) turns.random.shuffle(order);
     std::vector<float> sum(work.elements(), 0.0F);
     std::vector<float> part(work.elements());
     for (const int i : order) {
@@ -297,8 +304,9 @@ std::uint32_t type_of_parts(const Work& work) {
 }
 
 bool splits_into_workspace(const LtPlan& plan) {
-    return plan.algorithm.splits > 1 &&
-           plan.algorithm.reduction != CUBLASLT_REDUCTION_SCHEME_INPLACE;
+    const std::uint32_t reduction = plan.algorithm.reduction;
+    return plan.algorithm.splits > 1 && (reduction == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE ||
+                                         reduction == CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE);
 }
 
 void run_product(const Work& work) {
@@ -311,7 +319,7 @@ void run_product(const Work& work) {
     if (work.plan.workspace > 0) std::memset(work.operands.workspace, 0xff, work.plan.workspace);
     std::vector<float> part(work.elements());
     if (work.plan.algorithm.splits == 1) {
-        run_part(p, work.plan, a, b, 0, p.k, part.data());
+        run_part(p, work.plan, a, b, 0, work.plan.terms, part.data());
         finish(work, part);
     } else if (!splits_into_workspace(work.plan)) {
         add_in_place(work, a, b);

@@ -143,6 +143,7 @@ cudaError_t attribute(cudaDeviceAttr which, int& value) {
         case cudaDevAttrComputeCapabilityMinor:
             value = runtime().capability_minor;
             return cudaSuccess;
+        case cudaDevAttrClusterLaunch:
         case cudaDevAttrCooperativeLaunch:
         case cudaDevAttrMemoryPoolsSupported:
             value = 0;

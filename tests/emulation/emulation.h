@@ -4,6 +4,8 @@
 //   VAE_EMULATION_FAIL=CALL:N:STATUS[,CALL:N:STATUS…]        as fail_call
 //   VAE_EMULATION_MEMORY=BYTES                               of the device, in all
 //   VAE_EMULATION_ROUNDING=host|random:SEED|up|down          as set_rounding
+//   VAE_EMULATION_RELU=number|nan                            what cuBLASLt's makes of a NaN; number
+//   VAE_EMULATION_TF32=round|cut                             as set_tf32
 #pragma once
 
 #include <cstddef>
@@ -49,8 +51,22 @@ void set_compute_capability(int major, int minor);
 // How cuBLASLt computes an epilogue (a cublasLtEpilogue_t): as part of the product's kernel, in a
 // kernel of its own behind it, or not at all. by_type, the default, is in bf16 a part of the
 // product's and else one of its own.
+//
+// A ReLU makes 0 of NaN, or leaves it with VAE_EMULATION_RELU=nan. The bits that its mask has of 0
+// and of NaN, of which the library says nothing, are set in descending order, as CUTLASS sets them,
+// and else are not.
 enum class EpilogueWay { by_type, fused, apart, none };
 void set_epilogue(std::uint32_t epilogue, EpilogueWay way);
+
+// How cuBLASLt makes TF32 of a float, which is not documented: to nearest, ties away from zero, as
+// the instruction that does it, or by cutting the mantissa, as tensor cores do with a float that
+// nobody rounded. The default is to round, or what the environment says.
+enum class Tf32 { round, cut };
+void set_tf32(Tf32 how);
+
+// From now on cuBLASLt proposes nothing but to split a sum and to add its parts one after the
+// other, rounded to the type of the result.
+void propose_only_serial_sums();
 
 // How often each function was called, and each kernel launched (captured launches count when their
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.

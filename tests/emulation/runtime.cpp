@@ -83,6 +83,23 @@ std::size_t memory_of_environment() {
     return value.empty() ? kUsual : parse_number<std::size_t>(kVariable, value, "bytes");
 }
 
+bool relu_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_RELU";
+    const std::string_view value = environment(kVariable);
+    if (!value.empty() && value != "number" && value != "nan") {
+        reject(kVariable, value, "number or nan");
+    }
+    return value == "nan";
+}
+
+Tf32 tf32_of_environment() {
+    constexpr const char* kVariable = "VAE_EMULATION_TF32";
+    const std::string_view value = environment(kVariable);
+    if (value.empty() || value == "round") return Tf32::round;
+    if (value != "cut") reject(kVariable, value, "round or cut");
+    return Tf32::cut;
+}
+
 void say(const std::string& message) {
     runtime().message = message;
     fmt::print(stderr, "emulation: {}\n", message);
@@ -93,7 +110,9 @@ void say(const std::string& message) {
 Runtime::Runtime()
     : turns(turns_of_environment()),
       faults(faults_of_environment()),
-      device_memory(memory_of_environment()) {
+      device_memory(memory_of_environment()),
+      relu_keeps_nan(relu_of_environment()),
+      tf32(tf32_of_environment()) {
     function_rounding = rounding_of_environment();
 }
 
@@ -175,6 +194,16 @@ void set_epilogue(std::uint32_t epilogue, EpilogueWay way) {
     runtime().epilogues[epilogue] = way;
 }
 
+void set_tf32(Tf32 how) {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().tf32 = how;
+}
+
+void propose_only_serial_sums() {
+    const std::scoped_lock lock(runtime().mutex);
+    runtime().only_serial_sums = true;
+}
+
 std::map<std::string, std::uint64_t> calls() {
     const std::scoped_lock lock(runtime().mutex);
     return {runtime().calls.begin(), runtime().calls.end()};
@@ -235,6 +264,9 @@ void reset() {
     device.capability_major = 9;
     device.capability_minor = 0;
     device.epilogues.clear();
+    device.relu_keeps_nan = relu_of_environment();
+    device.only_serial_sums = false;
+    device.tf32 = tf32_of_environment();
     device.device_memory = memory_of_environment();
     device.turns = turns_of_environment();
     device.meanwhile.reset();

@@ -95,6 +95,9 @@ struct Runtime {
     std::vector<std::unique_ptr<Capture>> captures;
     std::size_t cublas_handles = 0;
     std::map<std::uint32_t, EpilogueWay> epilogues;  // what was set
+    bool relu_keeps_nan = false;                     // that of an epilogue
+    bool only_serial_sums = false;
+    Tf32 tf32;
     int capability_major = 9;
     int capability_minor = 0;
     std::unordered_map<const void*, const KernelSignature*> signatures;

@@ -368,6 +368,10 @@ TEST(EmulationEnvironmentDeathTest, RefusesWhatItDoesNotUnderstand) {
                 "expected bytes");
     EXPECT_EXIT(reset_with("VAE_EMULATION_ROUNDING", "random"), testing::ExitedWithCode(2),
                 "VAE_EMULATION_ROUNDING=random: expected host, random:SEED");
+    EXPECT_EXIT(reset_with("VAE_EMULATION_RELU", "0"), testing::ExitedWithCode(2),
+                "expected number or nan");
+    EXPECT_EXIT(reset_with("VAE_EMULATION_TF32", "floor"), testing::ExitedWithCode(2),
+                "VAE_EMULATION_TF32=floor: expected round or cut");
 }
 
 TEST_F(EmulatedRuntime, AsyncAllocationFollowsTheStream) {

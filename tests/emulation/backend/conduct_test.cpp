@@ -110,6 +110,7 @@ TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
     const std::map<std::string, int> faults = {
         {"cudaSetDevice", cudaErrorInvalidDevice},
         {"cudaGetDeviceProperties", cudaErrorUnknown},
+        {"cudaDeviceGetAttribute", cudaErrorUnknown},
         {"cudaMemGetInfo", cudaErrorUnknown},
         {"cudaMalloc", cudaErrorMemoryAllocation},
         {"cudaHostAlloc", cudaErrorMemoryAllocation},

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "emulation.h"
+#include "host/error.h"
 #include "host/gpu/cuda_backend.h"
 #include "host/gpu/matmul_cache.h"
 #include "host/gpu/matmul_tuning.h"
@@ -98,6 +99,24 @@ TEST_F(PlanTest, TheBackwardNeedsAllOfItsEpilogues) {
         emulation::set_epilogue(CUBLASLT_EPILOGUE_RELU_AUX_BIAS, way);
         EXPECT_EQ(plan_of(Precision::bf16, FusionPlan::automatic), "cublas") << "it has no bits";
     }
+}
+
+// Of a large layer the backward's epilogues lose more on new GPUs than they save, and the forward's
+// goes alone; who asks gets them all the same.
+TEST_F(PlanTest, AutoKeepsTheBackwardOfLargeLayersOnNewGpusApart) {
+    const auto plan_of_batch = [](std::uint32_t batch, FusionPlan plan, int major) {
+        emulation::set_compute_capability(major, 0);
+        Config config = config_of(Precision::bf16, plan);
+        config.model.encoder_hidden = {1024, 512};
+        config.train.batch = batch;
+        return gpu::CudaBackend(config, ParameterLayout(config.model, network().pixels)).plan();
+    };
+    // The second layer's backward is 2·512·(1024 + heads) operations an example.
+    EXPECT_EQ(plan_of_batch(1024, FusionPlan::automatic, 9), "epilogue");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::automatic, 9), "epilogue in 5 of 9 products");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::automatic, 10), "epilogue in 5 of 9 products");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::automatic, 8), "epilogue");
+    EXPECT_EQ(plan_of_batch(2048, FusionPlan::epilogue, 9), "epilogue");
 }
 
 // A refusal of the library is an answer: nothing that nobody asked for ends a run.
@@ -202,6 +221,52 @@ TEST_F(PlanTest, TheAlgorithmThatIsKeptIsCounted) {
     }
     EXPECT_GT(splits, 0U);
     ASSERT_EQ(setenv("XDG_CACHE_HOME", "/nowhere", 1), 0);
+}
+
+// Where the library would split each sum in a way that is not to be had, its kernels are taken
+// without; and where they cannot be, that is said.
+TEST_F(PlanTest, WithoutAGoodSplitNothingIsSplit) {
+    const gpu::MatmulProduct product = {.kind = gpu::MatmulKind::backward_weight,
+                                        .types = gpu::MatmulTypes::bf16,
+                                        .rows = 96,
+                                        .in = 24,
+                                        .out = 16};
+    emulation::propose_only_serial_sums();
+    gpu::MatmulPlans plans;
+    const auto candidates = plans.candidates(product);
+    ASSERT_EQ(candidates.size(), 1U);
+    EXPECT_EQ(gpu::describe(candidates[0]).find("split"), std::string::npos);
+    EXPECT_NE(plans.find(product), nullptr);
+    emulation::fail_call("cublasLtMatmulAlgoCheck", 1, CUBLAS_STATUS_NOT_SUPPORTED);
+    try {
+        (void)gpu::MatmulPlans().of(product);
+        ADD_FAILURE() << "a sum that is rounded in between was taken";
+    } catch (const RunError& error) {
+        EXPECT_NE(std::string(error.what()).find("adds in FP32"), std::string::npos);
+    }
+    emulation::reset();
+    emulation::propose_only_serial_sums();
+    const Config config = config_of(Precision::bf16, FusionPlan::automatic);
+    gpu::CudaBackend backend(config, layout());
+    const Outcome without = outcome_of(backend, config);
+    emulation::reset();
+    gpu::CudaBackend usual(config, layout());
+    expect_near(without, outcome_of(usual, config));
+}
+
+// cuBLASLt asks for a bias that is aligned to its own type, and looks at the address when it is
+// asked for an algorithm: also where the factors, of a narrower type, are not so aligned.
+TEST_F(PlanTest, ABiasIsAlignedToItsTypeHoweverItsFactorsAre) {
+    for (const int alignment : {2, 4, 8, 16}) {
+        const gpu::MatmulProduct product = {.kind = gpu::MatmulKind::backward_weight,
+                                            .types = gpu::MatmulTypes::bf16_to_fp32,
+                                            .epilogue = gpu::MatmulEpilogue::bias_gradient,
+                                            .rows = 16,
+                                            .in = 24,
+                                            .out = 40,
+                                            .alignment = alignment};
+        EXPECT_FALSE(gpu::MatmulPlans().candidates(product).empty()) << alignment;
+    }
 }
 
 // Measuring looks at what a run computes: its plan's products, at the rows of a full batch, of the

@@ -1,0 +1,38 @@
+#include "host/cuda_environment.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdlib>
+
+namespace vae {
+namespace {
+
+struct Variable {
+    const char* name;
+    const char* effect;
+};
+
+// cuBLAS reads them itself, and no call says whether it did.
+constexpr std::array kVariables = {
+    Variable{"NVIDIA_TF32_OVERRIDE",
+             "cuBLAS then takes TF32, or leaves it, whatever precision is asked for"},
+    Variable{"CUBLAS_EMULATE_SINGLE_PRECISION",
+             "cuBLAS may then make FP32 products of bf16 ones, and what fp32 shows is not FP32's"},
+    Variable{"CUBLAS_EMULATION_STRATEGY",
+             "cuBLAS then decides otherwise which products it makes of those of other types"}};
+
+}  // namespace
+
+std::vector<std::string> cuda_environment_warnings() {
+    std::vector<std::string> warnings;
+    for (const auto& [name, effect] : kVariables) {
+        const char* const value = std::getenv(name);
+        if (value == nullptr || *value == '\0') continue;
+        warnings.push_back(
+            fmt::format("{}={} is in the environment: {}; unset it", name, value, effect));
+    }
+    return warnings;
+}
+
+}  // namespace vae
