@@ -194,7 +194,7 @@ class Epilogues {
         }
         const gpu::MatmulExtra extra = operands.extra(probe);
         other_->problem.set_side(extra.bias, extra.bits);
-        const auto algorithms = plans_.candidates(other_->problem, product.alignment, true);
+        const auto algorithms = plans_.candidates(product, other_->problem, true);
         if (algorithms.empty()) return nullptr;
         other_->algorithm = algorithms.front();
         return other_.get();

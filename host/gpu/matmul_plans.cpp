@@ -194,10 +194,11 @@ bool MatmulPlans::is_usable(const MatmulProduct& product, MatmulProblem& problem
 
 std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& product) const {
     MatmulProblem problem(product);
-    return candidates(problem, product.alignment, product.epilogue != MatmulEpilogue::none);
+    return candidates(product, problem, product.epilogue != MatmulEpilogue::none);
 }
 
-std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(MatmulProblem& problem, int alignment,
+std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(const MatmulProduct& product,
+                                                          MatmulProblem& problem,
                                                           bool has_epilogue) const {
     cublasLtMatmulPreferenceOpaque_t preference = {};
     cublas_check(cublasLtMatmulPreferenceInit(&preference), "cublasLtMatmulPreferenceInit");
@@ -207,7 +208,7 @@ std::vector<cublasLtMatmulAlgo_t> MatmulPlans::candidates(MatmulProblem& problem
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-        prefer(preference, attribute, static_cast<std::uint32_t>(alignment));
+        prefer(preference, attribute, static_cast<std::uint32_t>(product.alignment));
     }
     std::vector<cublasLtMatmulHeuristicResult_t> results(kMostCandidates);
     int found = 0;

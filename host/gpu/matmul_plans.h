@@ -77,9 +77,9 @@ class MatmulPlans {
     // All that can be taken, the heuristic's first one first; where it would split the sum of each
     // in a way that cannot be taken, those without their splits.
     std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product) const;
-    // The same of a problem that is no MatmulProduct's; bytes of alignment as there.
-    std::vector<cublasLtMatmulAlgo_t> candidates(MatmulProblem& problem, int alignment,
-                                                 bool has_epilogue) const;
+    // The same of a problem that is the product's but for its epilogue.
+    std::vector<cublasLtMatmulAlgo_t> candidates(const MatmulProduct& product,
+                                                 MatmulProblem& problem, bool has_epilogue) const;
     // Those whose plan of() gave.
     std::vector<MatmulProduct> products() const;
 
