@@ -153,6 +153,7 @@ void unused_kernel(unsigned which, cudaStream_t stream) {
     launch_unused(which, stream, std::make_integer_sequence<unsigned, kUnusedKernels>());
 }
 
+// launch() of kernels/launch.h has no attributes for cooperative kernels and for clusters.
 void grid_barriers(unsigned blocks, int barriers, const BarrierTrace& trace, cudaStream_t stream) {
     cudaLaunchConfig_t config = machine_launch(blocks, stream);
     cudaLaunchAttribute cooperative = {};

@@ -90,17 +90,16 @@ struct LatentGradient {
 //           [latent]: column sums; any examples, latent, stride >= 0, samples >= 1
 // Writes    overwrites, padding of d_product with zero; nothing may overlap: each half of d_product
 //           needs both of heads.product. The bias gradients are zero if examples is 0.
-// Numerics  float, draws in ascending order; of 16 or more by lane, then a fixed tree over the
-// warp.
+// Numerics  float, draws in ascending order; of 16 or more by lane, then a tree over the warp.
 //           Column sums: float over the rows of a tile (at most 64), double across tiles, of
 //           d_product before it is rounded to bf16.
 // Cost      32 bytes an element of z for one draw (28 with d_product in bf16), 8 for each more;
 //           about 150 instructions a draw; bound by latency at usual sizes. A stride that is no
-//           multiple of 4 draws noise for each element anew.
+//           multiple of 4 draws noise for each element anew. Of 16 draws or more both halves share
+//           what is read and drawn: 16 bytes an element (12), and 4 for each draw.
 // Launch    tiles of [examples, 2·stride], see kernels/tile.cuh; of 16 draws or more a warp for
-// four
-//           elements of an example, lanes over the draws, whose noise serves both halves. Throws
-//           std::invalid_argument if scratch is smaller than scratch_size(examples, 2·stride).
+//           four elements of an example, lanes over the draws. Throws std::invalid_argument if
+//           scratch is smaller than scratch_size(examples, 2·stride).
 void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source,
                              const LatentGradient& gradient, Reals d_product, float* d_mu_bias,
                              float* d_logvar_bias, const Scratch& scratch, cudaStream_t stream);

@@ -164,14 +164,15 @@ struct HeadsBackwardOp {
     }
 };
 
-// From so many draws on an example's are spread over a warp. One thread after another draw takes
-// about .35 us each, however much of the GPU is idle: it is the noise's chain of instructions.
+// From so many draws on an example's are spread over a warp. One thread would take one after the
+// other, each a chain of about 150 instructions, however much of the GPU is idle.
 constexpr int kManyDraws = 16;
 constexpr unsigned kElements = 4;             // of a warp: those that share random words
 constexpr unsigned kColumns = 2 * kElements;  // of a warp: theirs of mu, theirs of log-variance
-constexpr unsigned kResidentDrawsBlocks = 2;  // for 128 registers a thread
+constexpr unsigned kResidentDrawsBlocks = 2;  // lets a thread have 128 registers: it wants about 72
 
 struct DrawsMemory {
+    double slot_sums[kTileWarps][kWarpSize];
     float sums[kTileWarps][kColumns];
     unsigned is_last;
 };
@@ -261,6 +262,33 @@ struct HeadsDraws {
     }
 };
 
+// The bias gradients, by the last block of all: lanes over the columns, warps over their slots.
+template <class D>
+__device__ inline void add_slots(const HeadsDraws<D>& op, const TileGrid& grid,
+                                 const Scratch& scratch, DrawsMemory& memory) {
+    const unsigned columns = 2 * static_cast<unsigned>(op.heads.stride);
+    const unsigned warp = threadIdx.x / kWarpSize;
+    const unsigned lane = threadIdx.x % kWarpSize;
+    for (unsigned first = 0; first < columns; first += kWarpSize) {
+        const unsigned column = first + lane;
+        double sum = 0;
+        if (column < columns) {
+#pragma unroll 4
+            for (unsigned tile = warp; tile < grid.row_tiles; tile += kTileWarps) {
+                sum += scratch.partials[static_cast<std::size_t>(tile) * columns + column];
+            }
+        }
+        memory.slot_sums[warp][lane] = sum;
+        __syncthreads();
+        if (warp == 0 && column < columns) {
+            double total = 0;
+            for (unsigned w = 0; w < kTileWarps; ++w) total += memory.slot_sums[w][lane];
+            op.store_bias(column, total);
+        }
+        __syncthreads();  // before the sums of the next columns
+    }
+}
+
 // A warp an example and four elements of the latent space at a time, lanes over the draws: noise is
 // drawn once for mu and log-variance. A block has 8·rows_per_warp examples; the last block of all
 // adds the slots of the bias gradients.
@@ -303,23 +331,15 @@ __global__ void __launch_bounds__(kTileThreads, kResidentDrawsBlocks)
         __threadfence();  // and the others' slots are seen, before the block reads them
     }
     __syncthreads();
-    if (memory.is_last == 0) return;
-    for (unsigned column = threadIdx.x; column < 2 * stride; column += kTileThreads) {
-        double sum = 0;
-        for (unsigned tile = 0; tile < grid.row_tiles; ++tile) {
-            sum += scratch.partials[static_cast<std::size_t>(tile) * 2 * stride + column];
-        }
-        op.store_bias(column, sum);
-    }
+    if (memory.is_last != 0) add_slots(op, grid, scratch, memory);
 }
 
 template <class D>
 void launch_draws(const char* launcher, const HeadsDraws<D>& op, const Scratch& scratch,
                   cudaStream_t stream) {
     const HeadsView& heads = op.heads;
-    TileGrid grid = make_tile_grid(heads.examples, 2 * heads.stride, kColumns);
-    grid.col_tiles =
-        static_cast<unsigned>(tiles_of(static_cast<std::size_t>(heads.stride), kElements));
+    // ⌈2·stride/8⌉ = ⌈stride/4⌉: a column of tiles for every four elements.
+    const TileGrid grid = make_tile_grid(heads.examples, 2 * heads.stride, kColumns);
     const std::size_t blocks = static_cast<std::size_t>(grid.row_tiles) * grid.col_tiles;
     require(blocks <= std::numeric_limits<int>::max(), launcher, "the array is too large");
     const ScratchSize size = scratch_size(heads.examples, 2 * heads.stride);

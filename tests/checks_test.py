@@ -208,10 +208,22 @@ class MadeUp(unittest.TestCase):
                           "(bf16)")), ("", (FAILED, "the tests do not say what it becomes"))):
             self.answers["--gtest_filter=*CudaNanTest*"] = Result(0, output + RAN.format(5, 5))
             self.assertEqual(self.checks().relu_of_nan(), expected)
-        for output, expected in (("TF32 of a float: cut\n", (PASSED, "cut")),
+        cut = "cut; losses in tf32 may then miss their gate: docs/reliability.md"
+        for output, expected in (("TF32 of a float: cut\n", (PASSED, cut)),
+                                 ("TF32 of a float: rounded\n", (PASSED, "rounded")),
                                  ("", (FAILED, "the tests do not say what it becomes"))):
             self.answers["--gtest_filter=MatmulRounding*"] = Result(0, output + RAN.format(1, 1))
             self.assertEqual(self.checks().tf32_of_float(), expected)
+
+    def test_a_tool_is_given_the_options_that_it_has(self):
+        usage = "--padding N\n--kernel-name kns=PART of a name"
+        for tool, of_usage, expected in (
+                ("memcheck", None, ["--report-api-errors", "no"]),
+                ("memcheck", usage, ["--report-api-errors", "no", "--padding", "256",
+                                     "--kernel-name", "kns=vae"]),
+                ("racecheck", usage, ["--kernel-name", "kns=vae"]), ("initcheck", usage, []),
+                ("racecheck", "other options", [])):
+            self.assertEqual(all_checks.options_of(tool, of_usage), ["--tool", tool, *expected])
 
     def test_what_a_tool_is_to_run_is_there(self):
         sources = "".join(path.read_text() for path in (ROOT / "tests").glob("*_test.cpp"))

@@ -2,6 +2,7 @@
 // file; each good one does what it says.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <csignal>
@@ -340,10 +341,12 @@ TEST_F(CliTest, HelpAndVersionAreFine) {
 
 // Of variables by which cuBLAS computes in another precision; not where it computes nothing.
 TEST_F(CliTest, AnEnvironmentThatChangesPrecisionsIsSaid) {
+    constexpr std::array kVariables = {"NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION",
+                                       "CUBLAS_EMULATION_STRATEGY"};
+    for (const char* variable : kVariables) ASSERT_EQ(unsetenv(variable), 0);
     EXPECT_EQ(vae("devices").err, "");
     const char* const compare = "compare --data synthetic:bars --hidden 5 --steps 1 --backend cpu";
-    for (const char* variable :
-         {"NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATION_STRATEGY"}) {
+    for (const char* variable : kVariables) {
         ASSERT_EQ(setenv(variable, "1", 1), 0);
         const ProgramResult devices = vae("devices");
         const ProgramResult compared = vae(compare);

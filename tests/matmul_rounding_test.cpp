@@ -42,7 +42,7 @@ std::vector<float> products(const Matmul& matmul, const MatmulLane& lane, const 
     return y;
 }
 
-TEST(MatmulRounding, OfTf32IsEitherOfTwo) {
+TEST(MatmulRounding, OfTf32IsCutNearestOrNone) {
     // Three quarters of a unit in the last of TF32's places above 1.
     constexpr float kUnit = 0x1p-10F;
     constexpr float kProbe = 1 + 0.75F * kUnit;

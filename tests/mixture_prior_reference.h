@@ -14,8 +14,8 @@ inline constexpr float kMixtureLow = -1.5f;
 inline constexpr float kMixtureHigh = 1.25f;
 inline constexpr float kMixtureScale = 0.37f;
 // Of a sum over at most 32 terms in float, the rest in double; of a term's own products, of which
-// exp is good to 1 unit (2 roundings); and of the result.
-inline constexpr double kMixtureRoundings = 32 + 10 + 2;
+// exp is good to 2 units (5 roundings); and of the result.
+inline constexpr double kMixtureRoundings = 32 + 13 + 2;
 
 struct MixtureShape {
     int rows = 0;

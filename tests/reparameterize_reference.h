@@ -138,7 +138,7 @@ struct Heads {
     double sigma(std::size_t b, std::size_t j) const { return std::exp(logvar(b, j) / 2); }
 
     // What draw r adds to d (the gradient that comes through z) of element j, times `factor`. Each
-    // term has at most 5 products, and exponentials good to 1 unit (2 roundings).
+    // term has at most 5 products, and exponentials good to 2 units (5 roundings).
     void add_path(std::size_t r, std::size_t j, double epsilon, double factor, Sum& sum) const {
         const std::size_t b = r / samples();
         const double own = shape.is_weighted ? path[r] : 1;
@@ -157,7 +157,7 @@ struct Heads {
         return shape.is_weighted ? static_cast<double>(kKlScale) * kl_mask[j] : kKlScale;
     }
     // Roundings of each term: its own, and one for each sum that it is part of.
-    double roundings() const { return 14 + static_cast<double>(samples()); }
+    double roundings() const { return 17 + static_cast<double>(samples()); }
 
     Bound d_mu(std::size_t b, std::size_t j, const std::vector<float>& epsilon) const {
         Sum sum;

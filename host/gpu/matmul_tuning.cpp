@@ -175,17 +175,22 @@ std::optional<MeasuredAlgorithm> measure(cublasLtHandle_t handle, const MatmulLa
     measured.microseconds = 1e3 * once;
     if (measured.microseconds > kHopeless * limit + kLaunchMicroseconds) return measured;
     const std::size_t products = products_in_graph(once, operands.copies());
-    const Graph graph(lane.stream, [&] {
-        for (std::size_t i = 0; i < products; ++i) multiply(i % operands.copies());
-    });
-    const auto replay = [&] { graph.launch(lane.stream); };
+    std::optional<Graph> graph;
+    try {
+        graph.emplace(lane.stream, [&] {
+            for (std::size_t i = 0; i < products; ++i) multiply(i % operands.copies());
+        });
+    } catch (const RunError&) {
+        return std::nullopt;
+    }
+    const auto replay = [&] { graph->launch(lane.stream); };
     replay();
     double least = std::numeric_limits<double>::infinity();
     for (int i = 0; i < kRepetitions; ++i) {
         least = std::min(least, milliseconds_of(lane.stream, replay));
     }
     measured.microseconds = 1e3 * least / static_cast<double>(products);
-    measured.nodes = static_cast<int>(graph.nodes() / products);
+    measured.nodes = static_cast<int>(graph->nodes() / products);
     return measured;
 }
 

@@ -39,7 +39,8 @@ NETWORKS = {
     "full covariance": [*BARS, "--posterior", "full"],
     "mixture prior": [*BARS, "--prior", "mixture", *settings("model.prior_components=37")],
     # At its full weight the prior's gradient cancels where the posterior is next to it.
-    "vamp prior": [*BARS, "--prior", "vamp", "--beta", "0.5", *settings("model.prior_components=37")],
+    "vamp prior": [*BARS, "--prior", "vamp", "--beta", "0.5",
+                   *settings("model.prior_components=37")],
     "gaussian": LINEAR,
     "gaussian, shared variance": [*LINEAR, *settings("model.variance=shared")],
     # The loss has the squares of the means' errors over sigma²: a smaller one, and TF32 shows in it.
@@ -61,6 +62,9 @@ NETWORKS = {
     "score function, running mean": [*BARS, *settings("objective.gradient=score",
                                                       "objective.baseline=running-mean")],
     "free bits": [*BARS, *settings("objective.free_bits=0.0118")],
+    "adamw": [*BARS, *settings("train.optimizer=adamw", "train.weight_decay=0.01")],
+    "adagrad": [*BARS, *settings("train.optimizer=adagrad")],
+    "momentum": [*BARS, *settings("train.optimizer=sgd", "train.momentum=0.9")],
     "clipped, averaged": [*BARS, *settings("train.clip_norm=1", "train.ema=0.9")],
 }
 MOST_TELLING = ("S", "I1", "I50", "deep, ragged")
