@@ -149,6 +149,9 @@ class Conclusions(unittest.TestCase):
         self.assertTrue(bench.is_equal_work(record(ours, side("A", 240.1, 240.3))))
         self.assertTrue(bench.is_equal_work(record(ours, side("A", 240.1, 240.3),
                                                    side("B", status="skipped"))))
+        self.assertFalse(bench.is_equal_work(  # one was skipped for want of time
+            record(ours, side("A", 240.1, 240.3), side("B", status="skipped"))
+            | {"is_complete": False}))
         for others in ([], [side("A", 240.1)],
                        [side("A", 240.1, 240.3), side("B", status="failed")],
                        [side("A", 240.1, 240.3, status="different definition")]):

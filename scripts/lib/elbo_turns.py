@@ -99,13 +99,15 @@ class PeerSide:
         limit = max(LEAST, min(limit, self.left()))
         return self.process.ask(limit, do, variant=self.variant, **arguments)
 
-    def start(self, limit=float("inf"), epochs=True):
-        """Versions; it is ready for its turns then."""
+    def start(self, limit, epochs=True):
+        """Versions; it is ready for its turns then, after so many seconds at most."""
         begin = time.monotonic()
+        limit = max(LEAST, min(limit, self.left()))
         self.process = peers.PeerProcess(self.command, log=self.log, env=self.env)
-        versions = self.process.answer(max(LEAST, min(limit, self.left())))["versions"]
+        versions = self.process.answer(limit)["versions"]
         self.row["start_seconds"] = time.monotonic() - begin
-        answer, self.row["warm_up_seconds"] = self.ask("prepare", limit, epochs=epochs)
+        answer, self.row["warm_up_seconds"] = self.process.ask(
+            limit - self.row["start_seconds"], "prepare", variant=self.variant, epochs=epochs)
         check_loss(answer)
         return versions
 
@@ -150,6 +152,7 @@ class Turns:
         self.log = open(folder / "peers.log", "w", encoding="utf-8")  # pylint: disable=R1732
         self.config = folder / "config.toml"
         self.ours, self.others, self.active = OurSide(), [], None
+        self.too_late = []  # peers that could not be prepared in time
         record["sides"] = [self.ours.row]
 
     def left(self, of="limit"):
@@ -230,9 +233,12 @@ class Turns:
         self.record["sides"] += [side.row for side in self.others]
         half = 0.5 * self.arguments.budget  # is kept for training
         for side in self.others:
-            if self.left("budget") < half:
+            time_left, was_ok = self.left("budget") - half, side.row["status"] == "ok"
+            if was_ok and time_left <= 0:
                 side.row |= {"status": "skipped", "why": "no time was left to prepare it"}
-            self.record["versions"] |= self.during(side, side.start) or {}
+            self.record["versions"] |= self.during(side, side.start, time_left) or {}
+            if was_ok and (time_left <= 0 or side.row["status"] == "timed out"):
+                self.too_late.append(side)
             say(f"prepared {side.row['name']}: {side.row['status']}")
 
     def take_turn(self, seed):
@@ -289,11 +295,14 @@ class Turns:
                 return f"vae could not train with seed {seed}"
             if not self.has_peers():
                 return f"no peer is left after seed {seed}"
+        if self.too_late:
+            return "no time was left to prepare " + ", ".join(
+                side.row["name"] for side in self.too_late)
         return None
 
     def run(self, limit):
-        """Fills in the record; whether all seeds are in it: nothing was cut off, or not begun for
-        want of time."""
+        """Fills in the record; whether all seeds of all peers that can run are in it: nothing was
+        cut off, or not begun for want of time."""
         try:
             with limit:
                 why = self.train_all()
