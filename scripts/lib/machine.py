@@ -209,8 +209,11 @@ def run_in_session(command, timeout, stderr=subprocess.PIPE, started=None, **set
             pipe.close()
 
 
+ENDINGS = {signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}  # a lost terminal
+
+
 class Terminated(SystemExit):
-    """SIGTERM: what was started is ended on the way out."""
+    """One of ENDINGS: what was started is ended on the way out."""
 
 
 def run_script(main):
@@ -219,16 +222,21 @@ def run_script(main):
 
     def terminate(number, frame):
         del frame
+        for other in ENDINGS:  # not again on the way out: a terminal's shell may send both
+            signal.signal(other, signal.SIG_IGN)
         raise Terminated(128 + number)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in ENDINGS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, terminate)
     try:
         return main()
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except Terminated as error:
-        print(f"{name}: terminated", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal that was lost
+            print(f"{name}: {ENDINGS[error.code - 128]}", file=sys.stderr)
         return error.code
     except Exception as error:  # pylint: disable=broad-except  # whatever it is
         places = traceback.extract_tb(error.__traceback__)
