@@ -3,6 +3,7 @@
 ended: that it takes a bounded time, whoever does not go."""
 
 import contextlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -56,6 +57,9 @@ FAKE = """
             if variant == "absent": raise workload.NotHere("no such thing")
             if variant == "broken": raise ValueError("wrong\\nsecond line")
             if variant == "dies": os._exit(3)
+            if variant == "dies and says why":
+                print("CUDA error | 700\\n\\nabort" + 300 * "t", file=sys.stderr)
+                os._exit(3)
             if variant == "hangs":
                 subprocess.Popen(["sh", "-c", f"sleep 2; touch {sys.argv[2]}"])
                 time.sleep(100)
@@ -101,7 +105,8 @@ class Processes(unittest.TestCase):
         script = pathlib.Path(folder.name) / "fake.py"
         script.write_text(textwrap.dedent(FAKE))
         self.late = pathlib.Path(folder.name) / "late"
-        self.peer = peers.PeerProcess([sys.executable, script, ROOT / "bench" / "peers", self.late])
+        self.command = [sys.executable, script, ROOT / "bench" / "peers", self.late]
+        self.peer = peers.PeerProcess(self.command)
         self.addCleanup(self.peer.close)
         self.assertEqual(self.peer.answer(60), {"versions": {"fake": "1"}})
 
@@ -117,6 +122,16 @@ class Processes(unittest.TestCase):
         self.assertEqual(self.peer.ask(60, "prepare", variant="good")[0], "good")
         self.assertEqual(self.failure("dies"), ("ended with status 3", False))
         self.assertEqual(self.failure("good"), ("ended with status 3", False))
+
+    def test_why_one_has_ended_is_in_its_log(self):
+        with open(self.late.with_name("log"), "w", encoding="utf-8") as log:
+            os.write(log.fileno(), b"of another\n")
+            for variant, said in (("dies", "whatever libraries print"), ("dies and says why", (
+                    "CUDA error | 700 / abort" + 195 * "t"))):
+                self.peer = peers.PeerProcess(self.command, log=log)
+                self.addCleanup(self.peer.close)
+                self.peer.answer(60)
+                self.assertEqual(self.failure(variant), (f"ended with status 3: {said}", False))
 
     def test_a_peer_that_hangs_is_ended_with_its_children(self):
         with self.assertRaises(peers.PeerError) as caught:

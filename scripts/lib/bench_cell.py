@@ -147,9 +147,8 @@ class Cell:
             raise peers.PeerError(f"making images: more than {limit:.0f} s",
                                   is_timeout=True) from None
         if made.returncode != 0:
-            lines = made.stderr.strip().splitlines() or ["-"]
             raise self.starts.remember("pytorch", None, peers.PeerError(
-                f"no PyTorch: {lines[-1]}", is_skip=True))
+                f"no PyTorch: {machine.last_lines(made.stderr)}", is_skip=True))
 
     def process(self, key, seconds):
         """The process of a peer, and how long it took to start; None if it was there."""

@@ -79,6 +79,13 @@ def text_of(command, **settings):
     return result.stdout.strip() if result.returncode == 0 else None
 
 
+def last_lines(text, count=1):
+    """The last lines that have something in them, as one, shortened: what a program that failed
+    has said."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(line[:200] for line in lines[-count:]) or "it says nothing"
+
+
 def find_torch(given):
     """The first python that has PyTorch, which is the one that was given, if one was; None without
     one."""

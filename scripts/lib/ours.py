@@ -45,8 +45,8 @@ class Ours:
             raise peers.PeerError(f"{program} still runs after {limit:.0f} s",
                                   is_timeout=True) from None
         if check and result.returncode != 0:
-            lines = (result.stderr.strip() or result.stdout.strip()).splitlines() or [""]
-            raise peers.PeerError(f"{program} ends with {result.returncode}: {lines[-1][:200]}")
+            said = machine.last_lines(result.stderr.strip() or result.stdout)
+            raise peers.PeerError(f"{program} ends with {result.returncode}: {said}")
         return result
 
     def dump(self, images):
@@ -57,7 +57,8 @@ class Ours:
                           images, "--backend", backend, "--against", backend, "--steps", 1,
                           "--dump", path, check=False)
         if not path.exists():
-            raise peers.PeerError(f"no dump: {(result.stderr or result.stdout)[-200:]}")
+            said = machine.last_lines(result.stderr.strip() or result.stdout)
+            raise peers.PeerError(f"no dump: {said}")
         return path
 
     def benchmark(self, name, *options):
