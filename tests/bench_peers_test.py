@@ -3,6 +3,7 @@
 ended: that it takes a bounded time, whoever does not go."""
 
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -169,6 +170,20 @@ class Processes(unittest.TestCase):
             for other in others:
                 other.close(deadline)
             self.assertTrue(all(process.poll() is None for process in processes))
+
+
+class Records(unittest.TestCase):
+    def test_they_are_json_whatever_was_measured(self):
+        def refuse(text):
+            raise ValueError(text)
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "record.json"
+            machine.write_record(path, {"a": float("nan"), "b": [1.5, (float("inf"), "x")],
+                                        "c": {"d": -float("inf"), "e": True}, "f": 3})
+            self.assertEqual(json.loads(path.read_text(), parse_constant=refuse),
+                             {"a": None, "b": [1.5, [None, "x"]], "c": {"d": None, "e": True},
+                              "f": 3})
 
 
 class Sessions(unittest.TestCase):

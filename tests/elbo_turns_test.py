@@ -50,8 +50,9 @@ class FakeProcess:
             raise peers.PeerError("no such Adam", is_skip=True)
         if variant == "hangs" and self.begun == 2:
             raise peers.PeerError("no answer in 1 s", is_timeout=True)
+        recon = float("nan") if variant == "diverges" and self.begun == 2 else 230.0 + self.begun
         return {"prepare": {"is_equal": True}, "begin": {"is_equal": True},
-                "epoch": {"seconds": 1.0, "recon": 230.0 + self.begun, "kl": 10.0, "steps": 2,
+                "epoch": {"seconds": 1.0, "recon": recon, "kl": 10.0, "steps": 2,
                           "examples": 5},
                 "evaluate": {"passes": 2, "recon": {"mean": 230.0, "error": 1.0},
                              "kl": {"mean": 10.0, "error": 0.0}}}[do], 0.01
@@ -147,6 +148,13 @@ class Turns(unittest.TestCase):
         self.assertEqual([one["status"] for one in done["sides"]], ["ok", "ok", "skipped"])
         self.assertEqual((done["is_complete"], done["why"]), (
             False, "no time was left to prepare PyTorch B"))
+
+    def test_what_is_not_finite_has_failed(self):
+        done, _ = self.run_turns("A", "diverges")
+        side = done["sides"][2]
+        self.assertEqual((side["status"], side["why"], len(side["runs"])),
+                         ("failed", "not finite: elbo is nan after epoch 1", 1))
+        self.assertEqual(len(done["sides"][1]["runs"]), 3)
 
     def test_without_a_peer_nothing_goes_on(self):
         done, asked = self.run_turns("absent")

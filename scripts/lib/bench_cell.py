@@ -7,7 +7,7 @@ import time
 
 import machine
 import peers
-from ours import Ours, split_cell
+from ours import LEAST, Ours, split_cell
 from speed_table import OURS, new_row
 from time_limit import OutOfTime
 
@@ -22,7 +22,6 @@ JAX = ("jit(lax.scan)",)
 # How many steps must lose as much as ours; of L few, since its epochs are of two and each ends in a
 # checkpoint.
 TRAINED_STEPS = {"S": 100, "I1": 100, "I50": 100, "L": 2}
-LEAST = 10  # seconds for whatever is begun
 
 
 class Contender:

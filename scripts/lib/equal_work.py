@@ -17,6 +17,7 @@ OURS = "vae"
 # Most of it is the ELBO's, which is the question. Another optimiser or loss may come to the same
 # ELBO by other terms; those are only to show that, and leave it the little that they need.
 LEVELS = {"elbo": 0.04, "recon": 0.005, "kl": 0.005}
+TERMS = tuple(LEVELS)
 PASS_ERRORS = 4  # that two evaluations of the same parameters may differ by
 # And what rounding makes of the mean, relative. kl is of squares of what the encoder makes of x,
 # and factors of TF32 may be cut off on one side and rounded on the other.
@@ -82,7 +83,7 @@ def time_to(target, seconds, values):
 
 
 def finals_of(side):
-    return {term: [run[term][-1] for run in side["runs"]] for term in LEVELS}
+    return {term: [run[term][-1] for run in side["runs"]] for term in TERMS}
 
 
 def is_equal(against):
@@ -180,7 +181,7 @@ def rows_of(record, columns):
 def quality_table(record):
     def columns(summary, side):
         against = summary["against_ours"]
-        return [*(with_deviation(summary[term]) for term in LEVELS),
+        return [*(with_deviation(summary[term]) for term in TERMS),
                 "–" if against is None else "; ".join(
                     f"{one['difference']:+.3f} ± {one['standard_error']:.3f}"
                     for one in against.values()),

@@ -4,6 +4,7 @@ and this tree are. Python 3.9 or newer, nothing else."""
 import contextlib
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
@@ -170,8 +171,17 @@ def write_whole(path, text):
         partial.unlink(missing_ok=True)
 
 
+def finite(value):
+    """What JSON can say of it: NaN and infinities are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 def write_record(path, record):
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path, json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
 
 
 def kill_group(process):
