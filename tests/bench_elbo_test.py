@@ -163,6 +163,15 @@ class Conclusions(unittest.TestCase):
         self.assertNotIn("summary", done["sides"][1])
         self.assertIn("| A | different definition: kl |", equal_work.markdown(done))
 
+    def test_whatever_is_said_is_one_row(self):
+        done = record(side("vae", 240.0, 240.4), side("A"),
+                      side("B", status="failed", why=" a | b\n\n  c "),
+                      side("C", 240.1, 240.3, status="timed out", why="x|y"))
+        text = equal_work.markdown(done)
+        self.assertEqual(text.count("| A | no run |\n"), 2)
+        self.assertEqual(text.count("| B | failed: a \\| b c |\n"), 2)
+        self.assertEqual(text.count("| C (timed out: x\\|y) | "), 2)
+
     def test_a_target_that_was_asked_for(self):
         done = record(side("vae", 240.0, 243.0), side("A", 250.0, 250.1), target=242.0)
         self.assertEqual(done["target"], 242.0)
@@ -257,6 +266,10 @@ class Refusals(unittest.TestCase):
             self.assertIn("neither an .npy nor", self.refused(*usual, "--data", __file__))
             self.assertIn("no train-images", self.refused(*usual, "--data", "mnist:/"))
             self.assertIn("sets train.seed itself", self.refused(*usual, "--set", "train.seed=3"))
+            for wrong, said in (("train.foo=3", "unknown setting train.foo"),
+                                ("train.batch=x", "must be an integer"),
+                                ("nonsense", "want key=value")):
+                self.assertIn(said, self.refused(*usual, "--set", "train.ema=0.5", "--set", wrong))
             with mock.patch.dict("os.environ", VAE_DATA="/nowhere"):
                 self.assertIn("VAE_DATA", self.refused(*usual))
 

@@ -11,6 +11,7 @@ import math
 import statistics
 
 import student
+from check_table import cell
 
 OURS = "vae"
 # The probability with which a whole run may say of sides that are equal that they are not: 5 %.
@@ -170,11 +171,12 @@ def rows_of(record, columns):
     """Of every side, those without a summary too: columns(summary, side) gives texts."""
     rows = []
     for side in record["sides"]:
-        cells = (columns(side["summary"], side) if "summary" in side
-                 else [f"{side['status']}: {side['why']}"])
-        note = f" ({side['status']}: {side['why']})" if (
-            "summary" in side and side["status"] != "ok") else ""
-        rows.append("| " + " | ".join([side["name"] + note, *cells]) + " |")
+        status = "no run" if side["status"] == "ok" else (
+            f"{side['status']}: {side['why']}".strip())
+        has_numbers = "summary" in side
+        note = f" ({status})" if has_numbers and side["status"] != "ok" else ""
+        cells = columns(side["summary"], side) if has_numbers else [status]
+        rows.append("| " + " | ".join(map(cell, [side["name"] + note, *cells])) + " |")
     return rows
 
 

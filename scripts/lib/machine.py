@@ -1,6 +1,7 @@
 """What scripts/bench_gpu and scripts/check_gpu share: where the programs are, and what this machine
 and this tree are. Python 3.9 or newer, nothing else."""
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -145,6 +146,13 @@ def describe(vae):
         "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
     }
+
+
+def json_file(text):
+    """The type of an option --out, beside which the tables go."""
+    if text.endswith(".md"):
+        raise argparse.ArgumentTypeError("it is the JSON file; the tables go beside it as .md")
+    return text
 
 
 def results_file(kind, record, out):
