@@ -172,6 +172,12 @@ class Conclusions(unittest.TestCase):
         self.assertEqual(text.count("| B | failed: a \\| b c |\n"), 2)
         self.assertEqual(text.count("| C (timed out: x\\|y) | "), 2)
 
+    def test_ours_that_did_other_work_is_compared_with_nobody(self):
+        done = record(side("vae", 240.0, 240.4, status="different work"), side("A", 240.1, 240.3))
+        self.assertIsNone(done["sides"][1]["summary"]["against_ours"])
+        self.assertIn("| not compared | 2 |", equal_work.markdown(done))
+        self.assertFalse(bench.is_equal_work(done))
+
     def test_a_target_that_was_asked_for(self):
         done = record(side("vae", 240.0, 243.0), side("A", 250.0, 250.1), target=242.0)
         self.assertEqual(done["target"], 242.0)

@@ -150,7 +150,7 @@ def verdict(side):
     if side["name"] == OURS:
         return "–"
     if against is None:
-        return "one seed has no spread"
+        return "one seed has no spread" if len(side["runs"]) < 2 else "not compared"
     if is_equal(against):
         return "equal within the spread"
     return "NOT EQUAL: " + ", ".join(
@@ -171,8 +171,8 @@ def rows_of(record, columns):
     """Of every side, those without a summary too: columns(summary, side) gives texts."""
     rows = []
     for side in record["sides"]:
-        status = "no run" if side["status"] == "ok" else (
-            f"{side['status']}: {side['why']}".strip())
+        status = ("no run" if side["status"] == "ok" else
+                  f"{side['status']}: {side['why']}".strip())
         has_numbers = "summary" in side
         note = f" ({status})" if has_numbers and side["status"] != "ok" else ""
         cells = columns(side["summary"], side) if has_numbers else [status]
