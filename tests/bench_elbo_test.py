@@ -27,6 +27,7 @@ machine, workload = bench.machine, bench.workload
 import equal_work  # noqa: E402  # pylint: disable=wrong-import-position
 import image_data  # noqa: E402  # pylint: disable=wrong-import-position
 import peers  # noqa: E402  # pylint: disable=wrong-import-position
+import student  # noqa: E402  # pylint: disable=wrong-import-position
 PROGRAMS = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else None
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
@@ -50,14 +51,51 @@ def record(*sides, target=None):
 class Conclusions(unittest.TestCase):
     def test_two_samples(self):
         ours = [240.0, 240.2, 239.8, 240.1, 239.9]
-        result = equal_work.compare(ours, [value + 0.15 for value in ours], 2)
+        result = equal_work.compare(ours, [value + 0.15 for value in ours], 0.04)
         self.assertTrue(result["is_equal"])
         self.assertAlmostEqual(result["difference"], 0.15)
         self.assertAlmostEqual(result["standard_error"], (2 * 0.025 / 5) ** 0.5)
         self.assertAlmostEqual(result["pooled_deviation"], 0.025 ** 0.5)
+        self.assertAlmostEqual(result["allowed"], 0.2449, places=4)  # 2.449 of 8 degrees of freedom
         for shift in (0.25, -0.25, float("nan")):
             theirs = [value + shift for value in ours]
-            self.assertFalse(equal_work.compare(ours, theirs, 2)["is_equal"])
+            self.assertFalse(equal_work.compare(ours, theirs, 0.04)["is_equal"])
+        # With so many seeds a small part of the deviation over them, 0.16, is a difference.
+        self.assertFalse(equal_work.compare(ours * 40, [value + 0.05 for value in ours] * 40, 0.04)
+                         ["is_equal"])
+
+    def test_quantiles_of_student(self):
+        for freedom, at_5, at_1 in ((1, 12.706, 63.657), (2, 4.303, 9.925), (3, 3.182, 5.841),
+                                    (4, 2.776, 4.604), (7, 2.365, 3.499), (8, 2.306, 3.355),
+                                    (30, 2.042, 2.750)):  # as printed in tables
+            self.assertAlmostEqual(student.quantile(0.05, freedom), at_5, delta=6e-4)
+            self.assertAlmostEqual(student.quantile(0.01, freedom), at_1, delta=6e-4)
+
+    def drawn(self, draw, *shifts):
+        """A run of five seeds whose sides, after ours, differ by so many deviations over seeds of
+        recon."""
+        sides = []
+        for i, shift in enumerate((0, *shifts)):
+            recons = [draw.gauss(230 + shift, 1) for _ in range(5)]
+            kls = [draw.gauss(10, 0.5) for _ in recons]
+            sides.append(side(f"{i}" if i else "vae", *map(sum, zip(recons, kls))))
+            for run, recon, kl in zip(sides[-1]["runs"], recons, kls):
+                run["recon"], run["kl"] = [recon, recon], [kl, kl]
+        return record(*sides)
+
+    def test_of_equal_sides_a_whole_run_seldom_says_that_they_are_not(self):
+        draw = random.Random(11)
+        for others in (1, 8):
+            wrong = sum(not bench.is_equal_work(self.drawn(draw, *[0] * others))
+                        for _ in range(400))
+            # Of 400 runs 20 if it is 5 %: with three of their deviations more it is too many.
+            self.assertLessEqual(wrong, 33, others)
+
+    def test_one_that_differs_among_eight_is_found(self):
+        draw = random.Random(12)
+        found = [self.drawn(draw, 6, *[0] * 7)["sides"][1]["summary"]["against_ours"]
+                 for _ in range(50)]
+        self.assertFalse(any(one["elbo"]["is_equal"] for one in found))
 
     def test_time_to_a_target(self):
         seconds, values = [2.0, 4.0, 6.0, 8.0], [260.0, 250.0, 255.0, 240.0]
@@ -100,7 +138,7 @@ class Conclusions(unittest.TestCase):
     def test_the_same_elbo_by_other_terms_is_not_equal(self):
         other = side("A", 240.1, 240.3)
         for i, run in enumerate(other["runs"]):
-            run["recon"], run["kl"] = [228.0, 228.0 + i / 10], [12.0, 12.1 + i / 10]
+            run["recon"], run["kl"] = [225.0, 225.0 + i / 10], [15.0, 15.1 + i / 10]
         done = record(side("vae", 240.0, 240.4), other)
         self.assertTrue(other["summary"]["against_ours"]["elbo"]["is_equal"])
         self.assertIn("| NOT EQUAL: recon, kl | 2 |", equal_work.markdown(done))
@@ -111,6 +149,9 @@ class Conclusions(unittest.TestCase):
         self.assertTrue(bench.is_equal_work(record(ours, side("A", 240.1, 240.3))))
         self.assertTrue(bench.is_equal_work(record(ours, side("A", 240.1, 240.3),
                                                    side("B", status="skipped"))))
+        self.assertFalse(bench.is_equal_work(  # one was skipped for want of time
+            record(ours, side("A", 240.1, 240.3), side("B", status="skipped"))
+            | {"is_complete": False}))
         for others in ([], [side("A", 240.1)],
                        [side("A", 240.1, 240.3), side("B", status="failed")],
                        [side("A", 240.1, 240.3, status="different definition")]):
@@ -121,6 +162,21 @@ class Conclusions(unittest.TestCase):
                       side("A", 1.0, 1.1, status="different definition", why="kl"))
         self.assertNotIn("summary", done["sides"][1])
         self.assertIn("| A | different definition: kl |", equal_work.markdown(done))
+
+    def test_whatever_is_said_is_one_row(self):
+        done = record(side("vae", 240.0, 240.4), side("A"),
+                      side("B", status="failed", why=" a | b\n\n  c "),
+                      side("C", 240.1, 240.3, status="timed out", why="x|y"))
+        text = equal_work.markdown(done)
+        self.assertEqual(text.count("| A | no run |\n"), 2)
+        self.assertEqual(text.count("| B | failed: a \\| b c |\n"), 2)
+        self.assertEqual(text.count("| C (timed out: x\\|y) | "), 2)
+
+    def test_ours_that_did_other_work_is_compared_with_nobody(self):
+        done = record(side("vae", 240.0, 240.4, status="different work"), side("A", 240.1, 240.3))
+        self.assertIsNone(done["sides"][1]["summary"]["against_ours"])
+        self.assertIn("| not compared | 2 |", equal_work.markdown(done))
+        self.assertFalse(bench.is_equal_work(done))
 
     def test_a_target_that_was_asked_for(self):
         done = record(side("vae", 240.0, 243.0), side("A", 250.0, 250.1), target=242.0)
@@ -216,6 +272,10 @@ class Refusals(unittest.TestCase):
             self.assertIn("neither an .npy nor", self.refused(*usual, "--data", __file__))
             self.assertIn("no train-images", self.refused(*usual, "--data", "mnist:/"))
             self.assertIn("sets train.seed itself", self.refused(*usual, "--set", "train.seed=3"))
+            for wrong, said in (("train.foo=3", "unknown setting train.foo"),
+                                ("train.batch=x", "must be an integer"),
+                                ("nonsense", "want key=value")):
+                self.assertIn(said, self.refused(*usual, "--set", "train.ema=0.5", "--set", wrong))
             with mock.patch.dict("os.environ", VAE_DATA="/nowhere"):
                 self.assertIn("VAE_DATA", self.refused(*usual))
 

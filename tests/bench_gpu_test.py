@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,10 +78,11 @@ class Conclusions(unittest.TestCase):
 
     def test_every_row_is_in_the_table(self):
         rows = [row("vae", [30.0]), row("A", [], status="skipped", why="no JAX"),
-                row("B", [], status="failed", why="ended with status 1"), row("C", [90.0])]
+                row("B", [], status="failed", why="ended with status 1: a | b\nc"),
+                row("C", [90.0])]
         lines = bench.table(bench.summarize(cell(*rows))).splitlines()
         self.assertEqual(len([line for line in lines if line.startswith("| ")]), 2 + len(rows))
-        self.assertTrue(all(line.count("|") == 8 for line in lines if line.startswith("|")))
+        self.assertTrue(all(line.replace("\\|", "").count("|") == 8 for line in lines if line.startswith("|")))
 
 
 class Program(unittest.TestCase):
@@ -120,17 +122,17 @@ class Program(unittest.TestCase):
                          {"cuBLASLt of vae": "130002"})
         self.assertEqual(bench.our_versions("cpu"), {})
 
-    def start(self, folder, *options):
-        """The script, with a program that never ends."""
+    def start(self, folder, *options, first=()):
+        """The script, with a program that never ends. `first` is a command that starts it."""
         folder = pathlib.Path(folder)
         for name, does in (("vae", "echo cpu"), ("vae_step_bench", f"""
                 case $* in *print-config*) exit 1 ;; esac
-                (sleep 3; touch {folder}/late) & touch {folder}/waits; wait; sleep 60""")):
+                (sleep 3; touch {folder}/late) & echo $$ > {folder}/waits; wait; sleep 60""")):
             (folder / name).write_text("#!/bin/sh\n" + does)
             (folder / name).chmod(0o755)
         return subprocess.Popen(
-            [sys.executable, ROOT / "scripts" / "bench_gpu", "--device", "cpu", "--bin", folder,
-             "--cells", "S/fp32,I1/fp32", "--python", "/bin/false", "--out",
+            [*first, sys.executable, ROOT / "scripts" / "bench_gpu", "--device", "cpu", "--bin",
+             folder, "--cells", "S/fp32,I1/fp32", "--python", "/bin/false", "--out",
              folder / "record.json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True)
 
@@ -149,16 +151,30 @@ class Program(unittest.TestCase):
             time.sleep(3.5)
             self.assertFalse((pathlib.Path(folder) / "late").exists())
 
-    def test_a_run_that_is_ended_leaves_a_whole_file(self):
+    def test_a_run_that_is_ended_leaves_a_whole_file_and_nothing_running(self):
+        for first, numbers, status, says in (
+                ([], [signal.SIGTERM], 143, "terminated"),
+                ([], [signal.SIGHUP], 129, "hung up"),
+                ([], [signal.SIGHUP, signal.SIGHUP], 129, "hung up"),
+                (["nohup"], [signal.SIGHUP, signal.SIGTERM], 143, "terminated")):
+            with self.subTest(first=first, numbers=numbers):
+                self.end_a_run(first, numbers, status, says)
+
+    def end_a_run(self, first, numbers, status, says):
+        """That these signals end it so."""
         with tempfile.TemporaryDirectory() as folder:
-            started = self.start(folder)
-            until = time.monotonic() + 30
-            while not (pathlib.Path(folder) / "waits").exists() and time.monotonic() < until:
+            started = self.start(folder, first=first)
+            waits, until = pathlib.Path(folder) / "waits", time.monotonic() + 30
+            while not (waits.exists() and waits.read_text()) and time.monotonic() < until:
                 time.sleep(0.05)
-            started.terminate()
+            for number in numbers:
+                started.send_signal(number)
+                time.sleep(0.2 if first else 0)
             _, error = started.communicate(timeout=60)
-            self.assertEqual(started.returncode, 143, error)
-            self.assertEqual(error, "bench_gpu: terminated\n")
+            self.assertEqual(started.returncode, status, error)
+            self.assertEqual(error.splitlines()[-1], f"bench_gpu: {says}")
+            with self.assertRaises(ProcessLookupError):  # the program has ended with it
+                os.kill(int(waits.read_text()), 0)
             record = json.loads((pathlib.Path(folder) / "record.json").read_text())
             self.assertFalse(record["is_complete"])
             self.assertEqual([one["rows"][0]["why"] for one in record["cells"]],

@@ -3,6 +3,8 @@
 ended: that it takes a bounded time, whoever does not go."""
 
 import contextlib
+import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -56,6 +58,9 @@ FAKE = """
             if variant == "absent": raise workload.NotHere("no such thing")
             if variant == "broken": raise ValueError("wrong\\nsecond line")
             if variant == "dies": os._exit(3)
+            if variant == "dies and says why":
+                print("CUDA error | 700\\n\\nabort" + 300 * "t", file=sys.stderr)
+                os._exit(3)
             if variant == "hangs":
                 subprocess.Popen(["sh", "-c", f"sleep 2; touch {sys.argv[2]}"])
                 time.sleep(100)
@@ -101,7 +106,8 @@ class Processes(unittest.TestCase):
         script = pathlib.Path(folder.name) / "fake.py"
         script.write_text(textwrap.dedent(FAKE))
         self.late = pathlib.Path(folder.name) / "late"
-        self.peer = peers.PeerProcess([sys.executable, script, ROOT / "bench" / "peers", self.late])
+        self.command = [sys.executable, script, ROOT / "bench" / "peers", self.late]
+        self.peer = peers.PeerProcess(self.command)
         self.addCleanup(self.peer.close)
         self.assertEqual(self.peer.answer(60), {"versions": {"fake": "1"}})
 
@@ -117,6 +123,16 @@ class Processes(unittest.TestCase):
         self.assertEqual(self.peer.ask(60, "prepare", variant="good")[0], "good")
         self.assertEqual(self.failure("dies"), ("ended with status 3", False))
         self.assertEqual(self.failure("good"), ("ended with status 3", False))
+
+    def test_why_one_has_ended_is_in_its_log(self):
+        with open(self.late.with_name("log"), "w", encoding="utf-8") as log:
+            os.write(log.fileno(), b"of another\n")
+            for variant, said in (("dies", "whatever libraries print"), ("dies and says why", (
+                    "CUDA error | 700 / abort" + 195 * "t"))):
+                self.peer = peers.PeerProcess(self.command, log=log)
+                self.addCleanup(self.peer.close)
+                self.peer.answer(60)
+                self.assertEqual(self.failure(variant), (f"ended with status 3: {said}", False))
 
     def test_a_peer_that_hangs_is_ended_with_its_children(self):
         with self.assertRaises(peers.PeerError) as caught:
@@ -154,6 +170,20 @@ class Processes(unittest.TestCase):
             for other in others:
                 other.close(deadline)
             self.assertTrue(all(process.poll() is None for process in processes))
+
+
+class Records(unittest.TestCase):
+    def test_they_are_json_whatever_was_measured(self):
+        def refuse(text):
+            raise ValueError(text)
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "record.json"
+            machine.write_record(path, {"a": float("nan"), "b": [1.5, (float("inf"), "x")],
+                                        "c": {"d": -float("inf"), "e": True}, "f": 3})
+            self.assertEqual(json.loads(path.read_text(), parse_constant=refuse),
+                             {"a": None, "b": [1.5, [None, "x"]], "c": {"d": None, "e": True},
+                              "f": 3})
 
 
 class Sessions(unittest.TestCase):

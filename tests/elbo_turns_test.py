@@ -26,18 +26,23 @@ class FakeProcess:
     """A peer that is made up. It says what it is asked in `asked`, and "hangs" runs over in its
     second seed."""
 
-    asked = []
+    asked, limits, start_takes = [], [], 0
 
     def __init__(self, command, log=None, env=None):
         del log, env
         self.command, self.begun, self.variant = command, 0, None
 
     def answer(self, timeout):
-        del timeout
+        FakeProcess.limits.append(timeout)
+        time.sleep(FakeProcess.start_takes)
         return {"versions": {"fake": "1"}}
 
     def ask(self, timeout, do, variant, **arguments):
-        del timeout, arguments
+        del arguments
+        if do == "prepare":
+            FakeProcess.limits.append(timeout)
+        if do == "prepare" and variant == "compiles for ever":
+            raise peers.PeerError("no answer in 1 s", is_timeout=True)
         self.begun += do == "begin"
         if do in ("prepare", "begin"):
             FakeProcess.asked.append((do, variant))
@@ -45,8 +50,9 @@ class FakeProcess:
             raise peers.PeerError("no such Adam", is_skip=True)
         if variant == "hangs" and self.begun == 2:
             raise peers.PeerError("no answer in 1 s", is_timeout=True)
+        recon = float("nan") if variant == "diverges" and self.begun == 2 else 230.0 + self.begun
         return {"prepare": {"is_equal": True}, "begin": {"is_equal": True},
-                "epoch": {"seconds": 1.0, "recon": 230.0 + self.begun, "kl": 10.0, "steps": 2,
+                "epoch": {"seconds": 1.0, "recon": recon, "kl": 10.0, "steps": 2,
                           "examples": 5},
                 "evaluate": {"passes": 2, "recon": {"mean": 230.0, "error": 1.0},
                              "kl": {"mean": 10.0, "error": 0.0}}}[do], 0.01
@@ -88,7 +94,7 @@ class FakeRun:
 class Turns(unittest.TestCase):
     def run_turns(self, *variants, **changes):
         """The record, and who did what."""
-        FakeProcess.asked = []
+        FakeProcess.asked, FakeProcess.limits = [], []
         kept = []
         arguments = types.SimpleNamespace(**{
             "device": "cuda", "variants": variants, "seeds": 3, "epochs": 2, "budget": 100,
@@ -122,6 +128,33 @@ class Turns(unittest.TestCase):
         self.assertTrue(done["is_complete"])
         self.assertEqual([(one["status"], len(one["runs"])) for one in done["sides"]],
                          [("ok", 3), ("ok", 3), ("timed out", 1), ("skipped", 0)])
+
+    def test_half_of_the_budget_is_kept_for_training(self):
+        with mock.patch.object(FakeProcess, "start_takes", 0.3):
+            done, _ = self.run_turns("A", "B", budget=100, limit=1000)
+        self.assertTrue(done["is_complete"])
+        # Of A: its start and its preparation end at the same time, and B's too.
+        for limit, spent in zip(FakeProcess.limits, (0, 0.3, 0.3, 0.6)):
+            self.assertAlmostEqual(limit, 50 - spent, delta=0.2)
+
+    def test_a_peer_that_is_not_prepared_in_time_is_missing(self):
+        done, _ = self.run_turns("A", "compiles for ever")
+        self.assertEqual([(one["status"], len(one["runs"])) for one in done["sides"]],
+                         [("ok", 3), ("ok", 3), ("timed out", 0)])
+        self.assertEqual((done["is_complete"], done["why"]), (
+            False, "no time was left to prepare PyTorch compiles for ever"))
+        with mock.patch.object(FakeProcess, "start_takes", 1.2):
+            done, _ = self.run_turns("A", "B", budget=2, seeds=1)
+        self.assertEqual([one["status"] for one in done["sides"]], ["ok", "ok", "skipped"])
+        self.assertEqual((done["is_complete"], done["why"]), (
+            False, "no time was left to prepare PyTorch B"))
+
+    def test_what_is_not_finite_has_failed(self):
+        done, _ = self.run_turns("A", "diverges")
+        side = done["sides"][2]
+        self.assertEqual((side["status"], side["why"], len(side["runs"])),
+                         ("failed", "not finite: elbo is nan after epoch 1", 1))
+        self.assertEqual(len(done["sides"][1]["runs"]), 3)
 
     def test_without_a_peer_nothing_goes_on(self):
         done, asked = self.run_turns("absent")

@@ -7,7 +7,7 @@ import time
 
 import machine
 import peers
-from ours import Ours, split_cell
+from ours import LEAST, Ours, split_cell
 from speed_table import OURS, new_row
 from time_limit import OutOfTime
 
@@ -22,7 +22,6 @@ JAX = ("jit(lax.scan)",)
 # How many steps must lose as much as ours; of L few, since its epochs are of two and each ends in a
 # checkpoint.
 TRAINED_STEPS = {"S": 100, "I1": 100, "I50": 100, "L": 2}
-LEAST = 10  # seconds for whatever is begun
 
 
 class Contender:
@@ -147,9 +146,8 @@ class Cell:
             raise peers.PeerError(f"making images: more than {limit:.0f} s",
                                   is_timeout=True) from None
         if made.returncode != 0:
-            lines = made.stderr.strip().splitlines() or ["-"]
             raise self.starts.remember("pytorch", None, peers.PeerError(
-                f"no PyTorch: {lines[-1]}", is_skip=True))
+                f"no PyTorch: {machine.last_lines(made.stderr)}", is_skip=True))
 
     def process(self, key, seconds):
         """The process of a peer, and how long it took to start; None if it was there."""

@@ -1,7 +1,7 @@
 """The sides of scripts/bench_elbo: `vae` and the ways to run PyTorch train in turn, seed by seed,
 for the same epochs from the same parameters, never two of them at once."""
 
-import json
+import math
 import shutil
 import sys
 import time
@@ -9,11 +9,10 @@ import time
 import machine
 import peers
 from cpu_settings import environment, peer_settings
-from equal_work import OURS, disagreement, new_side
-from ours import Ours
+from equal_work import OURS, TERMS, disagreement, new_side
+from ours import LEAST, Ours, metrics_of
 from time_limit import OutOfTime
 
-LEAST = 10  # seconds for whatever is begun
 TRIED = 120  # seconds at most for one setting of a CPU
 
 
@@ -33,6 +32,15 @@ def check_loss(answer):
     if not answer["is_equal"]:
         raise OtherWork("different loss", f"{answer['loss']:.6g} of our first batch, not "
                         f"{answer['ours']:.6g}")
+
+
+def check_finite(run):
+    """Returns it; of what is not finite there is no mean, and no number in JSON."""
+    for term in TERMS:
+        for i, value in enumerate(run[term]):
+            if not math.isfinite(value):
+                raise OtherWork("failed", f"not finite: {term} is {value} after epoch {i + 1}")
+    return run
 
 
 class OurRun(Ours):
@@ -55,10 +63,7 @@ class OurRun(Ours):
         self.run("vae", "train", "--config", self.config, *self.settings, "--data", data,
                  "--backend", self.arguments.device, "--epochs", epochs, "--out", self.out())
         wall = time.monotonic() - begin
-        lines = (self.out() / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        trained = [row for row in rows if row["split"] == "train"]
-        tested = [row for row in rows if row["split"] == "test"]
+        trained, tested = (metrics_of(self.out(), split) for split in ("train", "test"))
         if not len(trained) == len(tested) == epochs or any(row["skipped"] for row in trained):
             raise OtherWork("different work", f"{len(trained)} epochs were trained and "
                             f"{len(tested)} evaluated, of {epochs}, or steps were skipped")
@@ -80,7 +85,7 @@ class OurSide:
 
     def train(self, run, dump, arguments):
         del dump  # its parameters are those that the seed makes
-        return run.train_epochs(arguments.mnist, arguments.epochs)
+        return check_finite(run.train_epochs(arguments.mnist, arguments.epochs))
 
     def close(self, deadline=None):
         """Nothing is left running between its turns."""
@@ -99,13 +104,15 @@ class PeerSide:
         limit = max(LEAST, min(limit, self.left()))
         return self.process.ask(limit, do, variant=self.variant, **arguments)
 
-    def start(self, limit=float("inf"), epochs=True):
-        """Versions; it is ready for its turns then."""
+    def start(self, limit, epochs=True):
+        """Versions; it is ready for its turns then, after so many seconds at most."""
         begin = time.monotonic()
+        limit = max(LEAST, min(limit, self.left()))
         self.process = peers.PeerProcess(self.command, log=self.log, env=self.env)
-        versions = self.process.answer(max(LEAST, min(limit, self.left())))["versions"]
+        versions = self.process.answer(limit)["versions"]
         self.row["start_seconds"] = time.monotonic() - begin
-        answer, self.row["warm_up_seconds"] = self.ask("prepare", limit, epochs=epochs)
+        answer, self.row["warm_up_seconds"] = self.process.ask(
+            limit - self.row["start_seconds"], "prepare", variant=self.variant, epochs=epochs)
         check_loss(answer)
         return versions
 
@@ -116,11 +123,11 @@ class PeerSide:
         check_loss(began)
         epochs = [self.ask("epoch")[0] for _ in range(arguments.epochs)]
         seconds = [sum(epoch["seconds"] for epoch in epochs[: i + 1]) for i in range(len(epochs))]
-        return {"seconds": seconds, "elbo": [epoch["recon"] + epoch["kl"] for epoch in epochs],
-                "recon": [epoch["recon"] for epoch in epochs],
-                "kl": [epoch["kl"] for epoch in epochs],
-                "examples": epochs[-1]["examples"],
-                "steps": sum(epoch["steps"] for epoch in epochs), "apart_seconds": apart}
+        return check_finite({
+            "seconds": seconds, "elbo": [epoch["recon"] + epoch["kl"] for epoch in epochs],
+            "recon": [epoch["recon"] for epoch in epochs], "kl": [epoch["kl"] for epoch in epochs],
+            "examples": epochs[-1]["examples"], "steps": sum(epoch["steps"] for epoch in epochs),
+            "apart_seconds": apart})
 
     def check_definition(self, run, checkpoint, precision):
         """Whether by this peer's code our parameters have the test recon and kl that we say."""
@@ -150,6 +157,7 @@ class Turns:
         self.log = open(folder / "peers.log", "w", encoding="utf-8")  # pylint: disable=R1732
         self.config = folder / "config.toml"
         self.ours, self.others, self.active = OurSide(), [], None
+        self.too_late = []  # peers that could not be prepared in time
         record["sides"] = [self.ours.row]
 
     def left(self, of="limit"):
@@ -230,9 +238,12 @@ class Turns:
         self.record["sides"] += [side.row for side in self.others]
         half = 0.5 * self.arguments.budget  # is kept for training
         for side in self.others:
-            if self.left("budget") < half:
+            time_left, was_ok = self.left("budget") - half, side.row["status"] == "ok"
+            if was_ok and time_left <= 0:
                 side.row |= {"status": "skipped", "why": "no time was left to prepare it"}
-            self.record["versions"] |= self.during(side, side.start) or {}
+            self.record["versions"] |= self.during(side, side.start, time_left) or {}
+            if was_ok and (time_left <= 0 or side.row["status"] == "timed out"):
+                self.too_late.append(side)
             say(f"prepared {side.row['name']}: {side.row['status']}")
 
     def take_turn(self, seed):
@@ -289,11 +300,14 @@ class Turns:
                 return f"vae could not train with seed {seed}"
             if not self.has_peers():
                 return f"no peer is left after seed {seed}"
+        if self.too_late:
+            return "no time was left to prepare " + ", ".join(
+                side.row["name"] for side in self.too_late)
         return None
 
     def run(self, limit):
-        """Fills in the record; whether all seeds are in it: nothing was cut off, or not begun for
-        want of time."""
+        """Fills in the record; whether all seeds of all peers that can run are in it: nothing was
+        cut off, or not begun for want of time."""
         try:
             with limit:
                 why = self.train_all()

@@ -10,10 +10,15 @@ example.
 import math
 import statistics
 
+import student
+from check_table import cell
+
 OURS = "vae"
-# Standard errors that a difference of means may have. Another optimiser or loss may come to the
-# same ELBO by other terms; those are only to show that, and not to cry wolf three times as often.
-ERRORS = {"elbo": 2, "recon": 4, "kl": 4}
+# The probability with which a whole run may say of sides that are equal that they are not: 5 %.
+# Most of it is the ELBO's, which is the question. Another optimiser or loss may come to the same
+# ELBO by other terms; those are only to show that, and leave it the little that they need.
+LEVELS = {"elbo": 0.04, "recon": 0.005, "kl": 0.005}
+TERMS = tuple(LEVELS)
 PASS_ERRORS = 4  # that two evaluations of the same parameters may differ by
 # And what rounding makes of the mean, relative. kl is of squares of what the encoder makes of x,
 # and factors of TF32 may be cut off on one side and rounded on the other.
@@ -26,24 +31,30 @@ def new_side(name):
             "warm_up_seconds": None, "runs": []}
 
 
-def compare(ours, theirs, errors):
-    """Of the final values of two sides, one a seed: the difference of the means, its standard error
-    (Welch's), the pooled standard deviation over seeds, and whether the difference is within so
-    many standard errors or within that deviation."""
-    first, second = statistics.variance(ours), statistics.variance(theirs)
+def compare(ours, theirs, level):
+    """Of the final values of two sides, one a seed, Student's test of two samples: the difference
+    of the means, the pooled standard deviation over seeds, the standard error that this makes, and
+    how large a difference may be: equal sides exceed it with a probability of `level`."""
+    first, second = len(ours), len(theirs)
+    freedom = first + second - 2
+    pooled = math.sqrt(((first - 1) * statistics.variance(ours)
+                        + (second - 1) * statistics.variance(theirs)) / freedom)
     difference = statistics.mean(theirs) - statistics.mean(ours)
-    error = math.sqrt(first / len(ours) + second / len(theirs))
-    pooled = math.sqrt(((len(ours) - 1) * first + (len(theirs) - 1) * second)
-                       / (len(ours) + len(theirs) - 2))
+    error = pooled * math.sqrt(1 / first + 1 / second)
+    allowed = student.quantile(level, freedom) * error
     return {"difference": difference, "standard_error": error, "pooled_deviation": pooled,
-            "is_equal": abs(difference) <= max(errors * error, pooled)}
+            "allowed": allowed, "is_equal": abs(difference) <= allowed}
 
 
-def compare_all(ours, theirs):
-    """By term; None where a side has but one seed, and so no spread."""
+def compare_all(ours, theirs, peers):
+    """By term, as one of so many peers, over which the levels are divided (Bonferroni: however the
+    comparisons hang together, and all of them have our side, the probability that one or more of
+    them is wrong is at most the sum of theirs). None where a side has but one seed, and so no
+    spread."""
     if min(len(ours["elbo"]), len(theirs["elbo"])) < 2:
         return None
-    return {term: compare(ours[term], theirs[term], errors) for term, errors in ERRORS.items()}
+    return {term: compare(ours[term], theirs[term], level / peers)
+            for term, level in LEVELS.items()}
 
 
 def disagreement(ours, theirs, precision):
@@ -73,7 +84,7 @@ def time_to(target, seconds, values):
 
 
 def finals_of(side):
-    return {term: [run[term][-1] for run in side["runs"]] for term in ERRORS}
+    return {term: [run[term][-1] for run in side["runs"]] for term in TERMS}
 
 
 def is_equal(against):
@@ -117,8 +128,10 @@ def summarize(record):
             "against_ours": None, "epoch_seconds": seconds,
             "step_microseconds": 1e6 * seconds / record["steps_per_epoch"],
             "apart_seconds": statistics.median(run["apart_seconds"] for run in side["runs"])}
-        if ours not in (None, side):
-            side["summary"]["against_ours"] = compare_all(finals_of(ours), finals)
+    others = [side for side in sides if side is not ours and "summary" in side]
+    for side in others if ours is not None and "summary" in ours else []:
+        side["summary"]["against_ours"] = compare_all(finals_of(ours), finals_of(side),
+                                                      len(others))
     record["target"] = (default_target(sides) if record["asked_target"] is None
                         else record["asked_target"])
     for side in sides:
@@ -137,7 +150,7 @@ def verdict(side):
     if side["name"] == OURS:
         return "–"
     if against is None:
-        return "one seed has no spread"
+        return "one seed has no spread" if len(side["runs"]) < 2 else "not compared"
     if is_equal(against):
         return "equal within the spread"
     return "NOT EQUAL: " + ", ".join(
@@ -158,18 +171,19 @@ def rows_of(record, columns):
     """Of every side, those without a summary too: columns(summary, side) gives texts."""
     rows = []
     for side in record["sides"]:
-        cells = (columns(side["summary"], side) if "summary" in side
-                 else [f"{side['status']}: {side['why']}"])
-        note = f" ({side['status']}: {side['why']})" if (
-            "summary" in side and side["status"] != "ok") else ""
-        rows.append("| " + " | ".join([side["name"] + note, *cells]) + " |")
+        status = ("no run" if side["status"] == "ok" else
+                  f"{side['status']}: {side['why']}".strip())
+        has_numbers = "summary" in side
+        note = f" ({status})" if has_numbers and side["status"] != "ok" else ""
+        cells = columns(side["summary"], side) if has_numbers else [status]
+        rows.append("| " + " | ".join(map(cell, [side["name"] + note, *cells])) + " |")
     return rows
 
 
 def quality_table(record):
     def columns(summary, side):
         against = summary["against_ours"]
-        return [*(with_deviation(summary[term]) for term in ERRORS),
+        return [*(with_deviation(summary[term]) for term in TERMS),
                 "–" if against is None else "; ".join(
                     f"{one['difference']:+.3f} ± {one['standard_error']:.3f}"
                     for one in against.values()),

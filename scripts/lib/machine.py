@@ -1,9 +1,11 @@
 """What scripts/bench_gpu and scripts/check_gpu share: where the programs are, and what this machine
 and this tree are. Python 3.9 or newer, nothing else."""
 
+import argparse
 import contextlib
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
@@ -79,6 +81,13 @@ def text_of(command, **settings):
     return result.stdout.strip() if result.returncode == 0 else None
 
 
+def last_lines(text, count=1):
+    """The last lines that have something in them, as one, shortened: what a program that failed
+    has said."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(line[:200] for line in lines[-count:]) or "it says nothing"
+
+
 def find_torch(given):
     """The first python that has PyTorch, which is the one that was given, if one was; None without
     one."""
@@ -139,6 +148,13 @@ def describe(vae):
     }
 
 
+def json_file(text):
+    """The type of an option --out, beside which the tables go."""
+    if text.endswith(".md"):
+        raise argparse.ArgumentTypeError("it is the JSON file; the tables go beside it as .md")
+    return text
+
+
 def results_file(kind, record, out):
     """Where a record goes: `out`, or a name of its own in bench/results."""
     if out is not None:
@@ -163,8 +179,17 @@ def write_whole(path, text):
         partial.unlink(missing_ok=True)
 
 
+def finite(value):
+    """What JSON can say of it: NaN and infinities are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 def write_record(path, record):
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path, json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
 
 
 def kill_group(process):
@@ -209,8 +234,11 @@ def run_in_session(command, timeout, stderr=subprocess.PIPE, started=None, **set
             pipe.close()
 
 
+ENDINGS = {signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}  # a lost terminal
+
+
 class Terminated(SystemExit):
-    """SIGTERM: what was started is ended on the way out."""
+    """One of ENDINGS: what was started is ended on the way out."""
 
 
 def run_script(main):
@@ -219,16 +247,21 @@ def run_script(main):
 
     def terminate(number, frame):
         del frame
+        for other in ENDINGS:  # not again on the way out: a terminal's shell may send both
+            signal.signal(other, signal.SIG_IGN)
         raise Terminated(128 + number)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in ENDINGS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, terminate)
     try:
         return main()
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except Terminated as error:
-        print(f"{name}: terminated", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal that was lost
+            print(f"{name}: {ENDINGS[error.code - 128]}", file=sys.stderr)
         return error.code
     except Exception as error:  # pylint: disable=broad-except  # whatever it is
         places = traceback.extract_tb(error.__traceback__)

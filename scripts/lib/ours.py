@@ -7,6 +7,7 @@ import machine
 import peers
 
 LONGEST = 300  # seconds of one command
+LEAST = 10  # seconds for whatever is begun
 
 
 def split_cell(cell):
@@ -18,6 +19,12 @@ def split_cell(cell):
 def plans_of(workload):
     """The plans that a cell can name: where hidden layers are not ReLU there is but one."""
     return ("cublas", "epilogue") if workload in ("S", "L") else ()
+
+
+def metrics_of(run, split):
+    """The rows of a run's folder that are of this split, in the order of epochs."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
 
 
 class Ours:
@@ -37,7 +44,7 @@ class Ours:
                                "--set", f"train.plan={self.plan or 'auto'}"])
 
     def run(self, program, *command, check=True):
-        limit = max(10, min(self.longest, self.left()))
+        limit = max(LEAST, min(self.longest, self.left()))
         try:
             result = machine.run_in_session((self.arguments.bin / program, *command), limit,
                                             env=self.environment)
@@ -45,8 +52,8 @@ class Ours:
             raise peers.PeerError(f"{program} still runs after {limit:.0f} s",
                                   is_timeout=True) from None
         if check and result.returncode != 0:
-            lines = (result.stderr.strip() or result.stdout.strip()).splitlines() or [""]
-            raise peers.PeerError(f"{program} ends with {result.returncode}: {lines[-1][:200]}")
+            said = machine.last_lines(result.stderr.strip() or result.stdout)
+            raise peers.PeerError(f"{program} ends with {result.returncode}: {said}")
         return result
 
     def dump(self, images):
@@ -57,7 +64,8 @@ class Ours:
                           images, "--backend", backend, "--against", backend, "--steps", 1,
                           "--dump", path, check=False)
         if not path.exists():
-            raise peers.PeerError(f"no dump: {(result.stderr or result.stdout)[-200:]}")
+            said = machine.last_lines(result.stderr.strip() or result.stdout)
+            raise peers.PeerError(f"no dump: {said}")
         return path
 
     def benchmark(self, name, *options):
@@ -93,7 +101,8 @@ class Ours:
         out = self.folder / "run"
         self.run("vae", "train", "--config", self.config, *self.settings, "--data", images,
                  "--backend", self.arguments.device, "--steps", steps, "--out", out)
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        rows = [row for row in rows if row["split"] == "train"]  # one an epoch
+        rows = metrics_of(out, "train")
+        if any(row["loss"] is None for row in rows):  # what is not finite is null
+            raise peers.PeerError("its mean loss is not finite")
         examples = sum(row["examples"] for row in rows)
         return [rows[-1]["step"], sum(row["loss"] * row["examples"] for row in rows) / examples]

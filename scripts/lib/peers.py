@@ -3,6 +3,7 @@ bench/peers/workload.py)."""
 
 import contextlib
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -28,6 +29,7 @@ class PeerProcess:
     driver may put off for ever."""
 
     def __init__(self, command, log=None, env=None):
+        self.log, self.log_begin = log, 0 if log is None else os.fstat(log.fileno()).st_size
         self.process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=log if log is not None else subprocess.DEVNULL, text=True,
@@ -73,9 +75,18 @@ class PeerProcess:
     def ending(self):
         """How one that talks no more has ended, as an error."""
         try:
-            return PeerError(f"ended with status {self.process.wait(timeout=machine.ENDING)}")
+            status = self.process.wait(timeout=machine.ENDING)
         except subprocess.TimeoutExpired:
             return PeerError("talks no more, but has not ended")
+        said = "" if self.log is None else f": {machine.last_lines(self.logged(), count=2)}"
+        return PeerError(f"ended with status {status}{said}")
+
+    def logged(self):
+        """The end of what it has written into its log, which others write too, but before it."""
+        with open(self.log.name, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(self.log_begin, size - 4096))
+            return file.read().decode("utf-8", errors="replace")
 
     def is_alive(self):
         return not self.is_closed and self.process.poll() is None

@@ -2,6 +2,8 @@
 
 import statistics
 
+import check_table
+
 OURS = "vae"
 TRAINING_TOLERANCE = 0.05  # of the mean loss of the first steps: another order, other noise
 
@@ -62,7 +64,7 @@ def table(cell):
         columns.append("–" if warm_up is None else f"{warm_up:.2f}")
         columns.append("–" if row["loss"] is None else f"{row['loss']:.4f}")
         columns.append(f"{trained[1]:.2f} ({trained[0]})" if trained else "–")
-        lines.append("| " + " | ".join(columns) + " |")
+        lines.append("| " + " | ".join(map(check_table.cell, columns)) + " |")
     return "\n".join(lines)
 
 
