@@ -20,7 +20,7 @@ void KernelTimes::collect() {
     ++replays_;
 }
 
-double KernelTimes::mean(const Interval& interval) const {
+double KernelTimes::mean(const TimedInterval& interval) const {
     return 1000 * interval.milliseconds / std::max(1, replays_);
 }
 
@@ -33,6 +33,7 @@ std::vector<KernelTime> KernelTimes::means() const {
         kernel.microseconds += mean(launch.interval);
     }
     std::vector<KernelTime> result;
+    result.reserve(by_name.size());
     for (auto& [name, kernel] : by_name) result.push_back(kernel);
     std::stable_sort(result.begin(), result.end(), [](const KernelTime& a, const KernelTime& b) {
         return a.microseconds > b.microseconds;

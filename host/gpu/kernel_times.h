@@ -14,6 +14,19 @@
 
 namespace vae::gpu {
 
+// Between two events in a graph.
+struct TimedInterval {
+    TimedEvent start;
+    TimedEvent end;
+    double milliseconds = 0;  // of all replays
+
+    void observe(cudaStream_t stream) {
+        start.record_in_graph(stream);
+        end.record_in_graph(stream);
+    }
+    void collect() { milliseconds += end.milliseconds_since(start); }
+};
+
 class KernelTimes : public kernels::LaunchObserver {
   public:
     void before(std::string_view what, cudaStream_t stream) override;
@@ -30,25 +43,14 @@ class KernelTimes : public kernels::LaunchObserver {
     double of_nothing() const { return mean(nothing_.value()); }
 
   private:
-    struct Interval {
-        TimedEvent start;
-        TimedEvent end;
-        double milliseconds = 0;  // of all replays
-
-        void observe(cudaStream_t stream) {
-            start.record_in_graph(stream);
-            end.record_in_graph(stream);
-        }
-        void collect() { milliseconds += end.milliseconds_since(start); }
-    };
     struct Launch {
         std::string name;
-        Interval interval;
+        TimedInterval interval;
     };
-    double mean(const Interval& interval) const;
+    double mean(const TimedInterval& interval) const;
 
     std::deque<Launch> launches_;  // whose events stay where they are
-    std::optional<Interval> nothing_;
+    std::optional<TimedInterval> nothing_;
     int replays_ = 0;
 };
 

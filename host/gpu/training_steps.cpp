@@ -246,9 +246,10 @@ double TrainingSteps::time_steps(const Graph& graph, int at_once, int rows, std:
     TimedEvent end;
     take();
     start.record(stream_);
-    for (std::size_t i = 1; i < most / step; ++i) take();
+    const std::size_t timed = most / step - 1;
+    for (std::size_t i = 0; i < timed; ++i) take();
     end.record(stream_);
-    return 1000 * end.milliseconds_since(start) / static_cast<double>((most / step - 1) * step);
+    return 1000 * end.milliseconds_since(start) / static_cast<double>(timed * step);
 }
 
 std::vector<StepPlace> TrainingSteps::places(int count, int rows) const {
