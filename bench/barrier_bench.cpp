@@ -63,7 +63,7 @@ void measure(Machine& machine, benchmark::State& state, const std::string& name,
 void measure_grid(Machine& machine, benchmark::State& state, const std::string& name, bool fills) {
     if (const std::string why = why_no_grid_barriers(); !why.empty()) return leave_out(state, why);
     const unsigned blocks =
-        machine.multiprocessors() * (fills ? grid_barrier_blocks_per_multiprocessor() : 1);
+        multiprocessors() * (fills ? grid_barrier_blocks_per_multiprocessor() : 1);
     measure(machine, state, name, blocks, [&](int barriers, const BarrierTrace& trace) {
         grid_barriers(blocks, barriers, trace, machine.stream().get());
     });

@@ -14,6 +14,7 @@
 #include "bench/findings.h"
 #include "bench/machine_bench.h"
 #include "bench/step_products.h"
+#include "host/backend.h"
 #include "host/gpu/graph.h"
 #include "host/gpu/matmul.h"
 
@@ -74,15 +75,11 @@ DeviceBuffer<T> random_or_empty(std::size_t size, bool is_wanted) {
     return is_wanted ? random_buffer<T>(size) : DeviceBuffer<T>(0);
 }
 
-bool are_floats(MatmulTypes types) {
-    return types == MatmulTypes::fp32 || types == MatmulTypes::tf32;
-}
-
 // The matrices of a product, and what an epilogue of it needs beside them.
 class Operands {
   public:
     explicit Operands(const MatmulProduct& product)
-        : is_float_(are_floats(product.types)),
+        : is_float_(gpu::is_of_floats(product.types)),
           // The weight or the input, and the input or the gradient of the output: no smaller.
           a_size_(rounded_up(
               std::max(elements(product.out, product.in), elements(product.rows, product.in)))),
@@ -225,8 +222,6 @@ class Epilogues {
 
 // Each shape of the workloads once, in one type.
 std::vector<Shape> shapes_of(MatmulTypes types) {
-    const std::vector<std::pair<std::string, Precision>> precisions = {
-        {"fp32", Precision::fp32}, {"tf32", Precision::tf32}, {"bf16", Precision::bf16}};
     std::vector<Shape> shapes;
     for (const Workload& workload : workloads()) {
         for (const StepProduct& of : products_of(workload)) {
@@ -239,10 +234,10 @@ std::vector<Shape> shapes_of(MatmulTypes types) {
                     fmt::format("{}/{}/{}x{}x{}", workload.name, of.name, of.rows, of.in, of.out);
                 shape = shapes.insert(shapes.end(), {product, {}, name});
             }
-            for (const auto& [precision_name, precision] : precisions) {
+            for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
                 if (types_of(of, precision) != types) continue;
                 shape->uses.push_back(
-                    fmt::format("{}/{}/{}", workload.name, precision_name, of.name));
+                    fmt::format("{}/{}/{}", workload.name, name_of(precision), of.name));
             }
         }
     }

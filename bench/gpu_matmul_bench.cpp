@@ -13,7 +13,6 @@
 #include <memory>
 #include <string>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "bench/findings.h"
@@ -21,6 +20,7 @@
 #include "bench/machine_bench.h"
 #include "bench/step_products.h"
 #include "bench/workloads.h"
+#include "host/backend.h"
 #include "host/gpu/matmul.h"
 #include "host/gpu/matmul_product.h"
 
@@ -94,11 +94,8 @@ class Bench {
 
     // Rows and columns of squares that are enough to fill the device with work.
     static std::vector<int> large_squares() {
-        int multiprocessors = 0;
-        kernels::cuda_check(
-            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0),
-            "cudaDeviceGetAttribute");
-        return {32 * multiprocessors, 64 * multiprocessors};
+        const auto count = static_cast<int>(multiprocessors());
+        return {32 * count, 64 * count};
     }
 
     // Of both results that there are of factors in bf16.
@@ -174,10 +171,8 @@ class Bench {
 
 void add_all(Bench& bench) {
     constexpr int kIterations = 5;  // of a square, which takes long
-    const std::vector<std::pair<std::string, Precision>> precisions = {
-        {"fp32", Precision::fp32}, {"tf32", Precision::tf32}, {"bf16", Precision::bf16}};
-    for (const auto& [precision_name, each] : precisions) {
-        const Precision precision = each;
+    for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
+        const std::string precision_name = name_of(precision);
         for (const StepProduct& of : Bench::squares(precision)) {
             const std::string name = fmt::format("{}/{}/{}", of.name, precision_name, of.rows);
             add_row(name, kIterations, [&bench, name, precision, of](benchmark::State& state) {

@@ -7,7 +7,7 @@
 
 namespace vae::bench {
 
-unsigned Machine::multiprocessors() const {
+unsigned multiprocessors() {
     int count = 0;
     kernels::cuda_check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0),
                         "cudaDeviceGetAttribute");

@@ -13,13 +13,15 @@
 
 namespace vae::bench {
 
+// Of the device that is measured.
+unsigned multiprocessors();
+
 // Where rows are measured.
 class Machine {
   public:
     Machine() : stopwatch_(stream_.get()) {}
     const gpu::Stream& stream() const { return stream_; }
     Stopwatch& stopwatch() { return stopwatch_; }
-    unsigned multiprocessors() const;
 
     // Seconds of each of the `count` things that run(2 * count) does more than run(count), each
     // behind the same in the cache; so what both take besides is in neither.

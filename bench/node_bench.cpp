@@ -69,11 +69,11 @@ struct NodeRow {
 };
 
 // Blocks of one kernel that are on the device at once.
-unsigned wave(const Machine& machine) {
+unsigned wave() {
     int threads = 0;
     kernels::cuda_check(cudaDeviceGetAttribute(&threads, cudaDevAttrMaxThreadsPerMultiProcessor, 0),
                         "cudaDeviceGetAttribute");
-    return machine.multiprocessors() * static_cast<unsigned>(threads) / kMachineThreads;
+    return multiprocessors() * static_cast<unsigned>(threads) / kMachineThreads;
 }
 
 // Throws unless each node of so many chains has run once, and so many others.
@@ -92,7 +92,7 @@ void measure_nodes(Machine& machine, benchmark::State& state, const NodeRow& row
     if (row.is_early && !kernels::has_early_starts()) {
         return leave_out(state, "kernels do not start early on this device");
     }
-    const unsigned blocks = row.is_wave ? wave(machine) : 1;
+    const unsigned blocks = row.is_wave ? wave() : 1;
     const DeviceBuffer<unsigned> count(1);
     const Link link = [&](bool is_first) {
         node(blocks, row.is_early && !is_first, row.counts ? count.data() : nullptr,
@@ -135,7 +135,7 @@ void measure_after_product(Machine& machine, benchmark::State& state, bool is_ea
         stream,
         [&](bool is_first) {
             product(is_first);
-            node(wave(machine), is_early, nullptr, stream.get());
+            node(wave(), is_early, nullptr, stream.get());
         },
         false);
     const double seconds = median_seconds(

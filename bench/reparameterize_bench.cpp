@@ -66,7 +66,7 @@ void backward(GpuBench& bench, benchmark::State& state) {
     const DeviceBuffer<float> d_bias(2 * extent.width());
     const ScratchBuffer scratch(extent.rows, 2 * extent.cols);
     // Few draws of an example are read for mu and for log-variance, many once for both.
-    const std::size_t reads = heads.view.samples < 16 ? 2 : 1;
+    const std::size_t reads = heads.view.samples < kernels::kManyDraws ? 2 : 1;
     const std::size_t bytes = reads * (heads.product.bytes() + d_z.bytes()) + d_product.bytes();
     const kernels::LatentGradient gradient{.d_z = d_z.data(), .kl_scale = 0.01f};
     bench.measure(state, bytes, heads.draws, [&](cudaStream_t stream) {

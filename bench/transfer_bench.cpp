@@ -64,8 +64,8 @@ void measure_cached(Machine& machine, benchmark::State& state, const std::string
     const DeviceBuffer<float> to(from.size());
     const double seconds = median_seconds(state, [&] {
         return machine.seconds_of_each(times, [&](int count) {
-            copy_repeatedly(from.data(), to.data(), bytes, count,
-                            kBlocks * machine.multiprocessors(), machine.stream().get());
+            copy_repeatedly(from.data(), to.data(), bytes, count, kBlocks * multiprocessors(),
+                            machine.stream().get());
         });
     });
     check_end(from, to);

@@ -116,14 +116,6 @@ void print_summary(const std::vector<TensorComparison>& rows, std::uint64_t step
     }
 }
 
-// What is said of a GPU's precision is void if its libraries compute in another.
-void warn_of_environment(const Backend& value, const Backend& reference) {
-    if (value.name() != "cuda" && reference.name() != "cuda") return;
-    for (const std::string& warning : cuda_environment_warnings()) {
-        fmt::print(stderr, "vae: warning: {}\n", warning);
-    }
-}
-
 int run_compare(const CompareOptions& options) {
     ConfigBuilder builder;
     options.config.apply(builder);
@@ -140,7 +132,9 @@ int run_compare(const CompareOptions& options) {
     const ChosenBackend reference = choose_backend(
         options.against, config_for(options.against, config), start.layout(), "--against");
     if (!options.json) fmt::print("backend: {}\nagainst: {}\n", value.note, reference.note);
-    warn_of_environment(*value.backend, *reference.backend);
+    if (value.backend->name() == "cuda" || reference.backend->name() == "cuda") {
+        warn_of_cuda_environment();
+    }
 
     const Precision precision = value.backend->precision();
     const Records records =

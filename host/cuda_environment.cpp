@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 
 namespace vae {
@@ -24,15 +25,13 @@ constexpr std::array kVariables = {
 
 }  // namespace
 
-std::vector<std::string> cuda_environment_warnings() {
-    std::vector<std::string> warnings;
+void warn_of_cuda_environment() {
     for (const auto& [name, effect] : kVariables) {
         const char* const value = std::getenv(name);
         if (value == nullptr || *value == '\0') continue;
-        warnings.push_back(
-            fmt::format("{}={} is in the environment: {}; unset it", name, value, effect));
+        fmt::print(stderr, "vae: warning: {}={} is in the environment: {}; unset it\n", name, value,
+                   effect);
     }
-    return warnings;
 }
 
 }  // namespace vae

@@ -2,13 +2,10 @@
 // asked for.
 #pragma once
 
-#include <string>
-#include <vector>
-
 namespace vae {
 
-// A line for each variable that is set and voids what a precision says of the GPU's products: its
-// name and value, what it does, and to unset it.
-std::vector<std::string> cuda_environment_warnings();
+// Writes a line to standard error for each variable that is set and voids what a precision says of
+// the GPU's products: its name and value, what it does, and to unset it.
+void warn_of_cuda_environment();
 
 }  // namespace vae

@@ -140,9 +140,7 @@ int run_devices(const DevicesOptions& options) {
         fmt::print("CUDA driver {}, runtime {}, cuBLASLt {}\n",
                    status.driver.empty() ? "none" : status.driver, status.runtime, status.cublaslt);
     }
-    for (const std::string& warning : cuda_environment_warnings()) {
-        fmt::print(stderr, "vae: warning: {}\n", warning);
-    }
+    warn_of_cuda_environment();
     if (options.tune) tune(options);
     return 0;
 }

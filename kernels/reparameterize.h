@@ -80,6 +80,10 @@ struct LatentGradient {
     const float* kl_mask = nullptr;      // … and its dimensions' own factors, [latent] [1]
 };
 
+// From so many draws on an example's are spread over a warp in the backward. One thread would take
+// one after the other, each a chain of about 150 instructions, however much of the GPU is idle.
+inline constexpr int kManyDraws = 16;
+
 // The backward; epsilon is drawn again.
 // Computes  d = path·d_z + scale·ratio·(−prior_score − epsilon/sigma), sigma = exp(logvar/2)
 //           d_mu = Σ_samples (d + scale·score·epsilon/sigma) + kl_scale·kl_mask·mu
@@ -90,15 +94,16 @@ struct LatentGradient {
 //           [latent]: column sums; any examples, latent, stride >= 0, samples >= 1
 // Writes    overwrites, padding of d_product with zero; nothing may overlap: each half of d_product
 //           needs both of heads.product. The bias gradients are zero if examples is 0.
-// Numerics  float, draws in ascending order; of 16 or more by lane, then a tree over the warp.
+// Numerics  float, draws in ascending order; of kManyDraws or more by lane, then a tree over the
+// warp.
 //           Column sums: float over the rows of a tile (at most 64), double across tiles, of
 //           d_product before it is rounded to bf16.
 // Cost      32 bytes an element of z for one draw (28 with d_product in bf16), 8 for each more;
 //           about 150 instructions a draw; bound by latency at usual sizes. A stride that is no
-//           multiple of 4 draws noise for each element anew. Of 16 draws or more both halves share
+//           multiple of 4 draws noise for each element anew. Of many draws both halves share
 //           what is read and drawn: 16 bytes an element (12), and 4 for each draw.
-// Launch    tiles of [examples, 2·stride], see kernels/tile.cuh; of 16 draws or more a warp for
-//           four elements of an example, lanes over the draws. Throws std::invalid_argument if
+// Launch    tiles of [examples, 2·stride], see kernels/tile.cuh; of many draws a warp for four
+//           elements of an example, lanes over the draws. Throws std::invalid_argument if
 //           scratch is smaller than scratch_size(examples, 2·stride).
 void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source,
                              const LatentGradient& gradient, Reals d_product, float* d_mu_bias,

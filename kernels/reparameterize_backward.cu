@@ -164,9 +164,6 @@ struct HeadsBackwardOp {
     }
 };
 
-// From so many draws on an example's are spread over a warp. One thread would take one after the
-// other, each a chain of about 150 instructions, however much of the GPU is idle.
-constexpr int kManyDraws = 16;
 constexpr unsigned kElements = 4;             // of a warp: those that share random words
 constexpr unsigned kColumns = 2 * kElements;  // of a warp: theirs of mu, theirs of log-variance
 constexpr unsigned kResidentDrawsBlocks = 2;  // lets a thread have 128 registers: it wants about 72
@@ -193,80 +190,69 @@ struct DrawsPosition {
     }
 };
 
+// What the lane's draws of an example add to the gradients of the columns of four elements.
 template <class D>
-struct HeadsDraws {
-    HeadsView heads;
-    EpsilonSource source;
-    LatentGradient gradient;
-    D* d_product;
-    float* d_mu_bias;
-    float* d_logvar_bias;
-
-    // What the lane's draws of an example add to the gradients of the columns of four elements.
-    __device__ void add_draws(unsigned row, unsigned first, unsigned lane,
-                              const Element (&elements)[kElements], float (&sums)[kColumns]) const {
-        const auto latent = static_cast<unsigned>(heads.latent);
-        const auto samples = static_cast<unsigned>(heads.samples);
-        const std::uint32_t address = source.first_index + source.index[row];
-        NoiseStream noise = at_its_step(source.stream);
-        noise.sample += lane;
-        for (unsigned s = lane; s < samples; s += kWarpSize, noise.sample += kWarpSize) {
-            const float4 epsilon = normal4(noise, address, first / kElements);
-            const std::size_t r = static_cast<std::size_t>(row) * samples + s;
-#pragma unroll
-            for (unsigned i = 0; i < kElements; ++i) {
-                if (first + i >= latent) continue;
-                const float own = member(epsilon, i);
-                sums[i] += draw_part(gradient, elements[i], false, r, latent, first + i, own);
-                sums[kElements + i] +=
-                    draw_part(gradient, elements[i], true, r, latent, first + i, own);
-            }
-        }
-    }
-
-    // The gradients of one example's columns; lane i has that of column i of the block.
-    __device__ float example_gradient(unsigned row, unsigned first, unsigned lane) const {
-        const auto latent = static_cast<unsigned>(heads.latent);
-        const auto stride = static_cast<unsigned>(heads.stride);
-        const auto kl_scale = static_cast<float>(with_beta(gradient.kl_scale, gradient.state));
-        const float* const product = heads.product + static_cast<std::size_t>(row) * 2 * stride;
-        Element elements[kElements] = {};
-        float sums[kColumns] = {};
+__device__ inline void add_draws(const HeadsBackwardOp<D>& op, unsigned row, unsigned first,
+                                 unsigned lane, const Element (&elements)[kElements],
+                                 float (&sums)[kColumns]) {
+    const unsigned latent = op.latent();
+    const auto samples = static_cast<unsigned>(op.heads.samples);
+    const std::uint32_t address = op.source.first_index + op.source.index[row];
+    NoiseStream noise = at_its_step(op.source.stream);
+    noise.sample += lane;
+    for (unsigned s = lane; s < samples; s += kWarpSize, noise.sample += kWarpSize) {
+        const float4 epsilon = normal4(noise, address, first / kElements);
+        const std::size_t r = static_cast<std::size_t>(row) * samples + s;
 #pragma unroll
         for (unsigned i = 0; i < kElements; ++i) {
-            const unsigned j = first + i;
-            if (j >= latent) continue;
-            elements[i] = element_of(heads, product[j] + heads.mu_bias[j],
-                                     product[stride + j] + heads.logvar_bias[j]);
+            if (first + i >= latent) continue;
+            const float own = member(epsilon, i);
+            sums[i] += draw_part(op.gradient, elements[i], false, r, latent, first + i, own);
+            sums[kElements + i] +=
+                draw_part(op.gradient, elements[i], true, r, latent, first + i, own);
         }
-        add_draws(row, first, lane, elements, sums);
-        float result = 0;
-#pragma unroll
-        for (unsigned i = 0; i < kColumns; ++i) {
-            const bool is_logvar = i >= kElements;
-            const Element& element = elements[i % kElements];
-            float sum = warp_sum(sums[i]);
-            const unsigned j = first + i % kElements;
-            if (lane != i || j >= latent) continue;
-            sum += kl_part(gradient, kl_scale, element, is_logvar, j);
-            result = finished(element, is_logvar, sum);
-        }
-        return result;
     }
+}
 
-    __device__ void store_bias(unsigned column, double sum) const {
-        const auto stride = static_cast<unsigned>(heads.stride);
-        const unsigned j = column < stride ? column : column - stride;
-        if (j >= static_cast<unsigned>(heads.latent)) return;
-        (column < stride ? d_mu_bias : d_logvar_bias)[j] = static_cast<float>(sum);
+// The gradients of one example's columns; lane i has that of column i of the block.
+template <class D>
+__device__ inline float example_gradient(const HeadsBackwardOp<D>& op, unsigned row, unsigned first,
+                                         unsigned lane) {
+    const HeadsView& heads = op.heads;
+    const LatentGradient& gradient = op.gradient;
+    const unsigned latent = op.latent();
+    const unsigned stride = op.stride();
+    const auto kl_scale = static_cast<float>(with_beta(gradient.kl_scale, gradient.state));
+    const float* const product = heads.product + static_cast<std::size_t>(row) * 2 * stride;
+    Element elements[kElements] = {};
+    float sums[kColumns] = {};
+#pragma unroll
+    for (unsigned i = 0; i < kElements; ++i) {
+        const unsigned j = first + i;
+        if (j >= latent) continue;
+        elements[i] = element_of(heads, product[j] + heads.mu_bias[j],
+                                 product[stride + j] + heads.logvar_bias[j]);
     }
-};
+    add_draws(op, row, first, lane, elements, sums);
+    float result = 0;
+#pragma unroll
+    for (unsigned i = 0; i < kColumns; ++i) {
+        const bool is_logvar = i >= kElements;
+        const Element& element = elements[i % kElements];
+        float sum = warp_sum(sums[i]);
+        const unsigned j = first + i % kElements;
+        if (lane != i || j >= latent) continue;
+        sum += kl_part(gradient, kl_scale, element, is_logvar, j);
+        result = finished(element, is_logvar, sum);
+    }
+    return result;
+}
 
 // The bias gradients, by the last block of all: lanes over the columns, warps over their slots.
 template <class D>
-__device__ inline void add_slots(const HeadsDraws<D>& op, const TileGrid& grid,
+__device__ inline void add_slots(const HeadsBackwardOp<D>& op, const TileGrid& grid,
                                  const Scratch& scratch, DrawsMemory& memory) {
-    const unsigned columns = 2 * static_cast<unsigned>(op.heads.stride);
+    const unsigned columns = 2 * op.stride();
     const unsigned warp = threadIdx.x / kWarpSize;
     const unsigned lane = threadIdx.x % kWarpSize;
     for (unsigned first = 0; first < columns; first += kWarpSize) {
@@ -283,7 +269,7 @@ __device__ inline void add_slots(const HeadsDraws<D>& op, const TileGrid& grid,
         if (warp == 0 && column < columns) {
             double total = 0;
             for (unsigned w = 0; w < kTileWarps; ++w) total += memory.slot_sums[w][lane];
-            op.store_bias(column, total);
+            op.store_column(column, total);
         }
         __syncthreads();  // before the sums of the next columns
     }
@@ -294,11 +280,11 @@ __device__ inline void add_slots(const HeadsDraws<D>& op, const TileGrid& grid,
 // adds the slots of the bias gradients.
 template <class D>
 __global__ void __launch_bounds__(kTileThreads, kResidentDrawsBlocks)
-    heads_draws_backward_kernel(const HeadsDraws<D> op, const TileGrid grid,
+    heads_draws_backward_kernel(const HeadsBackwardOp<D> op, const TileGrid grid,
                                 const Scratch scratch) {
     auto& memory = *dynamic_shared<DrawsMemory>();
     const DrawsPosition at(grid);
-    const auto stride = static_cast<unsigned>(op.heads.stride);
+    const unsigned stride = op.stride();
     const unsigned warp = threadIdx.x / kWarpSize;
     const unsigned lane = threadIdx.x % kWarpSize;
     const unsigned own_column = at.column(lane % kColumns, stride);
@@ -306,7 +292,7 @@ __global__ void __launch_bounds__(kTileThreads, kResidentDrawsBlocks)
     for (unsigned k = 0; k < grid.rows_per_warp; ++k) {
         const unsigned row = (at.row_tile * grid.rows_per_warp + k) * kTileWarps + warp;
         if (row >= grid.rows) break;  // the whole warp
-        const float d = op.example_gradient(row, at.first, lane);
+        const float d = example_gradient(op, row, at.first, lane);
         if (lane >= kColumns || own_column == 2 * stride) continue;
         store_floats<1>(op.d_product + static_cast<std::size_t>(row) * 2 * stride + own_column,
                         {{d}});
@@ -318,7 +304,7 @@ __global__ void __launch_bounds__(kTileThreads, kResidentDrawsBlocks)
         float sum = 0;
         for (unsigned w = 0; w < kTileWarps; ++w) sum += memory.sums[w][threadIdx.x];
         if (grid.row_tiles == 1) {
-            op.store_bias(own_column, sum);
+            op.store_column(own_column, sum);
         } else {
             scratch.partials[static_cast<std::size_t>(at.row_tile) * 2 * stride + own_column] = sum;
         }
@@ -335,7 +321,7 @@ __global__ void __launch_bounds__(kTileThreads, kResidentDrawsBlocks)
 }
 
 template <class D>
-void launch_draws(const char* launcher, const HeadsDraws<D>& op, const Scratch& scratch,
+void launch_draws(const char* launcher, const HeadsBackwardOp<D>& op, const Scratch& scratch,
                   cudaStream_t stream) {
     const HeadsView& heads = op.heads;
     // ⌈2·stride/8⌉ = ⌈stride/4⌉: a column of tiles for every four elements.
@@ -367,13 +353,9 @@ void reparameterize_backward(const HeadsView& heads, const EpsilonSource& source
     if (heads.stride == 0) return;
     with_storage(kLauncher, {d_product}, [&](auto element) {
         using D = decltype(element);
-        if (heads.samples >= kManyDraws) {
-            const HeadsDraws<D> op{heads,     source,       gradient, d_product.of<D>(),
-                                   d_mu_bias, d_logvar_bias};
-            return launch_draws(kLauncher, op, scratch, stream);
-        }
         const HeadsBackwardOp<D> op{heads,     source,       gradient, d_product.of<D>(),
                                     d_mu_bias, d_logvar_bias};
+        if (heads.samples >= kManyDraws) return launch_draws(kLauncher, op, scratch, stream);
         const bool wide = heads.stride % 4 == 0 && aligned_to_four(heads.product, op.d_product);
         launch_tiles(kLauncher, op, heads.examples, 2 * heads.stride, wide, scratch, stream);
     });

@@ -14,6 +14,11 @@ enum class MatmulKind { forward, backward_input, backward_weight };
 // What the factors are, what is computed with, and what the result is. All sums are FP32.
 enum class MatmulTypes { fp32, tf32, bf16, bf16_to_fp32 };
 
+// Whether the factors are stored as floats.
+constexpr bool is_of_floats(MatmulTypes types) {
+    return types == MatmulTypes::fp32 || types == MatmulTypes::tf32;
+}
+
 // What becomes of the result before it is stored, and what is computed beside it: by the product's
 // own kernel, or by one more that cuBLASLt runs behind it. Which it is depends on types, shapes and
 // GPU.

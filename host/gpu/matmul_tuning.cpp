@@ -40,10 +40,6 @@ std::size_t rounded_up(std::size_t bytes) {
     return (bytes + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
 
-bool is_of_floats(MatmulTypes types) {
-    return types == MatmulTypes::fp32 || types == MatmulTypes::tf32;
-}
-
 // Random factors: how fast a GPU multiplies depends on the values, and zeros would flatter it.
 std::vector<unsigned char> random_bytes(std::size_t elements, bool is_float, unsigned seed) {
     std::mt19937 generator(seed);

@@ -8,6 +8,7 @@ import tempfile
 from check_networks import make_empty_images, settings
 from check_program import Once, check_of_runs
 from check_verdicts import FAILED, NOT_RUN, PASSED, is_finite, refusal, verdict_of_bits
+from ours import metrics_of
 
 # Nats of the test -elbo after an epoch that a GPU may be from the CPU. Both have the same order and
 # noise, and precisions lie up to .3 apart (docs/performance.md), as much as another seed makes; a
@@ -18,11 +19,6 @@ LARGEST_BATCH = 2**20
 BYTES_A_UNIT = 20 * LARGEST_BATCH
 SMALL_DATA = "synthetic:bars"
 TINY = ["--hidden", "9", "--latent", "2", "--steps", 3]
-
-
-def rows_of(run, split):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["split"] == split]
 
 
 class Runs:
@@ -67,7 +63,7 @@ class Runs:
     def learns(self, folder, precision):
         run = folder / "run"
         self.program.trained(run, precision, "--epochs", 4)
-        losses = [row["loss"] for row in rows_of(run, "train")]
+        losses = [row["loss"] for row in metrics_of(run, "train")]
         for command in (["evaluate", run, "--importance-samples", 8, "--importance-examples", 50],
                         ["sample", run, "--out", folder / "samples.npy"]):
             result = self.program.run(*command, "--backend", self.program.backend)
@@ -100,7 +96,7 @@ class Runs:
             return why
         self.program.trained(folder / "run", precision, "--epochs", 1, "--seed", 1,
                              data="fashion-mnist")
-        ours = -rows_of(folder / "run", "test")[-1]["elbo"]
+        ours = -metrics_of(folder / "run", "test")[-1]["elbo"]
         is_near = abs(ours - reference) <= NATS  # not of a NaN
         return (PASSED if is_near else FAILED,
                 f"test -elbo {ours:.2f}, of the CPU {reference:.2f}; gate {NATS:.0f}")
