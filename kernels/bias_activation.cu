@@ -1,53 +1,12 @@
 #include "kernels/bias_activation.h"
 
+#include "kernels/activation.cuh"
 #include "kernels/elementwise.cuh"
-#include "kernels/functions.cuh"
 #include "kernels/storage.cuh"
 #include "kernels/tile.cuh"
 
 namespace vae::kernels {
 namespace {
-
-// value is f, slope is f'. A comparison with NaN is false: relu asks so that NaN comes through.
-struct Relu {
-    static __device__ float value(float x) { return x <= 0 ? 0.0f : x; }
-    static __device__ float slope(float x) {
-        if (x > 0) return 1.0f;
-        return x <= 0 ? 0.0f : x;
-    }
-};
-
-struct Tanh {
-    static __device__ float value(float x) { return tanhf(x); }
-    static __device__ float slope(float x) {
-        const float t = tanhf(x);
-        return 1.0f - t * t;
-    }
-};
-
-struct Softplus {
-    static __device__ float value(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
-    static __device__ float slope(float x) { return sigmoid(x); }
-};
-
-// x·Φ(x), Φ the normal distribution function. By erfc: 1 + erf(x) would cancel for negative x.
-struct Gelu {
-    static constexpr float kSqrtHalf = 0.70710678118654752f;
-    static constexpr float kInverseSqrtTwoPi = 0.39894228040143268f;
-    static __device__ float normal_cdf(float x) { return 0.5f * erfcf(-kSqrtHalf * x); }
-    static __device__ float value(float x) { return x * normal_cdf(x); }
-    static __device__ float slope(float x) {
-        return normal_cdf(x) + x * kInverseSqrtTwoPi * expf(-0.5f * x * x);
-    }
-};
-
-struct Silu {
-    static __device__ float value(float x) { return x * sigmoid(x); }
-    static __device__ float slope(float x) {
-        const float s = sigmoid(x);
-        return s * (1.0f + x * (1.0f - s));
-    }
-};
 
 // d_pre = d_h · f'(product + bias) and its column sums, of what d_pre is before it is stored as T.
 template <class Function, class T>
@@ -95,24 +54,6 @@ struct ActivationBackwardOp {
         d_bias[col] = static_cast<float>(sum);
     }
 };
-
-// Calls body with the type that implements f.
-template <class Body>
-void with_function(Activation f, const char* launcher, const Body& body) {
-    switch (f) {
-        case Activation::relu:
-            return body(Relu{});
-        case Activation::tanh:
-            return body(Tanh{});
-        case Activation::softplus:
-            return body(Softplus{});
-        case Activation::gelu:
-            return body(Gelu{});
-        case Activation::silu:
-            return body(Silu{});
-    }
-    require(false, launcher, "unknown activation");
-}
 
 }  // namespace
 
