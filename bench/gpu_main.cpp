@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/dense_bench.h"
 #include "bench/gpu_fixture.h"
 #include "bench/gpu_matmul_bench.h"
 #include "bench/machine_bench.h"
@@ -51,6 +52,7 @@ int main(int argc, char** argv) {
     try {
         describe_device();
         vae::bench::add_products();
+        vae::bench::add_dense_layers();
         vae::bench::add_machine();
         const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
         benchmark::Shutdown();

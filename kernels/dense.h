@@ -1,13 +1,14 @@
 // The products of a hidden layer on tensor cores, each with what follows it in the same kernel: for
 // small networks, whose steps are bound by the number of kernels that wait for each other.
 //
-// Numerics of all three. Sums are float. Of bf16 the factors' products are exact. Of floats they are
-// rounded to TF32 (to nearest, 2^-11 of the value) or, as FloatFactors says, taken in two parts of
-// TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. A tensor
-// core adds 8 (TF32) or 16 (bf16) products to a sum and cuts what does not fit, which is at most 2^-23
-// of the sum each time; with two parts only within 32 terms, whose sums are added rounded. The terms
-// are in two parts, of every 32 (bf16: 64) neighbours the first half and the second, whose sums are
-// added last. The order is fixed: same arrays, same bits. NaN and infinity make NaN or infinity.
+// Numerics of all three. Sums are float. Of bf16 the factors' products are exact. Of floats they
+// are rounded to TF32 (to nearest, 2^-11 of the value) or, as FloatFactors says, taken in two parts
+// of TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. A
+// tensor core adds 8 (TF32) or 16 (bf16) products to a sum and cuts what does not fit, which is at
+// most 2^-23 of the sum each time; with two parts only within 32 terms, whose sums are added
+// rounded. The terms are in two parts, of every 32 (bf16: 64) neighbours the first half and the
+// second, whose sums are added last. The order is fixed: same arrays, same bits. NaN and infinity
+// make NaN or infinity.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -36,7 +37,8 @@ bool has_dense_kernels();
 // Writes    overwrites product and h, which may not overlap anything
 // Numerics  above; h of the float product before that is rounded to bf16. f: bias_activation.h
 // Cost      2·rows·in·out flops. A tile of 32×32 of the result reads 64 rows of factors, so the
-//           factors are read about (rows + out)/64 times; bound by the L2 cache where both are large
+//           factors are read about (rows + out)/64 times; bound by the L2 cache where both are
+//           large
 // Launch    a block of 256 threads a tile, 40 KiB of shared memory
 void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, ConstReals x,
                    ConstReals weight, const float* bias, Reals product, Reals h,
@@ -45,7 +47,8 @@ void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, Co
 // From a layer's gradient to that of the product of the hidden layer before it, whose output is the
 // layer's x.
 // Computes  d_before = (d_product·W) · f'(before + bias)
-// Shapes    d_product[rows, out], weight[out, in], before and d_before [rows, in], all stored alike;
+// Shapes    d_product[rows, out], weight[out, in], before and d_before [rows, in], all stored
+// alike;
 //           bias[in], or null for none (see bias_activation_backward)
 // Writes    overwrites d_before, which may be `before`; nothing else may overlap
 // Numerics  above; f': bias_activation.h

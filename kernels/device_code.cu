@@ -18,12 +18,16 @@ cudaError_t code_for_current_device() {
     return status;
 }
 
-bool has_early_starts() {
-    constexpr int kFirst = 90;  // of the architecture that a kernel's source was compiled for
+int compiled_architecture() {
     cudaFuncAttributes attributes = {};
     cuda_check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(probe_kernel)),
                "cudaFuncGetAttributes");
-    return attributes.ptxVersion >= kFirst;
+    return attributes.ptxVersion;
+}
+
+bool has_early_starts() {
+    constexpr int kFirst = 90;
+    return compiled_architecture() >= kFirst;
 }
 
 }  // namespace vae::kernels

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/launch.h"
+#include "tests/activation_reference.h"
 #include "tests/device_memory.h"
 #include "tests/kernel_reference.h"
 #include "tests/stored_reals.h"
@@ -15,62 +16,6 @@ namespace vae::test {
 namespace {
 
 using kernels::Activation;
-
-constexpr Activation kAll[] = {Activation::relu, Activation::tanh, Activation::softplus,
-                               Activation::gelu, Activation::silu};
-constexpr double kPi = 3.14159265358979323846;
-
-double normal_cdf(double x) {
-    return 0.5 * std::erfc(-x / std::sqrt(2.0));
-}
-double normal_density(double x) {
-    return std::exp(-x * x / 2) / std::sqrt(2 * kPi);
-}
-
-// f(x) with what float arithmetic may lose: CUDA's functions are good to 1 to 4 units in the last
-// place, each operation adds half a unit. In roundings (half units) of the value. The argument of
-// erfc carries two roundings, which its condition number, about x² where it is small, multiplies.
-Bound value_of(Activation f, double x) {
-    const auto relative = [](double value, double roundings) {
-        return Bound{value, roundings * kEpsilon * std::abs(value)};
-    };
-    switch (f) {
-        case Activation::relu:
-            return {std::max(x, 0.0), 0};
-        case Activation::tanh:
-            return relative(std::tanh(x), 5);
-        case Activation::softplus:
-            return relative(std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))), 10);
-        case Activation::gelu:
-            return relative(x * normal_cdf(x), 12 + (x < 0 ? 4 * x * x : 0));
-        case Activation::silu:
-            return relative(x * sigmoid(x), 10);
-    }
-    throw std::logic_error("unknown activation");
-}
-
-// f'(x) likewise; where terms cancel, in roundings of the terms.
-Bound slope_of(Activation f, double x) {
-    const double s = sigmoid(x);
-    switch (f) {
-        case Activation::relu:
-            return {x > 0 ? 1.0 : 0.0, 0};
-        case Activation::tanh: {
-            const double t = std::tanh(x);
-            return {1 - t * t, 12 * kEpsilon};
-        }
-        case Activation::softplus:
-            return {s, 8 * kEpsilon * s};
-        case Activation::gelu: {
-            const double tail = normal_cdf(x) * (12 + (x < 0 ? 4 * x * x : 0));
-            const double bell = std::abs(x) * normal_density(x) * (10 + 2 * x * x);
-            return {normal_cdf(x) + x * normal_density(x), (tail + bell) * kEpsilon};
-        }
-        case Activation::silu:
-            return {s * (1 + x * (1 - s)), 12 * kEpsilon * s * (1 + std::abs(x))};
-    }
-    throw std::logic_error("unknown activation");
-}
 
 // Inputs of one shape, as stored. Some products are extreme, some sums of floats exactly zero.
 struct Inputs {
@@ -187,13 +132,13 @@ class BiasActivation : public KernelTest {
 
 TEST_F(BiasActivation, ForwardAtEveryRaggedSize) {
     for (const Shape& shape : ragged_shapes()) {
-        for (const Activation f : kAll) check_forward(f, Inputs(shape));
+        for (const Activation f : kAllActivations) check_forward(f, Inputs(shape));
     }
 }
 
 TEST_F(BiasActivation, BackwardAtEveryRaggedSize) {
     for (const Shape& shape : ragged_shapes()) {
-        for (const Activation f : kAll) check_backward(f, Inputs(shape));
+        for (const Activation f : kAllActivations) check_backward(f, Inputs(shape));
     }
 }
 
@@ -201,13 +146,13 @@ TEST_F(BiasActivation, BackwardAtEveryRaggedSize) {
 TEST_F(BiasActivation, StoredAsBf16AtEveryRaggedSize) {
     std::size_t turn = 0;
     for (const Shape& shape : ragged_shapes()) {
-        check(kAll[turn++ % std::size(kAll)], Inputs(shape, Storage::bf16));
+        check(kAllActivations[turn++ % std::size(kAllActivations)], Inputs(shape, Storage::bf16));
     }
 }
 
 TEST_F(BiasActivation, EveryActivationOnAHiddenLayer) {
     for (const Storage storage : kStorages) {
-        for (const Activation f : kAll) check(f, Inputs({128, 400}, storage));
+        for (const Activation f : kAllActivations) check(f, Inputs({128, 400}, storage));
     }
 }
 
@@ -236,7 +181,7 @@ TEST_F(BiasActivation, UnalignedArrays) {
 TEST_F(BiasActivation, InPlace) {
     for (const Shape& shape : {Shape{33, 132}, Shape{33, 101}}) {
         for (const Storage storage : kStorages) {
-            for (const Activation f : kAll) check_in_place(f, Inputs(shape, storage));
+            for (const Activation f : kAllActivations) check_in_place(f, Inputs(shape, storage));
         }
     }
 }
@@ -290,7 +235,7 @@ TEST_F(BiasActivation, RepeatsBitForBit) {
 
 TEST_F(BiasActivation, NanComesThrough) {
     for (const Storage storage : kStorages) {
-        for (const Activation f : kAll) {
+        for (const Activation f : kAllActivations) {
             SCOPED_TRACE(static_cast<int>(f));
             StoredArray product(stream(), storage, {1, kNan, -1, 2});
             auto bias = upload(std::vector<float>{0, 0, kNan, 0});
