@@ -72,6 +72,7 @@ bool agree(const Warp& warp, unsigned mask) {
     for_each_lane(mask, [&](unsigned lane) {
         const WarpCall& call = warp.calls[lane];
         same = same && call.operation == first.operation && call.mask == mask;
+        if (is_of_whole_warp(call.operation)) same = same && call.argument == first.argument;
     });
     return same;
 }
@@ -106,6 +107,10 @@ void compute(Warp& warp, unsigned mask) {
                 warp.results[lane] = equal;
             });
             break;
+        case WarpOperation::multiply_tf32:
+        case WarpOperation::multiply_bf16:
+            multiply_matrices(warp);
+            break;
         default:
             reduce(warp, mask);
     }
@@ -127,6 +132,9 @@ const char* name_of(WarpOperation operation) {
             return "__ballot_sync, __any_sync or __all_sync";
         case WarpOperation::match:
             return "__match_any_sync";
+        case WarpOperation::multiply_tf32:
+        case WarpOperation::multiply_bf16:
+            return "mma_sync";
         default:
             return "__reduce_*_sync";
     }
