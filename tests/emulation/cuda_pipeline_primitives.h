@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstddef>
 
+// The names are CUDA's.
+// NOLINTBEGIN(bugprone-reserved-identifier)
 inline void __pipeline_memcpy_async(void* __restrict__ dst_shared,
                                     const void* __restrict__ src_global, std::size_t size_and_align,
                                     std::size_t zfill = 0,
@@ -21,3 +23,4 @@ inline void __pipeline_commit() {
 inline void __pipeline_wait_prior(std::size_t prior) {
     emulation::wait_for_copies(std::min<std::size_t>(prior, 8));
 }
+// NOLINTEND(bugprone-reserved-identifier)

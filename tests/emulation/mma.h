@@ -19,7 +19,7 @@
 #include "number_formats.h"
 
 // The names are CUDA's.
-// NOLINTBEGIN(readability-identifier-naming)
+// NOLINTBEGIN(readability-identifier-naming, bugprone-reserved-identifier)
 namespace nvcuda::wmma {
 
 struct matrix_a;
@@ -181,4 +181,4 @@ void mma_sync(fragment<accumulator, 16, 16, k, float>& d,
 }
 
 }  // namespace nvcuda::wmma
-// NOLINTEND(readability-identifier-naming)
+// NOLINTEND(readability-identifier-naming, bugprone-reserved-identifier)

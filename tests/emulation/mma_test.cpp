@@ -95,6 +95,7 @@ class Mma : public EmulationTest {
     }
     static std::vector<Stored> stored(const std::vector<float>& values) {
         std::vector<Stored> result;
+        result.reserve(values.size());
         for (const float value : values) result.push_back(In::stored(value));
         return result;
     }
@@ -184,6 +185,7 @@ TYPED_TEST(Mma, RoundsASumOnceTowardZero) {
     EXPECT_EQ(this->dot({0x1p-24f, 0x1p-24f}, {1, 1}, 1), 1 + 0x1p-23f) << "added one by one: 1";
     EXPECT_EQ(this->dot({0x1p100f, 1, -0x1p100f}, {1, 1, 1}, 0x1p60f), 0x1p60f);
     EXPECT_EQ(this->dot({0x1p-100f}, {0x1.8p-49f}, 0), 0x1p-149f) << "subnormal";
+    EXPECT_EQ(this->dot({-0x1p-100f}, {0x1.8p-50f}, 0), 0.0f);
 }
 
 TYPED_TEST(Mma, NanAndInfinityComeThrough) {
@@ -197,15 +199,15 @@ TYPED_TEST(Mma, NanAndInfinityComeThrough) {
 }
 
 TEST(Tf32, RoundsToNearestTiesAwayFromZero) {
-    using wmma::__float_to_tf32;
-    EXPECT_EQ(__float_to_tf32(1 + 0x1p-11f), 1 + 0x1p-10f);
-    EXPECT_EQ(__float_to_tf32(-1 - 0x1p-11f), -1 - 0x1p-10f);
-    EXPECT_EQ(__float_to_tf32(1 + 0x1p-11f - 0x1p-23f), 1.0f);
-    EXPECT_EQ(__float_to_tf32(std::numeric_limits<float>::max()), kInf);
-    EXPECT_EQ(__float_to_tf32(-kInf), -kInf);
-    EXPECT_TRUE(std::isnan(__float_to_tf32(kNan)));
-    EXPECT_TRUE(std::isnan(__float_to_tf32(std::bit_cast<float>(0x7f800001u)))) << "not infinity";
-    EXPECT_EQ(std::bit_cast<std::uint32_t>(__float_to_tf32(1.2345678f)) & 0x1fffu, 0u);
+    const auto rounded = [](float value) { return wmma::__float_to_tf32(value); };
+    EXPECT_EQ(rounded(1 + 0x1p-11f), 1 + 0x1p-10f);
+    EXPECT_EQ(rounded(-1 - 0x1p-11f), -1 - 0x1p-10f);
+    EXPECT_EQ(rounded(1 + 0x1p-11f - 0x1p-23f), 1.0f);
+    EXPECT_EQ(rounded(std::numeric_limits<float>::max()), kInf);
+    EXPECT_EQ(rounded(-kInf), -kInf);
+    EXPECT_TRUE(std::isnan(rounded(kNan)));
+    EXPECT_TRUE(std::isnan(rounded(std::bit_cast<float>(0x7f800001u)))) << "not infinity";
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(rounded(1.2345678f)) & 0x1fffu, 0u);
 }
 
 // a times the identity, of a that all is `value`, rounded or not.
@@ -220,12 +222,12 @@ __global__ void tf32_kernel(float value, float* out) {
     Sum<InTf32> sum;
     wmma::fill_fragment(a, value);
     if constexpr (kRounded) {
-        for (int i = 0; i < a.num_elements; ++i) a.x[i] = wmma::__float_to_tf32(a.x[i]);
+        for (float& element : a.x) element = wmma::__float_to_tf32(element);
     }
     wmma::load_matrix_sync(b, identity, 16);
     wmma::fill_fragment(sum, 0.0f);
     wmma::mma_sync(sum, a, b, sum);
-    for (int i = 0; i < sum.num_elements; ++i) sum.x[i] *= 2;
+    for (float& element : sum.x) element *= 2;
     wmma::store_matrix_sync(out, sum, 16, wmma::mem_row_major);
 }
 
@@ -300,30 +302,26 @@ TEST_F(Warps, WhatNobodyFilledIsPoison) {
     EXPECT_TRUE(std::isnan(run(nothing_loaded_kernel, out())[33]));
 }
 
-// All lanes, and lane 5 or the upper half otherwise.
+// A warp of which lane 5, or the upper half, does something else than to multiply.
 enum class Apart { exits, at_another_line, in_another_operation, in_another_shape };
 template <Apart kApart>
 __global__ void apart_kernel(float* out) {
     Sum<InTf32> sum;
     FragmentA<InTf32, row_major> a;
     FragmentB<InTf32, row_major> b;
-    wmma::fill_fragment(a, 1.0f);
-    wmma::fill_fragment(b, 1.0f);
-    wmma::fill_fragment(sum, 1.0f);
-    if (kApart == Apart::exits && threadIdx.x == 5) return;
-    if (kApart == Apart::exits || threadIdx.x < 16) {
+    if (kApart == Apart::exits ? threadIdx.x != 5 : threadIdx.x < 16) {
         wmma::mma_sync(sum, a, b, sum);
-    } else if constexpr (kApart == Apart::at_another_line) {
-        wmma::mma_sync(sum, a, b, sum);
-    } else if constexpr (kApart == Apart::in_another_operation) {
-        __syncwarp();
-    } else {
+        wmma::store_matrix_sync(out, sum, 16, wmma::mem_row_major);
+        return;
+    }
+    if constexpr (kApart == Apart::at_another_line) wmma::mma_sync(sum, a, b, sum);
+    if constexpr (kApart == Apart::in_another_operation) __syncwarp();
+    if constexpr (kApart == Apart::in_another_shape) {
         FragmentA<InBf16, row_major> other_a;
         FragmentB<InBf16, row_major> other_b;
         Sum<InBf16> other_sum;
         wmma::mma_sync(other_sum, other_a, other_b, other_sum);
     }
-    wmma::store_matrix_sync(out, sum, 16, wmma::mem_row_major);
 }
 
 TEST_F(Warps, MultiplyWithAllTheirLanesOrDie) {
