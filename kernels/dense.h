@@ -3,12 +3,12 @@
 //
 // Numerics of all three. Sums are float. Of bf16 the factors' products are exact. Of floats they
 // are rounded to TF32 (to nearest, 2^-11 of the value) or, as FloatFactors says, taken in two parts
-// of TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. A
-// tensor core adds 8 (TF32) or 16 (bf16) products to a sum and cuts what does not fit, which is at
-// most 2^-23 of the sum each time; with two parts only within 32 terms, whose sums are added
-// rounded. The terms are in two parts, of every 32 (bf16: 64) neighbours the first half and the
-// second, whose sums are added last. The order is fixed: same arrays, same bits. NaN and infinity
-// make NaN or infinity.
+// of TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. An
+// instruction of a tensor core adds 8 (TF32) or 16 (bf16) products to a sum, and may cut each of
+// them and the sum at the last place of the largest, by at most 2^-23 of that; with two parts only
+// within 32 terms, whose sums are added rounded. The terms are in two halves, of every 32 (bf16:
+// 64) neighbours the first 16 (32) and the others, whose sums are added last. The order is fixed:
+// same arrays, same bits. Of a NaN or infinity among its factors a sum is NaN or infinite.
 #pragma once
 
 #include <cuda_runtime.h>

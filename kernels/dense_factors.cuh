@@ -33,8 +33,8 @@ struct Fragment {
     static __device__ int in_group() { return static_cast<int>(threadIdx.x % 4); }
 };
 
-// Calls load(register, outer, step) for each register, whose element or elements are at `outer` and
-// the `step`th half of the depth.
+// Calls load(register, outer, part) for each register, whose element or elements are at `outer` and
+// the `part`th half of the depth.
 template <int kOuter, class Load>
 __device__ void for_registers(Fragment<kOuter>& fragment, const Load& load) {
     constexpr int kHalves = kOuter / 8;
@@ -58,8 +58,8 @@ struct Factors<FactorKind::tf32> {
 
     template <class Layout, int kOuter>
     static __device__ void load(const float* tile, int outer, int depth, Of<kOuter>& to) {
-        for_registers(to, [&](unsigned& here, int row, int half) {
-            const int column = depth + Of<kOuter>::in_group() + half * 4;
+        for_registers(to, [&](unsigned& here, int row, int part) {
+            const int column = depth + Of<kOuter>::in_group() + part * 4;
             here = rounded_to_tf32(tile[Layout::offset(outer + row, column)]);
         });
     }
@@ -81,8 +81,8 @@ struct Factors<FactorKind::two_tf32> {
     template <class Layout, int kOuter>
     static __device__ void load(const float* tile, int outer, int depth, Of<kOuter>& to) {
         Fragment<kOuter> values;
-        for_registers(values, [&](unsigned& here, int row, int half) {
-            const int column = depth + Fragment<kOuter>::in_group() + half * 4;
+        for_registers(values, [&](unsigned& here, int row, int part) {
+            const int column = depth + Fragment<kOuter>::in_group() + part * 4;
             here = __float_as_uint(tile[Layout::offset(outer + row, column)]);
         });
 #pragma unroll
@@ -108,8 +108,8 @@ struct Factors<FactorKind::bf16> {
 
     template <class Layout, int kOuter>
     static __device__ void load(const __nv_bfloat16* tile, int outer, int depth, Of<kOuter>& to) {
-        for_registers(to, [&](unsigned& here, int row, int half) {
-            const int column = depth + Of<kOuter>::in_group() * 2 + half * 8;
+        for_registers(to, [&](unsigned& here, int row, int part) {
+            const int column = depth + Of<kOuter>::in_group() * 2 + part * 8;
             unsigned short two[2];
             memcpy(&two[0], tile + Layout::offset(outer + row, column), sizeof two[0]);
             memcpy(&two[1], tile + Layout::offset(outer + row, column + 1), sizeof two[1]);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "async_copies.h"
 #include "engine.h"
 #include "fibers.h"
 #include "warp.h"
@@ -24,6 +25,7 @@ struct Thread {
     Waiting waiting = Waiting::no;
     SourceLine where;
     bool has_waited = false;  // for the work ahead of the kernel
+    AsyncCopies copies;
 };
 
 // Shared memory of exactly the size asked for, so that AddressSanitizer sees what lies beyond.
@@ -38,6 +40,11 @@ class SharedMemory {
     SharedMemory& operator=(SharedMemory&&) = delete;
 
     void* bytes() const { return bytes_; }
+    bool has(const void* from, std::size_t size) const {
+        const auto first = reinterpret_cast<std::uintptr_t>(bytes_);
+        const auto address = reinterpret_cast<std::uintptr_t>(from);
+        return address >= first && address - first <= size_ && size <= size_ - (address - first);
+    }
     void poison() {
         if (size_ > 0) std::memset(bytes_, 0xff, size_);
     }
@@ -60,6 +67,8 @@ class Engine {
     std::uint64_t wait_for_warp(const WarpCall& call, SourceLine where);
     void yield();
     void wait_for_earlier_work() { threads_[current_].has_waited = true; }
+    void copy_async(const AsyncCopy& copy, SourceLine where);
+    AsyncCopies& copies_of_thread() { return threads_[current_].copies; }
     // What the kernel dies of; then it stops. Apart, for stop() never returns and so nothing that
     // its caller still holds would be freed.
     void set_failure(const std::string& reason);
@@ -77,9 +86,11 @@ class Engine {
     void release_barrier();
     void set_waiting(unsigned thread, Waiting what, SourceLine where);
     void wait(Waiting what, SourceLine where);
+    bool all_wait_at(SourceLine where, unsigned self) const;
     void give_turn(Fiber& from);
     void make_ready(unsigned thread);
     bool take_unstarted_next();
+    const char* what_is_wrong_with(const AsyncCopy& copy) const;
     unsigned take_ready();
     void go_on_as(unsigned thread);
     std::string list_waiting() const;

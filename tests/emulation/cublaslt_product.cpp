@@ -5,33 +5,18 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <bit>
 #include <numeric>
 #include <vector>
 
 #include "cublaslt.h"
+#include "number_formats.h"
 
 namespace emulation {
 namespace {
 
-// To the 10 bits of mantissa of TF32. Tests must not look at these bits.
+// Tests must not look at the bits that TF32 lacks.
 float to_tf32(float value) {
-    constexpr std::uint32_t kDropped = 13;
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    if ((bits & 0x7f800000u) == 0x7f800000u) return value;
-    const std::uint32_t half = runtime().tf32 == Tf32::round ? 1u << (kDropped - 1) : 0;
-    return std::bit_cast<float>((bits + half) & ~((1u << kDropped) - 1));
-}
-
-float from_bf16(std::uint16_t bits) {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-}
-
-// To nearest, ties to even.
-std::uint16_t to_bf16(float value) {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    if (value != value) return 0x7fff;
-    return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    return runtime().tf32 == Tf32::round ? round_to_tf32(value) : cut_to_tf32(value);
 }
 
 float load_element(const void* matrix, std::uint32_t type, std::size_t at) {

@@ -47,6 +47,11 @@ T shuffle(WarpOperation operation, unsigned mask, T value, unsigned argument, in
         {operation, mask, to_bits(value), argument, static_cast<unsigned>(width)}, where));
 }
 
+inline void multiply_fragments(WarpOperation operation, const MatrixFragments& fragments,
+                               emulation::SourceLine where) {
+    warp_collective({operation, 0xffffffffu, to_bits(&fragments)}, where);
+}
+
 template <class T>
 T exchange(T* address, T value) {
     const T old = *address;

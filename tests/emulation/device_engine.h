@@ -54,6 +54,16 @@ enum class WarpOperation {
     bit_and,
     bit_or,
     bit_xor,
+    multiply_tf32,
+    multiply_bf16,
+};
+
+// The registers of a lane with its part of matrices that its warp multiplies, sum += a b, which
+// kernels/tensor_cores.cuh says: 4, 2 and 4.
+struct MatrixFragments {
+    const unsigned* a;
+    const unsigned* b;
+    float* sum;
 };
 
 // One lane's part in a warp-wide operation: waits for all lanes of `mask`, returns its result.
@@ -61,8 +71,8 @@ enum class WarpOperation {
 struct WarpCall {
     WarpOperation operation = WarpOperation::sync;
     unsigned mask = 0;
-    std::uint64_t value = 0;
-    unsigned argument = 0;  // of shuffles: source lane, delta or xor mask
+    std::uint64_t value = 0;  // of multiplications: the address of MatrixFragments
+    unsigned argument = 0;    // of shuffles: source lane, delta or xor mask
     unsigned width = kWarpSize;
 };
 std::uint64_t warp_collective(const WarpCall& call, SourceLine where);
@@ -70,11 +80,24 @@ std::uint64_t warp_collective(const WarpCall& call, SourceLine where);
 unsigned lane_of_thread();
 // Lets other threads go on.
 void yield_thread();
-// Ends the kernel with an error.
-[[noreturn]] void trap_thread(const char* reason, SourceLine where);
+// Ends the kernel with an error: what was called where, and what is wrong with it.
+[[noreturn]] void trap_thread(const char* call, SourceLine where, const char* why = "");
 
 // The thread waits for the end of what its kernel comes after.
 void wait_for_earlier_work();
+
+// A thread's copy of `size` bytes into shared memory, the last `zeros` of them zero instead, which
+// may take place at any time until the thread waits for it. Bad ones end the kernel.
+struct AsyncCopy {
+    void* to;
+    const void* from;
+    std::size_t size;
+    std::size_t zeros;
+};
+void copy_async(const AsyncCopy& copy, SourceLine where);
+// Makes a group of the copies since the last; waits for all groups but the last `prior`.
+void commit_copies();
+void wait_for_copies(std::size_t prior);
 
 // The block's dynamic shared memory.
 void* dynamic_shared_memory();

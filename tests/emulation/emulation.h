@@ -19,8 +19,10 @@ namespace emulation {
 
 enum class Order { ascending, descending, random };
 
-// In which order blocks run, threads start, and waiting threads and streams go on. The default is
-// ascending, or what the environment says.
+// In which order blocks run, threads start, and waiting threads and streams go on. A copy into
+// shared memory by __pipeline_memcpy_async takes place in an ascending order as late as it may,
+// when its thread waits for it (and never, if it does not); in a descending one at once; in a
+// random one either way, each by chance. The default is ascending, or what the environment says.
 void set_order(Order order, std::uint64_t seed = 0);
 
 // What expf, expm1f, logf, log1pf, tanhf and erfcf return: the host library's result; or one that

@@ -46,6 +46,8 @@ class Buffer {
     T* data_ = nullptr;
 };
 
+inline constexpr Order kOrders[] = {Order::ascending, Order::descending, Order::random};
+
 class EmulationTest : public testing::Test {
   protected:
     void SetUp() override {
@@ -67,6 +69,22 @@ class EmulationTest : public testing::Test {
     void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
                 std::type_identity_t<Parameters>... arguments) const {
         vae::kernels::launch("test", kernel, {grid, block, shared}, stream_, arguments...);
+    }
+
+    // Runs one warp of a kernel, which must die in every order of what the message says, in this
+    // file.
+    template <class... Parameters>
+    void expect_end(const std::string& reason, const char* file, void (*kernel)(Parameters...),
+                    std::type_identity_t<Parameters>... arguments) {
+        for (const Order order : kOrders) {
+            reset();
+            set_order(order, 9);
+            launch(kernel, 1, 32, 4096, arguments...);
+            EXPECT_EQ(synchronize(), cudaErrorLaunchFailure);
+            EXPECT_TRUE(last_message_has(reason)) << last_message();
+            EXPECT_TRUE(last_message_has(std::string(file) + ":")) << last_message();
+        }
+        reset();
     }
 
     static bool last_message_has(const std::string& part) {

@@ -72,7 +72,10 @@ void Engine::run_block() {
     ready_.clear();
     ready_first_ = 0;
     for (Warp& warp : warps_) warp.exited = warp.waiting = 0;
-    for (Thread& thread : threads_) thread.has_waited = false;
+    for (Thread& thread : threads_) {
+        thread.has_waited = false;
+        thread.copies.clear();
+    }
     if (turns_->order == Turns::Order::random) turns_->random.shuffle(order_);
     give_turn(scheduler_);  // comes back when nobody can go on
     if (failure_.empty() && exited_ != size_) {
@@ -194,9 +197,10 @@ void yield_thread() {
     engine().yield();
 }
 
-void trap_thread(const char* reason, SourceLine where) {
-    engine().set_failure(fmt::format("{} called {} at {}:{}", engine().describe(engine().thread()),
-                                     reason, where.file, where.line));
+void trap_thread(const char* call, SourceLine where, const char* why) {
+    engine().set_failure(fmt::format("{} called {} at {}:{}{}",
+                                     engine().describe(engine().thread()), call, where.file,
+                                     where.line, why));
     engine().stop();
 }
 

@@ -123,6 +123,7 @@ __global__ void warp_race_kernel(float* out) {
 
 TEST_F(Engine, SharedMemoryOfEachBlockIsPoison) {
     const Buffer<float> out(64);
+    set_order(Order::ascending);
     launch(warp_race_kernel, 2, 32, 32 * sizeof(float), out.data());
     ASSERT_EQ(synchronize(), cudaSuccess);
     const std::vector<float> values = out.download();

@@ -71,6 +71,15 @@ BarrierVotes Engine::wait_at_barrier(bool predicate, SourceLine where) {
     return votes_;
 }
 
+// Whether all others of the thread's warp, who wait, do so at this line.
+bool Engine::all_wait_at(SourceLine where, unsigned self) const {
+    const unsigned first = self - self % kWarpSize;
+    for (unsigned i = first; i < first + kWarpSize; ++i) {
+        if (i != self && !same_line(threads_[i].where, where)) return false;
+    }
+    return true;
+}
+
 std::uint64_t Engine::wait_for_warp(const WarpCall& call, SourceLine where) {
     const unsigned self = current_;
     const unsigned lane = self % kWarpSize;
@@ -87,6 +96,14 @@ std::uint64_t Engine::wait_for_warp(const WarpCall& call, SourceLine where) {
                                 static_cast<int>(call.width)));
         stop();
     }
+    if (is_of_whole_warp(call.operation) && ~warp.present != 0) {
+        set_failure(
+            fmt::format("{} calls {} at {}:{} in a warp of which the block has only {} "
+                        "lanes, and it takes them all",
+                        describe(self), name_of(call.operation), where.file, where.line,
+                        std::popcount(warp.present)));
+        stop();
+    }
     // Lanes that the block does not have may be named: hardware ignores them.
     const unsigned mask = call.mask & warp.present;
     warp.calls[lane] = call;
@@ -99,6 +116,13 @@ std::uint64_t Engine::wait_for_warp(const WarpCall& call, SourceLine where) {
     if (!agree(warp, mask)) {
         set_waiting(self, Waiting::warp, where);
         set_failure("the lanes of a warp wait in different operations" + list_waiting());
+        stop();
+    }
+    if (is_of_whole_warp(call.operation) && !all_wait_at(where, self)) {
+        set_waiting(self, Waiting::warp, where);
+        set_failure(fmt::format("the lanes of a warp call {} apart, at different lines",
+                                name_of(call.operation)) +
+                    list_waiting());
         stop();
     }
     compute(warp, mask);

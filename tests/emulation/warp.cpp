@@ -106,6 +106,10 @@ void compute(Warp& warp, unsigned mask) {
                 warp.results[lane] = equal;
             });
             break;
+        case WarpOperation::multiply_tf32:
+        case WarpOperation::multiply_bf16:
+            multiply_matrices(warp);
+            break;
         default:
             reduce(warp, mask);
     }
@@ -127,6 +131,9 @@ const char* name_of(WarpOperation operation) {
             return "__ballot_sync, __any_sync or __all_sync";
         case WarpOperation::match:
             return "__match_any_sync";
+        case WarpOperation::multiply_tf32:
+        case WarpOperation::multiply_bf16:
+            return "a matrix instruction";
         default:
             return "__reduce_*_sync";
     }
