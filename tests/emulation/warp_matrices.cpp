@@ -1,7 +1,10 @@
 // The product of tiles that a warp holds in fragments.
 #include <cuda_runtime.h>
 
+#include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 
