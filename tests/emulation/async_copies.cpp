@@ -9,7 +9,8 @@ namespace emulation {
 
 void carry_out(const AsyncCopy& copy) {
     const std::size_t copied = copy.size - copy.zeros;
-    std::memcpy(copy.to, copy.from, copied);
+    // The source may be null where nothing is read.
+    if (copied > 0) std::memcpy(copy.to, copy.from, copied);
     std::memset(static_cast<char*>(copy.to) + copied, 0, copy.zeros);
 }
 
