@@ -16,7 +16,7 @@
 #include "bench/step_products.h"
 #include "host/backend.h"
 #include "host/gpu/graph.h"
-#include "host/gpu/matmul.h"
+#include "host/gpu/product_operands.h"
 
 namespace vae::bench {
 namespace {
@@ -60,63 +60,7 @@ const std::vector<Probe>& probes() {
     return all;
 }
 
-std::size_t elements(int rows, int columns) {
-    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
-}
-
-// So that what follows is aligned.
-std::size_t rounded_up(std::size_t size) {
-    constexpr std::size_t kAlignment = 128;
-    return (size + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-template <class T>
-DeviceBuffer<T> random_or_empty(std::size_t size, bool is_wanted) {
-    return is_wanted ? random_buffer<T>(size) : DeviceBuffer<T>(0);
-}
-
-// The matrices of a product, and what an epilogue of it needs beside them.
-class Operands {
-  public:
-    explicit Operands(const MatmulProduct& product)
-        : is_float_(gpu::is_of_floats(product.types)),
-          // The weight or the input, and the input or the gradient of the output: no smaller.
-          a_size_(rounded_up(
-              std::max(elements(product.out, product.in), elements(product.rows, product.in)))),
-          b_size_(
-              std::max(elements(product.rows, product.in), elements(product.rows, product.out))),
-          floats_(random_or_empty<float>(a_size_ + b_size_, is_float_)),
-          narrow_(random_or_empty<kernels::Bf16>(a_size_ + b_size_, !is_float_)),
-          d_(std::max({a_size_, b_size_, elements(product.out, product.in)})),
-          bias_(static_cast<std::size_t>(std::max(product.in, product.out))),
-          bits_(elements(product.rows, gpu::relu_bits_pitch(std::max(product.in, product.out)))) {}
-
-    const void* a() const { return at(0); }
-    const void* b() const { return at(a_size_); }
-    void* d() const { return d_.data(); }
-    gpu::MatmulExtra extra(const Probe& probe) const {
-        return {.bias = probe.has_bias() ? bias_.data() : nullptr,
-                .bits = probe.has_bits() ? bits_.data() : nullptr};
-    }
-
-  private:
-    const void* at(std::size_t element) const {
-        return is_float_ ? static_cast<const void*>(floats_.data() + element)
-                         : narrow_.data() + element;
-    }
-
-    bool is_float_;
-    std::size_t a_size_;
-    std::size_t b_size_;
-    DeviceBuffer<float> floats_;
-    DeviceBuffer<kernels::Bf16> narrow_;
-    DeviceBuffer<float> d_;
-    DeviceBuffer<float> bias_;
-    DeviceBuffer<unsigned char> bits_;
-};
-
-// A product of a step, and where it comes up: L/tf32/encoder.1/forward, in the precisions whose
-// types these are.
+// A product of a step, and where it comes up: L/tf32/encoder.1/forward.
 struct Shape {
     MatmulProduct product;
     std::vector<std::string> uses;
@@ -137,10 +81,11 @@ class Epilogues {
             findings().note("fused/" + where + shape.name, 0);
             return leave_out(state, "cuBLASLt has no algorithm for it");
         }
-        const Operands& operands = operands_of(shape.product);
+        gpu::ProductOperands& operands = operands_of(shape.product);
         const auto run = [&] {
             gpu::run_plan(plans_.handle(), lane_, *plan, operands.a(), operands.b(), operands.d(),
-                          operands.extra(probe));
+                          {.bias = probe.has_bias() ? operands.bias() : nullptr,
+                           .bits = probe.has_bits() ? operands.bits() : nullptr});
         };
         run();  // loads its kernels
         const int products =
@@ -182,15 +127,14 @@ class Epilogues {
             return plans_.find(product);
         }
         other_ = std::make_unique<MatmulPlan>(MatmulPlan{.problem = gpu::MatmulProblem(product)});
-        const Operands& operands = operands_of(product);
+        gpu::ProductOperands& operands = operands_of(product);
         const int width = product.kind == MatmulKind::forward ? product.out : product.in;
         set(CUBLASLT_MATMUL_DESC_EPILOGUE, std::uint32_t{*probe.other});
         if (probe.has_bits()) {
             set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
                 std::int64_t{8} * gpu::relu_bits_pitch(width));
         }
-        const gpu::MatmulExtra extra = operands.extra(probe);
-        other_->problem.set_side(extra.bias, extra.bits);
+        other_->problem.set_side(operands.bias(), probe.has_bits() ? operands.bits() : nullptr);
         const auto algorithms = plans_.candidates(product, other_->problem, true);
         if (algorithms.empty()) return nullptr;
         other_->algorithm = algorithms.front();
@@ -202,11 +146,10 @@ class Epilogues {
                                                          &value, sizeof value),
                           "cublasLtMatmulDescSetAttribute");
     }
-    const Operands& operands_of(const MatmulProduct& product) {
-        if (!operands_ || operands_product_ != product) {
-            operands_.reset();
-            operands_.emplace(product);
-            operands_product_ = product;
+    gpu::ProductOperands& operands_of(const MatmulProduct& product) {
+        if (!operands_ || operands_->product() != product) {
+            operands_.reset();  // before there are others
+            operands_.emplace(product, machine_.stream());
         }
         return *operands_;
     }
@@ -215,30 +158,27 @@ class Epilogues {
     gpu::MatmulLane lane_;
     gpu::MatmulPlans plans_;
     std::unique_ptr<MatmulPlan> other_;
-    MatmulProduct operands_product_;
-    std::optional<Operands> operands_;
+    std::optional<gpu::ProductOperands> operands_;
     std::optional<std::pair<MatmulProduct, double>> plain_;
 };
 
-// Each shape of the workloads once, in one type.
-std::vector<Shape> shapes_of(MatmulTypes types) {
+// Each shape of the workloads once, in types that the products of a precision have.
+std::vector<Shape> shapes_of(Precision precision, MatmulTypes types) {
     std::vector<Shape> shapes;
     for (const Workload& workload : workloads()) {
-        for (const StepProduct& of : products_of(workload)) {
-            const MatmulProduct product = {
-                .kind = of.kind, .types = types, .rows = of.rows, .in = of.in, .out = of.out};
+        for (const StepProduct& of : products_of(workload, precision)) {
+            MatmulProduct product = of.product;
+            product.types = types;
             auto shape = std::find_if(shapes.begin(), shapes.end(),
                                       [&](const Shape& each) { return each.product == product; });
             if (shape == shapes.end()) {
-                const std::string name =
-                    fmt::format("{}/{}/{}x{}x{}", workload.name, of.name, of.rows, of.in, of.out);
+                const std::string name = fmt::format("{}/{}/{}x{}x{}", workload.name, of.name,
+                                                     product.rows, product.in, product.out);
                 shape = shapes.insert(shapes.end(), {product, {}, name});
             }
-            for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
-                if (types_of(of, precision) != types) continue;
-                shape->uses.push_back(
-                    fmt::format("{}/{}/{}", workload.name, name_of(precision), of.name));
-            }
+            if (of.product != product) continue;
+            shape->uses.push_back(
+                fmt::format("{}/{}/{}", workload.name, name_of(precision), of.name));
         }
     }
     return shapes;
@@ -248,9 +188,13 @@ std::vector<Shape> shapes_of(MatmulTypes types) {
 
 void add_epilogues(Machine& machine) {
     const auto epilogues = std::make_shared<std::optional<Epilogues>>();
-    for (const MatmulTypes types :
-         {MatmulTypes::fp32, MatmulTypes::tf32, MatmulTypes::bf16, MatmulTypes::bf16_to_fp32}) {
-        for (const Shape& shape : shapes_of(types)) {
+    constexpr std::pair<Precision, MatmulTypes> kTypes[] = {
+        {Precision::fp32, MatmulTypes::fp32},
+        {Precision::tf32, MatmulTypes::tf32},
+        {Precision::bf16, MatmulTypes::bf16},
+        {Precision::bf16, MatmulTypes::bf16_to_fp32}};
+    for (const auto& [precision, types] : kTypes) {
+        for (const Shape& shape : shapes_of(precision, types)) {
             for (const Probe& probe : probes()) {
                 if (probe.kind != shape.product.kind) continue;
                 add_row(

@@ -10,24 +10,13 @@
 
 namespace vae::bench {
 
-// A dense layer's product. Of bf16 operands, whether the result is bf16 too.
 struct StepProduct {
     std::string name;  // encoder.0/forward
-    gpu::MatmulKind kind = gpu::MatmulKind::forward;
-    int rows = 0;
-    int in = 0;
-    int out = 0;
-    bool is_narrow = false;
+    gpu::MatmulProduct product;
 };
 
-inline double flops_of(const StepProduct& of) {
-    return 2.0 * of.rows * of.in * of.out;
-}
-
-// What a run in this precision, which is not automatic, computes it with.
-gpu::MatmulTypes types_of(const StepProduct& product, Precision precision);
-
-// In the order of the layers, each layer's together. A shape may come more than once.
-std::vector<StepProduct> products_of(const Workload& workload);
+// In the order of the layers, each layer's together, as a run in this precision, which is not
+// automatic, computes them. A shape may come more than once.
+std::vector<StepProduct> products_of(const Workload& workload, Precision precision);
 
 }  // namespace vae::bench

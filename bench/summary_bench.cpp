@@ -13,6 +13,7 @@
 #include "bench/findings.h"
 #include "bench/machine_bench.h"
 #include "bench/step_products.h"
+#include "host/backend.h"
 
 namespace vae::bench {
 namespace {
@@ -56,11 +57,11 @@ std::function<Found()> mean(const std::string& prefix, double scale) {
 }
 
 // All products of a step, if all of them were measured.
-std::function<Found()> step_products(const std::string& name, const std::string& precision,
-                                     double scale) {
+std::function<Found()> step_products(const std::string& name, Precision precision, double scale) {
     return [name, precision, scale]() -> Found {
-        const auto found = findings().under(fmt::format("product/{}/{}/", name, precision));
-        if (found.size() != products_of(workload(name)).size()) return std::nullopt;
+        const auto found =
+            findings().under(fmt::format("product/{}/{}/", name, name_of(precision)));
+        if (found.size() != products_of(workload(name), precision).size()) return std::nullopt;
         return std::accumulate(found.begin(), found.end(), 0.0) * scale;
     };
 }
@@ -99,8 +100,8 @@ std::vector<Assumption> of_rates() {
         {"products_tf32", "TFLOPS", 371, largest({"square/tf32/"}, kTera)},
         {"products_bf16", "TFLOPS", 742, largest({"square/bf16/", "square_narrow/bf16/"}, kTera)},
         {"small_product", "us", 3.25, mean("product/S/tf32/", kMicro)},
-        {"products_of_L_tf32", "ms", 7.6, step_products("L", "tf32", kMilli)},
-        {"products_of_L_bf16", "ms", 3.8, step_products("L", "bf16", kMilli)},
+        {"products_of_L_tf32", "ms", 7.6, step_products("L", Precision::tf32, kMilli)},
+        {"products_of_L_bf16", "ms", 3.8, step_products("L", Precision::bf16, kMilli)},
         {"copy", "TB/s", 3, one("copy/device/MiB:1024", kTera)},
         {"copy_in_cache", "TB/s", 5.5, one("copy/cached/MiB:16", kTera)},
         {"copy_from_pinned_host", "GB/s", 50, one("copy/pinned/MiB:64", kGiga)},

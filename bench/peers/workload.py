@@ -16,8 +16,14 @@ import sys
 import time
 import traceback
 
-HEADER = 8  # bytes in which a safetensors file says how long its table is
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-4, "bf16": 2e-3}  # of the loss of one batch, relative
+
+
+def read_table(file):
+    """(metadata, {name: entry}) of a safetensors file, which then is where the tensors begin."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    table = json.loads(file.read(length))
+    return table.pop("__metadata__", {}), table
 
 
 def read_safetensors(path):
@@ -25,16 +31,15 @@ def read_safetensors(path):
     rest of a dump may be gigabytes."""
     tensors = {}
     with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(HEADER))
-        table = json.loads(file.read(length))
-        metadata = table.pop("__metadata__", {})
+        metadata, table = read_table(file)
+        begin = file.tell()
         for name, entry in table.items():
             if not re.fullmatch(r"x|epsilon|loss|(encoder|decoder).*\.(weight|bias)", name):
                 continue
             if entry["dtype"] != "F32":
                 raise ValueError(f"{path}: {name} is {entry['dtype']}: dump a backend in float")
             first, last = entry["data_offsets"]
-            file.seek(HEADER + length + first)
+            file.seek(begin + first)
             tensors[name] = (entry["shape"], bytearray(file.read(last - first)))
     return metadata, tensors
 

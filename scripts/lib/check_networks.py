@@ -2,12 +2,9 @@
 
 import pathlib
 import random
-import sys
 
 import machine
-
-sys.path.append(str(machine.ROOT / "bench" / "peers"))
-from workload import write_images  # noqa: E402
+from workload import write_images
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 PLANS = ("cublas", "epilogue")

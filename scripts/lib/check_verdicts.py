@@ -3,10 +3,10 @@
 import array
 import json
 import math
-import pathlib
 import re
-import struct
 import sys
+
+from workload import read_table
 
 PASSED, FAILED, NOT_RUN = "passed", "FAILED", "not run"
 SKIPPED = 77  # what a test program ends with where there is no GPU
@@ -92,11 +92,8 @@ def refusal(result, *parts):
 
 def tensors_of(path):
     """(table without the metadata, which has times; the tensors' bytes) of a checkpoint."""
-    data = pathlib.Path(path).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    table = json.loads(data[8 : 8 + length])
-    table.pop("__metadata__", None)
-    return table, data[8 + length :]
+    with open(path, "rb") as file:
+        return read_table(file)[1], file.read()
 
 
 def verdict_of_bits(first, second):
