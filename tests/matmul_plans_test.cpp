@@ -13,6 +13,7 @@
 
 #include "host/files.h"
 #include "host/gpu/matmul_tuning.h"
+#include "host/gpu/product_operands.h"
 #include "tests/matmul_fixture.h"
 
 namespace vae::gpu {
@@ -38,6 +39,43 @@ TEST_F(MatmulPlansTest, SaysWhatWasAskedFor) {
                                           .out = 24,
                                           .alignment = 16}));
     stream_.synchronize();
+}
+
+// Copies are alike, and what is written to one leaves the others as they are.
+TEST_F(MatmulPlansTest, MeasuredProductsHaveMatricesBeyondTheCache) {
+    constexpr std::size_t kTerms = std::size_t{40} * 24 * 56;  // of all sums
+    MatmulPlans plans;
+    for (const MatmulTypes types :
+         {MatmulTypes::fp32, MatmulTypes::bf16, MatmulTypes::bf16_to_fp32}) {
+        for (const MatmulKind kind :
+             {MatmulKind::forward, MatmulKind::backward_input, MatmulKind::backward_weight}) {
+            SCOPED_TRACE(::testing::Message() << name_of(kind) << " in " << name_of(types));
+            const MatmulProduct product = {
+                .kind = kind, .types = types, .rows = 40, .in = 24, .out = 56};
+            EXPECT_EQ(ProductOperands(product, stream_).copies(), 1U);
+            ProductOperands operands(product, stream_, ProductOperands::Copies::beyond_cache);
+            ASSERT_GE(operands.copies(), 2U);
+            const auto result = [&](std::size_t copy) {
+                std::vector<unsigned char> bytes(kTerms /
+                                                 static_cast<std::size_t>(product.terms()) *
+                                                 (types == MatmulTypes::bf16 ? 2 : 4));
+                stream_.synchronize();
+                EXPECT_EQ(cudaMemcpy(bytes.data(), operands.d(copy), bytes.size(),
+                                     cudaMemcpyDeviceToHost),
+                          cudaSuccess);
+                return bytes;
+            };
+            const auto before = result(0);
+            MatmulPlan& plan = plans.of(product);
+            for (std::size_t copy = 0; copy < operands.copies(); ++copy) {
+                operands.multiply(plans.handle(), lane_, plan, copy);
+            }
+            EXPECT_NE(result(0), before);
+            for (std::size_t copy = 1; copy < operands.copies(); ++copy) {
+                ASSERT_EQ(result(copy), result(0)) << "copy " << copy;
+            }
+        }
+    }
 }
 
 // Of factors of ones each sum is the number of its terms, and exact: an algorithm that leaves some
