@@ -1,7 +1,7 @@
 // The products of a hidden layer on tensor cores, each with what follows it in the same kernel: for
 // small networks, whose steps are bound by the number of kernels that wait for each other.
 //
-// Numerics of all three. Sums are float. Of bf16 the factors' products are exact. Of floats they
+// Numerics of all. Sums are float. Of bf16 the factors' products are exact. Of floats they
 // are rounded to TF32 (to nearest, 2^-11 of the value) or, as FloatFactors says, taken in two parts
 // of TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. An
 // instruction of a tensor core adds 8 (TF32) or 16 (bf16) products to a sum, and may cut each of
@@ -58,13 +58,55 @@ void dense_backward(Activation f, FloatFactors factors, const DenseSize& size, C
                     ConstReals weight, ConstReals before, const float* bias, Reals d_before,
                     cudaStream_t stream);
 
-// Computes  d_weight = d_productᵀ·x,  d_bias[o] = Σ_r d_product[r, o]
-// Shapes    d_product[rows, out] and x[rows, in] stored alike; d_weight[out, in], d_bias[out]
-// Writes    overwrites d_weight and d_bias, which are zero if rows is 0; nothing may overlap
-// Numerics  above; sums of the bias: float over an eighth of the rows, those in double
-// Cost      as above
-// Launch    as above
+// A gated layer (kernels/gated.h): the linear part is in rows [0, out) of the weight and columns
+// [0, out) of the product, the gate in [stride, stride + out); the rest of 2·stride is padding.
+struct DenseGate {
+    const float* bias = nullptr;       // [out]
+    const float* gate_bias = nullptr;  // [out]
+    int stride = 0;
+};
+
+// Computes  product = x·Wᵀ,  h = a·sigmoid g of the linear part and the gate, with their biases
+// Shapes    x[rows, in], weight[2·stride, in], product[rows, 2·stride], h[rows, out], all stored
+//           alike; stride >= out
+// Writes    overwrites h, and product but for its padding; they may not overlap anything
+// Numerics  above; h of the float product, with at most 10 roundings more
+// Cost      4·rows·in·out flops; a tile of 32×16 of h reads 64 rows of factors
+// Launch    a block of 256 threads a tile, 40 KiB of shared memory
+void dense_gated_forward(FloatFactors factors, const DenseSize& size, ConstReals x,
+                         ConstReals weight, const DenseGate& gate, Reals product, Reals h,
+                         cudaStream_t stream);
+
+// From a layer's gradient to that of the product of the gated layer before it, of which `gate` is.
+// Computes  d_h = d_product·W;  d_before of it as gated_backward does
+// Shapes    d_product[rows, out], weight[out, in], before and d_before [rows, 2·stride], all stored
+//           alike; stride >= in
+// Writes    overwrites d_before, its padding with zero; it may be `before`, nothing else may
+// overlap Numerics  above; at most 10 roundings more of the linear part, 20 of the gate's Cost
+// 2·rows·in·out flops, and `before` is read once Launch    as dense_backward
+void dense_gated_backward(FloatFactors factors, const DenseSize& size, ConstReals d_product,
+                          ConstReals weight, ConstReals before, const DenseGate& gate,
+                          Reals d_before, cudaStream_t stream);
+
+// Where the gradients of a layer's biases go: of row o of the weight to bias[o], of a gated layer's
+// row stride + o to gate_bias[o]; its padding's go nowhere.
+struct DenseBiasGradient {
+    float* bias = nullptr;       // [outputs]
+    float* gate_bias = nullptr;  // [outputs]; null: not gated
+    int outputs = 0;             // of a gated layer
+    int stride = 0;              // likewise
+};
+
+// Computes  d_weight = d_productᵀ·x,  and the sums of d_product over rows
+// Shapes    d_product[rows, out] and x[rows, in] stored alike; d_weight[out, in]; a gated layer's
+//           out is 2·stride
+// Writes    overwrites d_weight and the biases' gradients, which are zero if rows is 0; nothing may
+//           overlap
+// Numerics  above; sums of the biases: float over an eighth of the rows, those in double
+// Cost      2·rows·in·out flops
+// Launch    as dense_forward
 void dense_backward_weight(FloatFactors factors, const DenseSize& size, ConstReals d_product,
-                           ConstReals x, float* d_weight, float* d_bias, cudaStream_t stream);
+                           ConstReals x, float* d_weight, const DenseBiasGradient& d_bias,
+                           cudaStream_t stream);
 
 }  // namespace vae::kernels

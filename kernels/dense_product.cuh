@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <type_traits>
 
 #include "kernels/check.h"
@@ -28,6 +29,7 @@ struct FactorMatrix {
     int rows;
     int columns;
     int copy_bytes;  // that can be copied at once: 16, 4 or an element
+    int stride = 0;  // of a gated layer's weight: from its linear part's rows to the gate's
 
     FactorMatrix(const T* array, int of_rows, int of_columns)
         : data(array), rows(of_rows), columns(of_columns), copy_bytes(sizeof(T)) {
@@ -45,7 +47,6 @@ inline constexpr int kDenseTile = 32;      // rows and columns of the result
 inline constexpr int kDenseThreads = 256;  // eight warps
 inline constexpr int kDenseStages = 4;
 inline constexpr int kDenseHalves = 2;  // of a stage's depth
-inline constexpr int kDenseElements = kDenseTile * kDenseTile / kDenseThreads;  // of a thread
 inline constexpr int kDenseSumPitch = kDenseTile + 4;
 
 // How a stage of a factor lies in shared memory. Rows are so far apart that the lanes of a warp,
@@ -91,7 +92,9 @@ struct CopyUnit<16> {
     using Type = uint4;
 };
 
-// The stage's part of the matrix from this row and column on; what is outside of it is zero.
+// The stage's part of the matrix from this row and column on; what is outside of it is zero. Of a
+// gated layer's weight the first half of a tile is of the linear part, the other of the gate's
+// rows.
 template <int kBytes, class Layout, class T>
 __device__ void copy_units(const FactorMatrix<T>& from, int first_row, int first_column, T* stage) {
     using Unit = typename CopyUnit<kBytes>::Type;
@@ -105,12 +108,14 @@ __device__ void copy_units(const FactorMatrix<T>& from, int first_row, int first
         const int row = static_cast<int>(unit / kInRow);
         const int column = static_cast<int>(unit % kInRow) * kUnit;
         T* const to = stage + row * Layout::kPitch + column;
-        if (first_row + row >= from.rows || first_column + column >= from.columns) {
+        const bool is_gate = from.stride > 0 && row >= kDenseTile / 2;
+        const int from_row = first_row + (is_gate ? row - kDenseTile / 2 : row);
+        if (from_row >= from.rows || first_column + column >= from.columns) {
             *reinterpret_cast<Unit*>(to) = Unit{};
             continue;
         }
-        const T* const source = from.data +
-                                static_cast<std::size_t>(first_row + row) * from.columns +
+        const int memory_row = is_gate ? from_row + from.stride : from_row;
+        const T* const source = from.data + static_cast<std::size_t>(memory_row) * from.columns +
                                 static_cast<std::size_t>(first_column + column);
         if constexpr (kBytes >= 4) {
             __pipeline_memcpy_async(to, source, kBytes);
@@ -240,97 +245,140 @@ struct FactorSums {
     }
 };
 
-// Of an Epilogue
-//   load(row, column)                  what an element needs beside its sum, read before the
-//   product apply(row, column, sum, loaded)    stores the element kSumsOfA, store_sum(row, sum)
-//   whether the sums of a over depth are wanted, and takes them
+// The size of a result, which may have more columns than there are factors for: those are zero.
+struct DenseResult {
+    int rows;
+    int columns;
+};
+
+// An Epilogue is a struct with
+//   static constexpr int kSums;     // of an element: 1, or 2, of a gated layer's weight
+//   static constexpr bool kSumsOfA; // whether the sums of a over depth are wanted
+//   Loaded load(int row, int column);   // what an element needs beside, read before the product
+//   void apply(int row, int column, const float (&sums)[kSums], const Loaded&);  // stores it
+//   void store_sum(int row, double sum);   // if kSumsOfA
 template <FactorKind kKind, Order kOrderA, Order kOrderB, class Epilogue>
-__device__ void dense_product(const FactorMatrix<FactorElement<kKind>>& a,
-                              const FactorMatrix<FactorElement<kKind>>& b,
-                              const Epilogue& epilogue) {
+class DenseBlock {
     using T = FactorElement<kKind>;
     using LayoutA = StageLayout<T, kOrderA>;
     using LayoutB = StageLayout<T, kOrderB>;
-    constexpr int kStage = LayoutA::kElements + LayoutB::kElements;
-    const int rows = kOrderA == Order::outer_major ? a.rows : a.columns;
-    const int columns = kOrderB == Order::outer_major ? b.rows : b.columns;
-    const int depth = kOrderA == Order::outer_major ? a.columns : a.rows;
-    const int first_row = static_cast<int>(blockIdx.x) * kDenseTile;
-    const int first_column = static_cast<int>(blockIdx.y) * kDenseTile;
-    T* const stages = dynamic_shared<T>();
-    const auto start_copy = [&](int stage) {
-        if (stage * LayoutA::kDepth < depth) {
-            T* const to = stages + stage % kDenseStages * kStage;
-            copy_stage<kOrderA>(a, first_row, stage * LayoutA::kDepth, to);
-            copy_stage<kOrderB>(b, first_column, stage * LayoutA::kDepth, to + LayoutA::kElements);
+    static constexpr int kStage = LayoutA::kElements + LayoutB::kElements;
+    static constexpr int kColumns = kDenseTile / Epilogue::kSums;  // of the result
+    static constexpr int kRowsAtOnce = kDenseThreads / kColumns;
+    static constexpr int kElements = kDenseTile / kRowsAtOnce;  // of a thread
+
+  public:
+    __device__ DenseBlock(const FactorMatrix<T>& a, const FactorMatrix<T>& b,
+                          const DenseResult& result, const Epilogue& epilogue)
+        : a_(a),
+          b_(b),
+          result_(result),
+          epilogue_(epilogue),
+          depth_(kOrderA == Order::outer_major ? a.columns : a.rows),
+          first_row_(static_cast<int>(blockIdx.x) * kDenseTile),
+          first_column_(static_cast<int>(blockIdx.y) * kColumns) {}
+
+    __device__ void run() {
+        for (int stage = 0; stage < kDenseStages - 1; ++stage) start_copy(stage);
+        typename Epilogue::Loaded loaded[kElements];
+#pragma unroll
+        for (int i = 0; i < kElements; ++i) {
+            if (is_inside(i)) loaded[i] = epilogue_.load(row(i), column());
         }
-        __pipeline_commit();  // of nothing too, so that the number of those ahead is always the
-                              // same
-    };
-    for (int stage = 0; stage < kDenseStages - 1; ++stage) start_copy(stage);
-
-    const auto element_row = [&](int i) {
-        return first_row + static_cast<int>(threadIdx.x / kDenseTile) +
-               i * (kDenseThreads / kDenseTile);
-    };
-    const int element_column = first_column + static_cast<int>(threadIdx.x % kDenseTile);
-    typename Epilogue::Loaded loaded[kDenseElements];
+        WarpPart<kKind, kOrderA, kOrderB> part;
+        FactorSums<Epilogue, T, kOrderA> sums_of_a;
+        for (int stage = 0; stage * LayoutA::kDepth < depth_; ++stage) {
+            __pipeline_wait_prior(kDenseStages - 2);
+            __syncthreads();  // the stage is there for all, and the one before it read by all
+            start_copy(stage + kDenseStages - 1);
+            const T* const of_a = stage_of(stage);
+            part.add(of_a, of_a + LayoutA::kElements);
+            sums_of_a.add(of_a);
+        }
+        __pipeline_wait_prior(0);
+        __syncthreads();  // what follows takes the stages' place
+        float* const sums = dynamic_shared<float>();
+        part.store(sums);
+        sums_of_a.finish(epilogue_, first_row_, result_.rows,
+                         sums + kDenseHalves * kDenseTile * kDenseSumPitch);
+        __syncthreads();
 #pragma unroll
-    for (int i = 0; i < kDenseElements; ++i) {
-        const bool is_inside = element_row(i) < rows && element_column < columns;
-        if (is_inside) loaded[i] = epilogue.load(element_row(i), element_column);
+        for (int i = 0; i < kElements; ++i) {
+            if (is_inside(i)) finish(i, sums, loaded[i]);
+        }
     }
 
-    WarpPart<kKind, kOrderA, kOrderB> part;
-    FactorSums<Epilogue, T, kOrderA> sums_of_a;
-    for (int stage = 0; stage * LayoutA::kDepth < depth; ++stage) {
-        __pipeline_wait_prior(kDenseStages - 2);
-        __syncthreads();  // the stage is there for all, and the one before it read by all
-        start_copy(stage + kDenseStages - 1);
-        const T* const of_a = stages + stage % kDenseStages * kStage;
-        part.add(of_a, of_a + LayoutA::kElements);
-        sums_of_a.add(of_a);
+  private:
+    static __device__ T* stage_of(int stage) {
+        return dynamic_shared<T>() + stage % kDenseStages * kStage;
     }
-    __pipeline_wait_prior(0);
-    __syncthreads();  // what follows takes the stages' place
-
-    float* const sums = dynamic_shared<float>();
-    part.store(sums);
-    sums_of_a.finish(epilogue, first_row, rows, sums + kDenseHalves * kDenseTile * kDenseSumPitch);
-    __syncthreads();
+    // Commits even if there is no such stage, so that as many are ahead at any time.
+    __device__ void start_copy(int stage) const {
+        const int depth = stage * LayoutA::kDepth;
+        if (depth < depth_) {
+            T* const to = stage_of(stage);
+            copy_stage<kOrderA>(a_, first_row_, depth, to);
+            copy_stage<kOrderB>(b_, first_column_, depth, to + LayoutA::kElements);
+        }
+        __pipeline_commit();
+    }
+    // Of a thread's element i.
+    __device__ int row(int i) const {
+        return first_row_ + static_cast<int>(threadIdx.x / kColumns) + i * kRowsAtOnce;
+    }
+    __device__ int column() const {
+        return first_column_ + static_cast<int>(threadIdx.x % kColumns);
+    }
+    __device__ bool is_inside(int i) const {
+        return row(i) < result_.rows && column() < result_.columns;
+    }
+    __device__ void finish(int i, const float* sums,
+                           const typename Epilogue::Loaded& loaded) const {
+        const float* const here =
+            sums + (row(i) - first_row_) * kDenseSumPitch + (column() - first_column_);
+        float of_halves[Epilogue::kSums];
 #pragma unroll
-    for (int i = 0; i < kDenseElements; ++i) {
-        if (element_row(i) >= rows || element_column >= columns) continue;
-        const float* const sum =
-            sums + (element_row(i) - first_row) * kDenseSumPitch + (element_column - first_column);
-        epilogue.apply(element_row(i), element_column, sum[0] + sum[kDenseTile * kDenseSumPitch],
-                       loaded[i]);
+        for (int k = 0; k < Epilogue::kSums; ++k) {
+            const float* const sum = here + k * kColumns;
+            of_halves[k] = sum[0] + sum[kDenseTile * kDenseSumPitch];
+        }
+        epilogue_.apply(row(i), column(), of_halves, loaded);
     }
-}
+
+    const FactorMatrix<T>& a_;
+    const FactorMatrix<T>& b_;
+    const DenseResult& result_;
+    const Epilogue& epilogue_;
+    int depth_;
+    int first_row_;
+    int first_column_;
+};
 
 template <FactorKind kKind, Order kOrderA, Order kOrderB, class Epilogue>
-__global__ __launch_bounds__(kDenseThreads,
-                             2) void dense_kernel(FactorMatrix<FactorElement<kKind>> a,
-                                                  FactorMatrix<FactorElement<kKind>> b,
-                                                  Epilogue epilogue) {
-    dense_product<kKind, kOrderA, kOrderB>(a, b, epilogue);
+__global__ void __launch_bounds__(kDenseThreads, 2)
+    dense_kernel(const FactorMatrix<FactorElement<kKind>> a,
+                 const FactorMatrix<FactorElement<kKind>> b, const DenseResult result,
+                 const Epilogue epilogue) {
+    DenseBlock<kKind, kOrderA, kOrderB, Epilogue>(a, b, result, epilogue).run();
 }
 
 // rows and columns of the result, at least 1.
 template <FactorKind kKind, Order kOrderA, Order kOrderB, class Epilogue>
 void launch_dense(const char* launcher, const FactorMatrix<FactorElement<kKind>>& a,
-                  const FactorMatrix<FactorElement<kKind>>& b, const Epilogue& epilogue,
-                  cudaStream_t stream) {
-    const int rows = kOrderA == Order::outer_major ? a.rows : a.columns;
-    const int columns = kOrderB == Order::outer_major ? b.rows : b.columns;
+                  const FactorMatrix<FactorElement<kKind>>& b, const DenseResult& result,
+                  const Epilogue& epilogue, cudaStream_t stream) {
+    constexpr int kColumns = kDenseTile / Epilogue::kSums;
     constexpr int kMostTiles = 65535;  // of a grid's second dimension
-    require((columns - 1) / kDenseTile < kMostTiles, launcher, "the result has too many columns");
-    const auto tiles = [](int size) { return static_cast<unsigned>((size - 1) / kDenseTile + 1); };
+    const auto tiles = [](int size, int tile) {
+        return static_cast<unsigned>((size - 1) / tile + 1);
+    };
+    require(tiles(result.columns, kColumns) <= kMostTiles, launcher,
+            "the result has too many columns");
     const LaunchShape shape = {
-        .grid = {tiles(rows), tiles(columns)},
+        .grid = {tiles(result.rows, kDenseTile), tiles(result.columns, kColumns)},
         .block = {static_cast<unsigned>(kDenseThreads)},
         .shared_bytes = dense_shared_bytes<FactorElement<kKind>, kOrderA, kOrderB>()};
-    launch(launcher, dense_kernel<kKind, kOrderA, kOrderB, Epilogue>, shape, stream, a, b,
+    launch(launcher, dense_kernel<kKind, kOrderA, kOrderB, Epilogue>, shape, stream, a, b, result,
            epilogue);
 }
 
@@ -342,6 +390,12 @@ inline void require_dense(const char* launcher, const DenseSize& size,
     for (const ConstReals& array : arrays) {
         require(array.storage == arrays.begin()->storage, launcher, "arrays are not stored alike");
     }
+}
+
+inline void require_gate(const char* launcher, const DenseGate& gate, int columns) {
+    require(gate.stride >= columns, launcher,
+            "stride must not be less than a gated layer's outputs");
+    require(gate.stride <= std::numeric_limits<int>::max() / 2, launcher, "stride is too large");
 }
 
 // Calls body with the kind of factors as a constant.

@@ -22,6 +22,18 @@ __device__ inline float sigmoid(float x) {
     return sigmoid_from(x, expf(-fabsf(x)));
 }
 
+// Of a·sigmoid g, by a and by g; the latter a·s·(1 − s) by e/(1 + e)² with e = exp(−|g|), which
+// loses no digits where s is near 1.
+struct GatedSlopes {
+    float linear;
+    float gate;
+};
+__device__ inline GatedSlopes gated_slopes(float a, float g) {
+    const float e = expf(-fabsf(g));
+    const float inverse = 1.0f / (1.0f + e);
+    return {g >= 0 ? inverse : e * inverse, a * (e * inverse * inverse)};
+}
+
 // raw bounded smoothly on both sides: least + softplus(u − least), u = most − softplus(most − raw),
 // and its derivative. Written so that a value well inside keeps its own relative accuracy.
 __device__ inline float bounded(float raw, float least, float most, float& slope) {

@@ -127,13 +127,10 @@ struct GatedBackwardOp {
 #pragma unroll
         for (unsigned i = 0; i < 2; ++i) {
             if (i >= columns.count) continue;
-            const float a = loaded.linear.v[i] + columns.bias.v[i];
-            const float g = loaded.gate.v[i] + columns.gate_bias.v[i];
-            const float e = expf(-fabsf(g));
-            const float inverse = 1.0f / (1.0f + e);
-            const float s = g >= 0 ? inverse : e * inverse;
-            d_linear.v[i] = loaded.d_h.v[i] * s;
-            d_gate.v[i] = loaded.d_h.v[i] * a * (e * inverse * inverse);
+            const GatedSlopes slopes = gated_slopes(loaded.linear.v[i] + columns.bias.v[i],
+                                                    loaded.gate.v[i] + columns.gate_bias.v[i]);
+            d_linear.v[i] = loaded.d_h.v[i] * slopes.linear;
+            d_gate.v[i] = loaded.d_h.v[i] * slopes.gate;
             column_sums[i] += d_linear.v[i];
             column_sums[2 + i] += d_gate.v[i];
         }

@@ -1,57 +1,20 @@
-#include "kernels/dense.h"
-
 #include <gtest/gtest.h>
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <functional>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
 #include "tests/activation_reference.h"
-#include "tests/device_memory.h"
-#include "tests/kernel_reference.h"
-#include "tests/stored_reals.h"
+#include "tests/dense_fixture.h"
 
 namespace vae::test {
 namespace {
 
 using kernels::DenseSize;
 using kernels::FloatFactors;
-
-// What factors are, and how floats are taken.
-struct Kind {
-    Storage storage;
-    FloatFactors factors;
-    const char* name;
-};
-constexpr Kind kKinds[] = {{Storage::fp32, FloatFactors::two_tf32, "fp32"},
-                           {Storage::fp32, FloatFactors::tf32, "tf32"},
-                           {Storage::bf16, FloatFactors::tf32, "bf16"}};
-
-// To nearest, ties away from zero, 10 bits of mantissa.
-double to_tf32(double value) {
-    constexpr std::uint32_t kLost = 13;
-    const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
-    const std::uint32_t rounded = (bits + (1U << (kLost - 1))) >> kLost << kLost;
-    return std::bit_cast<float>(rounded);
-}
-
-// What the kernels may lose of a sum of products of factors as they are taken. An instruction cuts
-// each of its products and the sum before, by two roundings of the largest. Of floats in two parts
-// a product lacks at most 3·2^-22 of itself, and takes part in three instructions of the six for
-// its half of a stage, which no others cut; the sums of stages are added rounded.
-Bound within(const Kind& kind, const Sum& sum, int terms) {
-    constexpr int kAdditions = 4;  // of halves, and what is added to the sum behind it
-    const int depth = kind.storage == Storage::bf16 ? 16 : 8;
-    const int cuts = 2 * (depth + 1);  // of an instruction, in roundings
-    if (kind.storage == Storage::fp32 && kind.factors == FloatFactors::two_tf32) {
-        return sum.within(3 * 4 + 6 * cuts + terms / 32 + kAdditions);
-    }
-    const int instructions = terms / (2 * depth) + 1;  // for half of the terms
-    return sum.within(cuts * instructions + kAdditions);
-}
 
 std::vector<DenseSize> ragged_sizes() {
     constexpr int kSizes[] = {1, 2, 15, 16, 31, 32, 33, 50, 64, 65, 101, 130};
@@ -81,34 +44,24 @@ struct Inputs {
     std::vector<float> make(int rows, int columns, std::uint32_t stream) const {
         return stored(random_normals(Shape{rows, columns}.size(), stream), kind.storage);
     }
-    // Of the sum of a product: a[i, k]·b[j, k] for all k.
-    Bound product(int terms, const std::function<double(std::size_t)>& a,
-                  const std::function<double(std::size_t)>& b) const {
-        const bool cuts = kind.storage == Storage::fp32 && kind.factors == FloatFactors::tf32;
-        Sum sum;
-        for (std::size_t k = 0; k < static_cast<std::size_t>(terms); ++k) {
-            sum.add(cuts ? to_tf32(a(k)) * to_tf32(b(k)) : a(k) * b(k));
-        }
-        return within(kind, sum, terms);
-    }
     Bound forward(std::size_t r, std::size_t o) const {
         const auto in = static_cast<std::size_t>(size.in);
-        return product(
-            size.in, [&](std::size_t k) { return x[r * in + k]; },
+        return sum_of_products(
+            kind, size.in, [&](std::size_t k) { return x[r * in + k]; },
             [&](std::size_t k) { return weight[o * in + k]; });
     }
     Bound d_x(std::size_t r, std::size_t i) const {
         const auto in = static_cast<std::size_t>(size.in);
         const auto out = static_cast<std::size_t>(size.out);
-        return product(
-            size.out, [&](std::size_t k) { return d_product[r * out + k]; },
+        return sum_of_products(
+            kind, size.out, [&](std::size_t k) { return d_product[r * out + k]; },
             [&](std::size_t k) { return weight[k * in + i]; });
     }
     Bound d_weight(std::size_t o, std::size_t i) const {
         const auto in = static_cast<std::size_t>(size.in);
         const auto out = static_cast<std::size_t>(size.out);
-        return product(
-            size.rows, [&](std::size_t k) { return d_product[k * out + o]; },
+        return sum_of_products(
+            kind, size.rows, [&](std::size_t k) { return d_product[k * out + o]; },
             [&](std::size_t k) { return x[k * in + i]; });
     }
     // The kernel's own float sum, so that its rounding is no error of the slope.
@@ -132,14 +85,8 @@ Bound value_within(Activation f, const Bound& pre) {
     return {value.value, value.tolerance + 1.2 * pre.tolerance};
 }
 
-class Dense : public KernelTest {
+class Dense : public DenseTest {
   protected:
-    void SetUp() override {
-        KernelTest::SetUp();
-        if (HasFatalFailure()) return;
-        if (!kernels::has_dense_kernels()) GTEST_SKIP() << "a GPU without these tensor cores";
-    }
-
     StoredArray put(const Inputs& in, const std::vector<float>& values, std::size_t shift = 0) {
         return {stream(), in.kind.storage, values, shift};
     }
@@ -183,7 +130,7 @@ class Dense : public KernelTest {
         auto d_weight = output(in.weight.size(), shift);
         auto d_bias = output(in.bias_out.size(), shift);
         dense_backward_weight(in.kind.factors, in.size, d_product.get(), x.get(), d_weight.data(),
-                              d_bias.data(), stream().get());
+                              {.bias = d_bias.data()}, stream().get());
         return {d_weight.download(), d_bias.download()};
     }
 
@@ -370,7 +317,7 @@ TEST_F(Dense, WrongSizesAndStoragesAreRefused) {
     auto floats = put(in, in.x);
     auto halves = StoredArray(stream(), Storage::bf16, in.x);
     const auto backward_of = [&](const DenseSize& size, kernels::ConstReals x) {
-        kernels::dense_backward_weight(FloatFactors::tf32, size, floats.get(), x, nullptr, nullptr,
+        kernels::dense_backward_weight(FloatFactors::tf32, size, floats.get(), x, nullptr, {},
                                        stream().get());
     };
     EXPECT_THROW(backward_of({-1, 4, 4}, floats.get()), std::invalid_argument);
