@@ -74,8 +74,8 @@ void run_fused(Pass pass, FloatFactors factors, const DenseLayerArrays<T>& layer
                                   layer.d_before.data(), stream);
         case Pass::backward_weight:
             return dense_backward_weight(factors, layer.size, layer.d_product.data(),
-                                         layer.x.data(), layer.d_weight.data(), layer.d_bias.data(),
-                                         stream);
+                                         layer.x.data(), layer.d_weight.data(),
+                                         {.bias = layer.d_bias.data()}, stream);
     }
 }
 
