@@ -72,6 +72,8 @@ const char* name_of(FusionPlan plan) {
             return "cublas";
         case FusionPlan::epilogue:
             return "epilogue";
+        case FusionPlan::fused:
+            return "fused";
     }
     return "";
 }

@@ -157,7 +157,7 @@ struct DrawBlock {
 
 // "fp32", "tf32", "bf16" or "auto", as in train.precision.
 const char* name_of(Precision precision);
-// "cublas", "epilogue" or "auto", as in train.plan.
+// "cublas", "epilogue", "fused" or "auto", as in train.plan.
 const char* name_of(FusionPlan plan);
 
 // Calls that need data throw std::logic_error before set_data.
@@ -171,8 +171,8 @@ class Backend {
     virtual std::string device() const = 0;
     // Of its matrix products; never automatic. A double backend says fp32: it has no lower one.
     virtual Precision precision() const { return Precision::fp32; }
-    // How it computes hidden layers, for people: "cublas", "epilogue", "epilogue in 2 of 6
-    // products". Empty where there is nothing to choose.
+    // How it computes hidden layers, for people: "cublas", "epilogue", "fused", "epilogue in 2 of 6
+    // products", "epilogue in 2, fused in 3 of 6 products". Empty where there is nothing to choose.
     virtual std::string plan() const { return {}; }
     // Whether values are kept in double (a dump is then F64).
     virtual bool is_double() const { return false; }

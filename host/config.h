@@ -46,9 +46,10 @@ enum class FreeBitsPer { dimension, total };
 // capability 8.0), else fp32. The CPU computes in fp32.
 enum class Precision { automatic, fp32, tf32, bf16 };
 // How the GPU computes a hidden layer: cublas is plain products with our own kernels between them,
-// epilogue has the ReLU and its backward in the products. automatic: the epilogues that cost no
-// kernel of their own, which are counted when a run starts.
-enum class FusionPlan { automatic, cublas, epilogue };
+// epilogue has the ReLU and its backward in the products, fused has any activation in products of
+// our own. automatic: the epilogues that cost no kernel of their own, which are counted when a run
+// starts.
+enum class FusionPlan { automatic, cublas, epilogue, fused };
 
 // How the learning rate and beta go on from step to step; host/schedule.h.
 enum class LearningRateSchedule { constant, step, cosine, burda };

@@ -59,7 +59,8 @@ ConfigOptions::ConfigOptions(CLI::App& command) : command_(command) {
     add("--batch", "train.batch", "N", "examples a step");
     add("--precision", "train.precision", "NAME",
         "of the GPU's products: auto, fp32, tf32 or bf16");
-    add("--plan", "train.plan", "NAME", "of the GPU's hidden layers: auto, cublas or epilogue");
+    add("--plan", "train.plan", "NAME",
+        "of the GPU's hidden layers: auto, cublas, epilogue or fused");
     add("--beta", "train.beta", "X", "weight of the KL term");
     add("--learning-rate", "train.learning_rate", "X", "the optimiser's step size");
     add("--optimizer", "train.optimizer", "NAME", "adam, adamw, adagrad or sgd");

@@ -272,7 +272,8 @@ void add_train_settings(std::vector<Setting>& all) {
         "ReLU inside them, auto what takes fewer kernels",
         Names<FusionPlan>{{FusionPlan::automatic, "auto"},
                           {FusionPlan::cublas, "cublas"},
-                          {FusionPlan::epilogue, "epilogue"}},
+                          {FusionPlan::epilogue, "epilogue"},
+                          {FusionPlan::fused, "fused"}},
         [](auto& c) -> auto& { return c.train.plan; }));
     all.push_back(number_setting(
         "train.learning_rate", "the optimiser's step size", "a number above 0",

@@ -99,7 +99,7 @@ TEST(ConfigFile, MicroBatchesAreForWhatHasNoWholeBatch) {
                          "model.variance = \"optimal\" looks at a whole batch"));
 }
 
-TEST(ConfigFile, EpiloguesAreForRelu) {
+TEST(ConfigFile, PlansAreForTheirActivations) {
     const auto error = [](const std::string& plan, const std::string& activation) {
         return error_of("[train]\nplan = \"" + plan + "\"\n[model]\nactivation = \"" + activation +
                         "\"");
@@ -108,7 +108,10 @@ TEST(ConfigFile, EpiloguesAreForRelu) {
     EXPECT_EQ(error("auto", "tanh"), "");
     EXPECT_EQ(error("cublas", "gated"), "");
     EXPECT_TRUE(contains(error("epilogue", "tanh"), "model.activation is \"tanh\": use \"auto\""));
-    EXPECT_TRUE(contains(error("fused", "relu"), "one of auto, cublas, epilogue"));
+    for (const char* const activation : {"relu", "tanh", "softplus", "gelu", "silu", "gated"}) {
+        EXPECT_EQ(error("fused", activation), "") << activation;
+    }
+    EXPECT_TRUE(contains(error("fast", "relu"), "one of auto, cublas, epilogue, fused"));
 }
 
 TEST(ConfigFile, EverySettingIsReadBackAsWritten) {

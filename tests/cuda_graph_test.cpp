@@ -28,8 +28,10 @@ class CudaGraphTest : public testing::TestWithParam<test::NetworkCase> {
     void SetUp() override {
         cudaDeviceProp device = {};
         ASSERT_EQ(cudaGetDeviceProperties(&device, 0), cudaSuccess);
-        if (GetParam().precision == Precision::bf16 && device.major < 8) {
-            GTEST_SKIP() << device.name << " has no bf16";
+        const bool needs_tensor_cores =
+            GetParam().precision != Precision::fp32 || GetParam().plan == FusionPlan::fused;
+        if (needs_tensor_cores && device.major < 8) {
+            GTEST_SKIP() << device.name << " has no TF32 and no bf16";
         }
     }
 
@@ -165,7 +167,9 @@ TEST_P(CudaGraphTest, AProfileHasEveryLaunch) {
         EXPECT_GE(kernel.microseconds, 0) << kernel.name;
         EXPECT_LE(kernel.microseconds, before) << kernel.name;
         before = kernel.microseconds;
-        if (kernel.name.starts_with("product ")) products += kernel.launches;
+        const bool is_product =
+            kernel.name.starts_with("product ") || kernel.name.starts_with("dense_");
+        if (is_product) products += kernel.launches;
     }
     // Of each layer forward, of its weight, and of its input unless that is the data; or it is
     // learned.
@@ -192,8 +196,8 @@ TEST(CudaMicroBatches, ATraceOfMoreThanAPartIsRefused) {
     EXPECT_FALSE(backend.trace({0, rows, c.batch, {{1e-3, 1}}}).empty());
 }
 
-// Hidden layers both ways, in both storages; pseudo-inputs are rows of the encoder behind those of
-// the batch.
+// Hidden layers in each way, in both storages; pseudo-inputs are rows of the encoder behind those
+// of the batch.
 std::vector<test::NetworkCase> plan_cases() {
     const test::NetworkCase deep = {
         .name = "", .encoder = {40, 17}, .latent = 5, .decoder = {24, 129}, .prior = Prior::vamp};
@@ -208,6 +212,9 @@ std::vector<test::NetworkCase> plan_cases() {
     add("epilogue", Precision::fp32, FusionPlan::epilogue);
     add("cublas_bf16", Precision::bf16, FusionPlan::cublas);
     add("epilogue_bf16", Precision::bf16, FusionPlan::epilogue);
+    add("fused", Precision::fp32, FusionPlan::fused);
+    add("fused_tf32", Precision::tf32, FusionPlan::fused);
+    add("fused_bf16", Precision::bf16, FusionPlan::fused);
     return all;
 }
 

@@ -6,11 +6,13 @@
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 
 #include "host/gpu/range.h"
 #include "host/gpu/what_fits.h"
 #include "host/request_checks.h"
 #include "host/shuffle.h"
+#include "kernels/dense.h"
 
 namespace vae::gpu {
 namespace {
@@ -49,13 +51,23 @@ Precision choose_precision(Precision wanted, const cudaDeviceProp& device) {
                     name_of(wanted), device.name, device.major, device.minor));
 }
 
+// Of the current device.
+void check_fused(const cudaDeviceProp& device) {
+    if (kernels::has_dense_kernels()) return;
+    throw InputError(
+        fmt::format("train.plan = \"fused\": of its kernels, which start with compute capability "
+                    "8.0, there are none here for {} ({}.{}); use \"auto\" or \"cublas\"",
+                    device.name, device.major, device.minor));
+}
+
 // Selects the device before anything is allocated on it.
-SelectedDevice select_device(Precision wanted) {
+SelectedDevice select_device(const TrainConfig& wanted) {
     kernels::cuda_check(cudaSetDevice(0), "cudaSetDevice");
     cudaDeviceProp properties = {};
     kernels::cuda_check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    if (wanted.plan == FusionPlan::fused) check_fused(properties);
     return {.name = properties.name,
-            .precision = choose_precision(wanted, properties),
+            .precision = choose_precision(wanted.precision, properties),
             .has_tf32 = properties.major >= kFirstWithTf32};
 }
 
@@ -81,7 +93,7 @@ std::size_t CudaBackend::bytes_needed(const Config& config, const ParameterLayou
 }
 
 CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
-    : CudaBackend(config, layout, select_device(config.train.precision)) {
+    : CudaBackend(config, layout, select_device(config.train)) {
     arena_.allocate([&] { return what_fits(config, layout, device_); }, DeviceArena::kHeadroom);
     network_.start();
     optimizer_.start();
@@ -97,11 +109,17 @@ CudaBackend::~CudaBackend() {
 }
 
 std::string CudaBackend::plan() const {
-    const int fused = network_.fused_products();
     const int fusible = network_.fusible_products();
-    if (fused == 0) return name_of(FusionPlan::cublas);
-    const std::string plan = name_of(FusionPlan::epilogue);
-    return fused == fusible ? plan : fmt::format("{} in {} of {} products", plan, fused, fusible);
+    std::string parts;
+    for (const auto& [way, plan] : {std::pair(LayerWay::epilogue, FusionPlan::epilogue),
+                                    std::pair(LayerWay::fused, FusionPlan::fused)}) {
+        const int products = network_.products_by(way);
+        if (products == 0) continue;
+        if (products == fusible) return name_of(plan);
+        parts += fmt::format("{}{} in {}", parts.empty() ? "" : ", ", name_of(plan), products);
+    }
+    if (parts.empty()) return name_of(FusionPlan::cublas);
+    return fmt::format("{} of {} products", parts, fusible);
 }
 
 void CudaBackend::set_data(const Splits& splits) {

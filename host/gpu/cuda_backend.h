@@ -71,8 +71,8 @@ class CudaBackend : public Backend {
   public:
     // Uses device 0. All of its memory there, but for the data and a trace, is allocated here.
     // Throws kernels::CudaError when CUDA fails, RunError when the device is too full, which says
-    // what would fit, InputError when the device does not have the precision that the configuration
-    // asks for.
+    // what would fit, InputError when the device does not have the precision or the plan that the
+    // configuration asks for.
     CudaBackend(const Config& config, const ParameterLayout& layout);
 
     // Bytes that a backend for this configuration allocates at its start.

@@ -69,18 +69,31 @@ HiddenLayers::HiddenLayers(const HiddenShape& shape, const Config& config, Stora
         Hidden& hidden = hidden_.emplace_back();
         hidden.product = {arena, rows * layer.product_width(), storage, "a hidden layer"};
         hidden.h = {arena, rows * layer.out, storage, "a hidden layer's activations"};
-        if (!may_fuse()) continue;
+        if (wanted_way() != LayerWay::epilogue) continue;
         const auto pitch = static_cast<std::size_t>(relu_bits_pitch(width(layer.out)));
         hidden.bits = {arena, rows * pitch, "the bits of a hidden layer's activations"};
     }
 }
 
-bool HiddenLayers::may_fuse() const {
-    return fusion_ != FusionPlan::cublas && activation_ == Activation::relu;
+LayerWay HiddenLayers::wanted_way() const {
+    switch (fusion_) {
+        case FusionPlan::cublas:
+            return LayerWay::products;
+        case FusionPlan::fused:
+            return LayerWay::fused;
+        case FusionPlan::automatic:
+        case FusionPlan::epilogue:
+            break;
+    }
+    return activation_ == Activation::relu ? LayerWay::epilogue : LayerWay::products;
 }
 
 void HiddenLayers::start() {
-    const std::vector<LayerPlan> wanted(hidden_.size(), {may_fuse(), may_fuse()});
+    start(std::vector<LayerPlan>(hidden_.size(), {wanted_way(), wanted_way()}));
+}
+
+void HiddenLayers::start(const std::vector<LayerPlan>& wanted) {
+    plans_.clear();
     training_plan_ = make_plan(wanted, training_rows_);
 }
 
@@ -90,44 +103,55 @@ bool HiddenLayers::takes(const MatmulProduct& product) const {
     return matmul.is_fused(products_.lane(), product);
 }
 
+bool HiddenLayers::takes_forward(std::size_t i, int rows) const {
+    return takes({.kind = MatmulKind::forward,
+                  .types = products_.matmul().types_of(storage_, storage_),
+                  .epilogue = MatmulEpilogue::bias_relu,
+                  .rows = rows,
+                  .in = width(layers_[i].in),
+                  .out = width(layers_[i].out)});
+}
+
+bool HiddenLayers::takes_backward(std::size_t i, int rows) const {
+    const Matmul& matmul = products_.matmul();
+    const MatmulProduct d_input = {.kind = MatmulKind::backward_input,
+                                   .types = matmul.types_of(storage_, storage_),
+                                   .epilogue = MatmulEpilogue::relu_backward,
+                                   .rows = rows,
+                                   .in = width(layers_[i].out),
+                                   .out = width(layers_[i + 1].product_width())};
+    const MatmulProduct d_weight = {.kind = MatmulKind::backward_weight,
+                                    .types = matmul.types_of(storage_, Storage::fp32),
+                                    .epilogue = MatmulEpilogue::bias_gradient,
+                                    .rows = rows,
+                                    .in = width(layers_[i].in),
+                                    .out = width(layers_[i].out)};
+    const bool gains = fusion_ == FusionPlan::epilogue ||
+                       d_input.flops() + d_weight.flops() <= most_backward_flops_;
+    // Without both of them our kernel has to go through the gradient after all.
+    return gains && takes(d_input) && takes(d_weight);
+}
+
 std::vector<LayerPlan> HiddenLayers::make_plan(std::vector<LayerPlan> wanted, int rows) const {
-    const MatmulTypes types = products_.matmul().types_of(storage_, storage_);
-    const MatmulTypes weight_types = products_.matmul().types_of(storage_, Storage::fp32);
     for (std::size_t i = 0; i < wanted.size(); ++i) {
-        const int in = width(layers_[i].in);
-        const int out = width(layers_[i].out);
-        const int behind = width(layers_[i + 1].product_width());
         LayerPlan& plan = wanted[i];
-        plan.forward = plan.forward && takes({.kind = MatmulKind::forward,
-                                              .types = types,
-                                              .epilogue = MatmulEpilogue::bias_relu,
-                                              .rows = rows,
-                                              .in = in,
-                                              .out = out});
-        const MatmulProduct d_input = {.kind = MatmulKind::backward_input,
-                                       .types = types,
-                                       .epilogue = MatmulEpilogue::relu_backward,
-                                       .rows = rows,
-                                       .in = out,
-                                       .out = behind};
-        const MatmulProduct d_weight = {.kind = MatmulKind::backward_weight,
-                                        .types = weight_types,
-                                        .epilogue = MatmulEpilogue::bias_gradient,
-                                        .rows = rows,
-                                        .in = in,
-                                        .out = out};
-        const bool gains = fusion_ == FusionPlan::epilogue ||
-                           d_input.flops() + d_weight.flops() <= most_backward_flops_;
-        // Without both of them our kernel has to go through the gradient after all.
-        plan.backward = plan.backward && plan.forward && gains && takes(d_input) && takes(d_weight);
+        if (plan.forward == LayerWay::epilogue && !takes_forward(i, rows)) {
+            plan.forward = LayerWay::products;
+        }
+        if (plan.backward != LayerWay::epilogue) continue;
+        if (plan.forward != LayerWay::epilogue || !takes_backward(i, rows)) {
+            plan.backward = LayerWay::products;
+        }
     }
     return wanted;
 }
 
 const std::vector<LayerPlan>& HiddenLayers::plan_of(int rows) {
-    const auto is_fused = [](const LayerPlan& plan) { return plan.forward; };
+    const auto has_epilogue = [](const LayerPlan& plan) {
+        return plan.forward == LayerWay::epilogue;
+    };
     if (rows == training_rows_ ||
-        std::none_of(training_plan_.begin(), training_plan_.end(), is_fused)) {
+        std::none_of(training_plan_.begin(), training_plan_.end(), has_epilogue)) {
         return training_plan_;
     }
     const auto found = plans_.find(rows);
@@ -158,8 +182,14 @@ void HiddenLayers::activation_forward(std::size_t i, int rows) {
     }
 }
 
-void HiddenLayers::activation_backward(std::size_t i, const LayerPlan& plan, int rows,
-                                       ConstReals d_h, const kernels::Scratch& scratch) {
+HiddenLayers::Before HiddenLayers::before_activation(std::size_t i, LayerWay forward) const {
+    // An epilogue left the product's place alone.
+    if (forward == LayerWay::epilogue) return {hidden_[i].h.get()};
+    return {hidden_[i].product.get(), products_.parameter(layers_[i].bias)};
+}
+
+void HiddenLayers::activation_backward(std::size_t i, LayerWay forward, int rows, ConstReals d_h,
+                                       const kernels::Scratch& scratch) {
     const DenseLayer& layer = layers_[i];
     Hidden& hidden = hidden_[i];
     const Reals product = hidden.product.get();
@@ -170,22 +200,54 @@ void HiddenLayers::activation_backward(std::size_t i, const LayerPlan& plan, int
                                 products_.gradient(layer.gate_bias), scratch, stream);
         return;
     }
-    // A fused forward left the output alone.
-    const ConstReals before = plan.forward ? ConstReals(hidden.h.get()) : ConstReals(product);
-    const float* const bias = plan.forward ? nullptr : products_.parameter(layer.bias);
-    kernels::bias_activation_backward(kernel_activation(activation_), before, bias, d_h, rows,
-                                      width(layer.out), product, d_bias, scratch, stream);
+    const Before before = before_activation(i, forward);
+    kernels::bias_activation_backward(kernel_activation(activation_), before.values, before.bias,
+                                      d_h, rows, width(layer.out), product, d_bias, scratch,
+                                      stream);
+}
+
+void HiddenLayers::fused_forward(std::size_t i, ConstReals x, int rows) {
+    const DenseLayer& layer = layers_[i];
+    Hidden& hidden = hidden_[i];
+    if (layer.is_gated()) {
+        products_.forward_fused_gated(layer, x, rows, hidden.product.get(), hidden.h.get());
+    } else {
+        products_.forward_fused(kernel_activation(activation_), layer, x, rows,
+                                hidden.product.get(), hidden.h.get());
+    }
+}
+
+void HiddenLayers::fused_backward(std::size_t i, LayerWay forward, ConstReals x,
+                                  ConstReals d_behind, int rows) {
+    const DenseLayer& layer = layers_[i];
+    const DenseLayer& behind = layers_[i + 1];
+    const Reals d_product = hidden_[i].product.get();
+    if (layer.is_gated()) {
+        products_.backward_input_fused_gated(behind, d_behind, rows, layer, d_product);
+    } else {
+        const Before before = before_activation(i, forward);
+        products_.backward_input_fused(kernel_activation(activation_), behind, d_behind, rows,
+                                       before.values, before.bias, d_product);
+    }
+    products_.backward_weight_fused(layer, x, d_product, rows);
 }
 
 void HiddenLayers::forward(ConstReals x, int rows) {
     const std::vector<LayerPlan>& plans = plan_of(rows);
     for (std::size_t i = 0; i < hidden_.size(); ++i) {
+        const DenseLayer& layer = layers_[i];
         Hidden& hidden = hidden_[i];
-        if (plans[i].forward) {
-            products_.forward_relu(layers_[i], x, rows, hidden.h.get(), hidden.bits.data());
-        } else {
-            products_.forward(layers_[i], x, rows, hidden.product.get());
-            activation_forward(i, rows);
+        switch (plans[i].forward) {
+            case LayerWay::products:
+                products_.forward(layer, x, rows, hidden.product.get());
+                activation_forward(i, rows);
+                break;
+            case LayerWay::epilogue:
+                products_.forward_relu(layer, x, rows, hidden.h.get(), hidden.bits.data());
+                break;
+            case LayerWay::fused:
+                fused_forward(i, x, rows);
+                break;
         }
         x = hidden.h.get();
     }
@@ -196,17 +258,31 @@ void HiddenLayers::backward(ConstReals x, ConstReals d_behind, int rows, Reals d
     const std::vector<LayerPlan>& plans = plan_of(rows);
     for (std::size_t i = hidden_.size(); i-- > 0;) {
         const ConstReals input = i == 0 ? x : hidden_[i - 1].h.get();
-        const Reals d_product = hidden_[i].product.get();
-        if (plans[i].backward) {
-            products_.backward_input_relu(layers_[i + 1], d_behind, hidden_[i].bits.data(), rows,
+        layer_backward(i, plans[i], input, d_behind, rows, d_h, scratch);
+        d_behind = hidden_[i].product.get();
+    }
+}
+
+void HiddenLayers::layer_backward(std::size_t i, const LayerPlan& plan, ConstReals x,
+                                  ConstReals d_behind, int rows, Reals d_h,
+                                  const kernels::Scratch& scratch) {
+    const DenseLayer& layer = layers_[i];
+    const DenseLayer& behind = layers_[i + 1];
+    const Reals d_product = hidden_[i].product.get();
+    switch (plan.backward) {
+        case LayerWay::products:
+            products_.backward_input(behind, d_behind, rows, d_h);
+            activation_backward(i, plan.forward, rows, d_h, scratch);
+            products_.backward_weight(layer, x, d_product, rows);
+            break;
+        case LayerWay::epilogue:
+            products_.backward_input_relu(behind, d_behind, hidden_[i].bits.data(), rows,
                                           d_product);
-            products_.backward_weight_bias(layers_[i], input, d_product, rows);
-        } else {
-            products_.backward_input(layers_[i + 1], d_behind, rows, d_h);
-            activation_backward(i, plans[i], rows, d_h, scratch);
-            products_.backward_weight(layers_[i], input, d_product, rows);
-        }
-        d_behind = d_product;
+            products_.backward_weight_bias(layer, x, d_product, rows);
+            break;
+        case LayerWay::fused:
+            fused_backward(i, plan.forward, x, d_behind, rows);
+            break;
     }
 }
 

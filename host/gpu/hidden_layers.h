@@ -15,20 +15,28 @@
 
 namespace vae::gpu {
 
-// What of a ReLU layer are epilogues of cuBLASLt's products; the rest are plain products with our
-// kernels between them.
-struct LayerPlan {
-    // h and its bits come from the layer's product.
-    bool forward = false;
-    // The gradient of the layer's product comes from the product of the layer behind it, by those
-    // bits; its sums, which are the gradient of the bias, from the product of the weight's
-    // gradient. Only if forward is.
-    bool backward = false;
-
-    // Products with an epilogue, of kLayerEpilogues.
-    int epilogues() const { return (forward ? 1 : 0) + (backward ? 2 : 0); }
+// How a hidden layer's bias and activation, or their backward, are computed.
+enum class LayerWay {
+    products,  // by a kernel behind cuBLASLt's plain product
+    epilogue,  // inside of cuBLASLt's products, of ReLU alone
+    fused,     // inside of products of ours
 };
-inline constexpr int kLayerEpilogues = 3;
+
+// A layer's two ways, of which any two go together, but for a backward by epilogues.
+struct LayerPlan {
+    // Where h comes from; of an epilogue its bits too, and nothing else.
+    LayerWay forward = LayerWay::products;
+    // Where the gradient of the layer's product comes from. But for `products` it is the product of
+    // the layer behind it, and the gradient of the bias comes with that of the weight. Epilogues go
+    // by the bits, and so only behind one.
+    LayerWay backward = LayerWay::products;
+
+    // Products that are computed this way, of kLayerProducts that have a choice.
+    int products_by(LayerWay way) const {
+        return (forward == way ? 1 : 0) + (backward == way ? 2 : 0);
+    }
+};
+inline constexpr int kLayerProducts = 3;
 
 struct HiddenShape {
     std::vector<DenseLayer> layers;
@@ -42,10 +50,14 @@ class HiddenLayers {
     // Products outlive the layers.
     HiddenLayers(const HiddenShape& shape, const Config& config, Storage storage,
                  LayerProducts& products, DeviceArena& arena);
-    // Once the arena is allocated: decides what is fused in training steps. Passes of other rows
-    // fuse of it what they can, and decide when they are first given to the stream, which does not
-    // capture then. Throws RunError when cuBLASLt fails.
+    // Once the arena is allocated: decides which ways training steps go, as train.plan says. Passes
+    // of other rows take of their epilogues what they can, and decide when they are first given to
+    // the stream, which does not capture then; all else is as in a step. Throws RunError when
+    // cuBLASLt fails.
     void start();
+    // The same from a wish for each layer, of which epilogues are taken as far as cuBLASLt has
+    // them; none where train.plan could have none.
+    void start(const std::vector<LayerPlan>& wanted);
 
     bool empty() const { return hidden_.empty(); }
     const RealArray& h(std::size_t layer) const { return hidden_[layer].h; }
@@ -70,26 +82,42 @@ class HiddenLayers {
         RealArray product;  // [rows, product_width]: x·Wᵀ, without the bias; then its gradient
         RealArray h;        // [rows, out]: the layer's output
         DeviceArray<std::uint8_t> bits;  // [rows, relu_bits_pitch(out)] of h, if forward may be
-                                         // fused
+                                         // an epilogue
     };
 
-    // Whether anything can be, whatever cuBLASLt says.
-    bool may_fuse() const;
-    // Whether a product with an epilogue is taken.
+    // The way of every layer, as far as cuBLASLt has it.
+    LayerWay wanted_way() const;
+    // Whether a product with an epilogue is taken; those of a layer forward, and of its backward.
     bool takes(const MatmulProduct& product) const;
-    // What of the wanted plan can be had for passes of so many rows.
+    bool takes_forward(std::size_t i, int rows) const;
+    bool takes_backward(std::size_t i, int rows) const;
+    // The wanted plan, less the epilogues that cannot be had for passes of so many rows.
     std::vector<LayerPlan> make_plan(std::vector<LayerPlan> wanted, int rows) const;
     const std::vector<LayerPlan>& plan_of(int rows);
     void activation_forward(std::size_t i, int rows);
     // From d_h to the gradient of the layer's product, in its place, and those of its biases.
-    void activation_backward(std::size_t i, const LayerPlan& plan, int rows, ConstReals d_h,
+    void activation_backward(std::size_t i, LayerWay forward, int rows, ConstReals d_h,
                              const kernels::Scratch& scratch);
+    // What the slope of an activation of one product is computed from: the product and the bias, or
+    // h alone.
+    struct Before {
+        ConstReals values;
+        const float* bias = nullptr;
+    };
+    Before before_activation(std::size_t i, LayerWay forward) const;
+    // By products of ours.
+    void fused_forward(std::size_t i, ConstReals x, int rows);
+    void fused_backward(std::size_t i, LayerWay forward, ConstReals x, ConstReals d_behind,
+                        int rows);
+    // A step of backward, whose d_behind it takes to this layer's place for it; x is the layer's.
+    void layer_backward(std::size_t i, const LayerPlan& plan, ConstReals x, ConstReals d_behind,
+                        int rows, Reals d_h, const kernels::Scratch& scratch);
     kernels::GatedView gated_view(std::size_t i, int rows) const;
 
     const std::vector<DenseLayer> layers_;  // layers_[i] is behind layer i − 1
     const Activation activation_;
     const FusionPlan fusion_;
-    const double most_backward_flops_;  // of a layer whose backward is fused where nobody asked
+    const double most_backward_flops_;  // of a layer whose epilogues backward nobody asked for
     const Storage storage_;
     const int training_rows_;
     LayerProducts& products_;

@@ -1,6 +1,19 @@
 #include "host/gpu/layer_products.h"
 
 namespace vae::gpu {
+namespace {
+
+kernels::DenseSize size_of(const DenseLayer& layer, int rows) {
+    return {.rows = rows, .in = width(layer.in), .out = width(layer.product_width())};
+}
+
+kernels::DenseGate gate_of(const LayerProducts& products, const DenseLayer& layer) {
+    return {.bias = products.parameter(layer.bias),
+            .gate_bias = products.parameter(layer.gate_bias),
+            .stride = width(layer.stride)};
+}
+
+}  // namespace
 
 const MatmulLane& LayerProducts::beside() {
     weights_.fork();
@@ -40,6 +53,46 @@ void LayerProducts::backward_weight_bias(const DenseLayer& layer, ConstReals x,
                                          ConstReals d_product, int rows) {
     matmul_.backward_weight_bias(beside(), d_product, x, rows, width(layer.in), width(layer.out),
                                  gradient(layer.weight), gradient(layer.bias));
+}
+
+void LayerProducts::forward_fused(kernels::Activation f, const DenseLayer& layer, ConstReals x,
+                                  int rows, Reals product, Reals h) const {
+    kernels::dense_forward(f, float_factors_, size_of(layer, rows), x, operand(layer.weight),
+                           parameter(layer.bias), product, h, stream_.get());
+}
+
+void LayerProducts::forward_fused_gated(const DenseLayer& layer, ConstReals x, int rows,
+                                        Reals product, Reals h) const {
+    kernels::dense_gated_forward(
+        float_factors_, {.rows = rows, .in = width(layer.in), .out = width(layer.out)}, x,
+        operand(layer.weight), gate_of(*this, layer), product, h, stream_.get());
+}
+
+void LayerProducts::backward_input_fused(kernels::Activation f, const DenseLayer& layer,
+                                         ConstReals d_product, int rows, ConstReals before,
+                                         const float* bias, Reals d_before) const {
+    kernels::dense_backward(f, float_factors_, size_of(layer, rows), d_product,
+                            operand(layer.weight), before, bias, d_before, stream_.get());
+}
+
+void LayerProducts::backward_input_fused_gated(const DenseLayer& layer, ConstReals d_product,
+                                               int rows, const DenseLayer& before,
+                                               Reals product) const {
+    kernels::dense_gated_backward(float_factors_, size_of(layer, rows), d_product,
+                                  operand(layer.weight), product, gate_of(*this, before), product,
+                                  stream_.get());
+}
+
+void LayerProducts::backward_weight_fused(const DenseLayer& layer, ConstReals x,
+                                          ConstReals d_product, int rows) {
+    kernels::DenseBiasGradient d_bias = {.bias = gradient(layer.bias)};
+    if (layer.is_gated()) {
+        d_bias.gate_bias = gradient(layer.gate_bias);
+        d_bias.outputs = width(layer.out);
+        d_bias.stride = width(layer.stride);
+    }
+    kernels::dense_backward_weight(float_factors_, size_of(layer, rows), d_product, x,
+                                   gradient(layer.weight), d_bias, beside().stream.get());
 }
 
 }  // namespace vae::gpu

@@ -9,6 +9,7 @@
 #include "host/gpu/branch.h"
 #include "host/gpu/matmul.h"
 #include "host/parameters.h"
+#include "kernels/dense.h"
 
 namespace vae::gpu {
 
@@ -24,6 +25,8 @@ class LayerProducts {
     // The precision is not automatic. Throws RunError when cuBLASLt fails.
     LayerProducts(Precision precision, const Stream& stream, DeviceArena& arena)
         : stream_(stream),
+          float_factors_(precision == Precision::fp32 ? kernels::FloatFactors::two_tf32
+                                                      : kernels::FloatFactors::tf32),
           lane_(stream, arena),
           matmul_(precision),
           weights_(stream),
@@ -62,6 +65,24 @@ class LayerProducts {
     // Likewise, and the gradient of the bias, the sums of d_product over rows.
     void backward_weight_bias(const DenseLayer& layer, ConstReals x, ConstReals d_product,
                               int rows);
+
+    // The same by products of ours, where the device has them: see kernels/dense.h.
+    // product ← x·Wᵀ and h ← f(product + b)
+    void forward_fused(kernels::Activation f, const DenseLayer& layer, ConstReals x, int rows,
+                       Reals product, Reals h) const;
+    // Likewise of a gated layer, but for the product's padding.
+    void forward_fused_gated(const DenseLayer& layer, ConstReals x, int rows, Reals product,
+                             Reals h) const;
+    // d_before ← (d_product·W) · f'(before + bias), of the hidden layer whose output is x
+    void backward_input_fused(kernels::Activation f, const DenseLayer& layer, ConstReals d_product,
+                              int rows, ConstReals before, const float* bias, Reals d_before) const;
+    // Likewise of a gated layer `before`, whose product its gradient takes the place of.
+    void backward_input_fused_gated(const DenseLayer& layer, ConstReals d_product, int rows,
+                                    const DenseLayer& before, Reals product) const;
+    // As backward_weight_bias, of a gated layer too.
+    void backward_weight_fused(const DenseLayer& layer, ConstReals x, ConstReals d_product,
+                               int rows);
+
     // What follows sees all gradients.
     void join() { weights_.join(); }
 
@@ -70,6 +91,7 @@ class LayerProducts {
     const MatmulLane& beside();
 
     const Stream& stream_;
+    const kernels::FloatFactors float_factors_;
     const MatmulLane lane_;  // of stream_
     const Matmul matmul_;
     Branch weights_;

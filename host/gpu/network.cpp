@@ -165,13 +165,13 @@ void Network::read_parameters(const DeviceArray<float>& arena) {
 }
 
 int Network::fusible_products() const {
-    return kLayerEpilogues * static_cast<int>(encoder_.plan().size() + decoder_.plan().size());
+    return kLayerProducts * static_cast<int>(encoder_.plan().size() + decoder_.plan().size());
 }
 
-int Network::fused_products() const {
+int Network::products_by(LayerWay way) const {
     int count = 0;
     for (const HiddenLayers* layers : {&encoder_, &decoder_}) {
-        for (const LayerPlan& plan : layers->plan()) count += plan.epilogues();
+        for (const LayerPlan& plan : layers->plan()) count += plan.products_by(way);
     }
     return count;
 }

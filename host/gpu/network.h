@@ -97,10 +97,10 @@ class Network {
                   const StepPart& part, kernels::LossSums* sums);
 
     const Matmul& matmul() const { return products_.matmul(); }
-    // Of a training step's products those that could have an epilogue for a hidden layer, and those
-    // that have one.
+    // Of a training step's products those that could have a hidden layer's activation inside, and
+    // those that are computed in a way.
     int fusible_products() const;
-    int fused_products() const;
+    int products_by(LayerWay way) const;
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
     int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder

@@ -174,8 +174,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
         attributes->maxThreadsPerBlock = emulation::kMaxThreadsPerBlock;
         attributes->maxDynamicSharedSizeBytes =
             limit == device.shared_limits.end() ? emulation::kMaxSharedBytes : limit->second;
-        attributes->binaryVersion = 90;
-        attributes->ptxVersion = 90;
+        // Compiled for the device as it is.
+        const int architecture = 10 * device.capability_major + device.capability_minor;
+        attributes->binaryVersion = architecture;
+        attributes->ptxVersion = architecture;
         return cudaSuccess;
     });
 }

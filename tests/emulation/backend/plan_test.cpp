@@ -140,6 +140,40 @@ TEST_F(PlanTest, EpilogueTakesWhatThereIs) {
     EXPECT_EQ(plan_of(Precision::fp32, FusionPlan::epilogue), "cublas");
 }
 
+// Whoever asks for products of ours gets them, in every precision and of every activation, whatever
+// cuBLASLt has.
+TEST_F(PlanTest, FusedTakesAllLayers) {
+    for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
+        for (const Activation activation :
+             {Activation::relu, Activation::tanh, Activation::softplus, Activation::gelu,
+              Activation::silu, Activation::gated}) {
+            Config config = config_of(precision, FusionPlan::fused);
+            config.model.activation = activation;
+            const ParameterLayout own(config.model, network().pixels);
+            EXPECT_EQ(gpu::CudaBackend(config, own).plan(), "fused");
+        }
+    }
+    Config linear = config_of(Precision::fp32, FusionPlan::fused);
+    linear.model.encoder_hidden = linear.model.decoder_hidden = {};
+    EXPECT_EQ(gpu::CudaBackend(linear, ParameterLayout(linear.model, network().pixels)).plan(),
+              "cublas");
+}
+
+TEST_F(PlanTest, FusedIsOfGpusThatHaveIt) {
+    emulation::set_compute_capability(7, 5);
+    EXPECT_EQ(plan_of(Precision::fp32, FusionPlan::automatic), "cublas");
+    try {
+        (void)plan_of(Precision::fp32, FusionPlan::fused);
+        ADD_FAILURE() << "taken";
+    } catch (const InputError& error) {
+        const std::string what = error.what();
+        EXPECT_NE(what.find("train.plan = \"fused\""), std::string::npos) << what;
+        EXPECT_NE(what.find("7.5"), std::string::npos) << what;
+    }
+    emulation::set_compute_capability(8, 0);
+    EXPECT_EQ(plan_of(Precision::fp32, FusionPlan::fused), "fused");
+}
+
 // Whatever is fused, the results are those of the plan without epilogues, to rounding; also where
 // cuBLASLt has an epilogue for the training's rows alone.
 TEST_F(PlanTest, EachPlanComputesTheSame) {
@@ -158,6 +192,9 @@ TEST_F(PlanTest, EachPlanComputesTheSame) {
             expect_near(outcome_of(backend, config), expected);
             emulation::reset();
         }
+        const Config of_ours = config_of(precision, FusionPlan::fused);
+        gpu::CudaBackend ours(of_ours, layout());
+        expect_near(outcome_of(ours, of_ours), expected);
         gpu::CudaBackend backend(config, layout());
         EXPECT_EQ(backend.plan(), "epilogue");
         backend.set_data(splits());
@@ -288,7 +325,11 @@ TEST_F(PlanTest, TheProductsOfARunAreThoseOfItsPlan) {
         {"forward none", 2 * 4},         {"forward bias-relu", 3 * 4},
         {"backward-input none", 2},      {"backward-input relu-backward", 3 * 2},
         {"backward-weight none", 2 * 2}, {"backward-weight bias-gradient", 3 * 2}};
+    // Without those of hidden layers.
+    const std::map<std::string, int> others = {
+        {"forward none", 2 * 4}, {"backward-input none", 2}, {"backward-weight none", 2 * 2}};
     EXPECT_EQ(counts(Precision::fp32, FusionPlan::automatic), plain);
+    EXPECT_EQ(counts(Precision::tf32, FusionPlan::fused), others);
     EXPECT_EQ(counts(Precision::bf16, FusionPlan::automatic), fused);
     EXPECT_EQ(counts(Precision::fp32, FusionPlan::epilogue), fused);
     EXPECT_EQ(counts(Precision::bf16, FusionPlan::cublas), plain);
