@@ -150,15 +150,19 @@ void add_steps(Bench& bench, const Workload& workload, bool is_gpu) {
         add(name, train_step, bench, workload, {});
         return;
     }
-    const bool is_relu = config_of(workload).model.activation == Activation::relu;
+    // Those that there are beside that of `auto`, which is cublas where it is no ReLU.
+    std::vector<std::string> plans = {"fused"};
+    if (config_of(workload).model.activation == Activation::relu) {
+        plans = {"cublas", "epilogue", "fused"};
+    }
     for (const std::string precision : {"fp32", "tf32", "bf16"}) {
         const Settings settings = {"train.precision=" + precision};
-        add(name + "/" + precision, train_step, bench, workload, settings);
-        if (!is_relu) continue;  // there is one plan
-        for (const std::string plan : {"cublas", "epilogue"}) {
+        add(fmt::format("{}/{}", name, precision), train_step, bench, workload, settings);
+        for (const std::string& plan : plans) {
             Settings of_plan = settings;
             of_plan.push_back("train.plan=" + plan);
-            add(name + "/" + precision + "/" + plan, train_step, bench, workload, of_plan);
+            add(fmt::format("{}/{}/{}", name, precision, plan), train_step, bench, workload,
+                of_plan);
         }
     }
 }

@@ -96,12 +96,13 @@ class Program(unittest.TestCase):
         self.assertEqual(error.getvalue().count("\n"), 1)
 
     def test_wrong_cells(self):
-        for wrong in ("S/fp64", "S/tf32/fused", "I1/bf16/cublas", "S/tf32/cublas/epilogue", "S"):
+        for wrong in ("S/fp64", "S/tf32/auto", "I1/bf16/cublas", "S/tf32/cublas/epilogue", "S"):
             with mock.patch("sys.stderr", io.StringIO()), self.assertRaises(SystemExit):
                 bench.parse(["--cells", wrong])
 
     def test_a_cell_may_name_a_plan(self):
-        arguments = bench.parse(["--cells", "L/bf16,L/bf16/epilogue", "--bin", str(ROOT)])
+        arguments = bench.parse(["--cells", "L/bf16,L/bf16/epilogue,I1/tf32/fused",
+                                 "--bin", str(ROOT)])
         asked = []
 
         def benchmark(name, *_):
@@ -115,7 +116,8 @@ class Program(unittest.TestCase):
                 own.measure(1)
             asked.append(own.settings[-1])
         self.assertEqual(asked, ["train_step/L/bf16/real_time", "train.plan=auto",
-                                 "train_step/L/bf16/epilogue/real_time", "train.plan=epilogue"])
+                                 "train_step/L/bf16/epilogue/real_time", "train.plan=epilogue",
+                                 "train_step/I1/tf32/fused/real_time", "train.plan=fused"])
 
     def test_our_library_has_a_version(self):
         self.assertEqual(bench.our_versions("cpu\nCUDA driver 13.0, runtime 13.0, cuBLASLt 130002"),

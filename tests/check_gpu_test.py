@@ -356,9 +356,10 @@ class Script(unittest.TestCase):
                 capture_output=True, text=True, check=False)
             self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
             record = json.loads(out.read_text())
-            self.assertEqual([one["verdict"] for one in record["checks"]], [PASSED] * 16)
+            self.assertEqual([one["verdict"] for one in record["checks"]], [PASSED] * 22)
             details = {one["name"]: one["detail"] for one in record["checks"]}
             self.assertRegex(details["ragged, plan epilogue, bf16"], "plan epilogue$")
+            self.assertRegex(details["ragged, plan fused, tf32"], "plan fused$")
             self.assertRegex(details["a model that does not fit"], "what would fit: train.micro_b")
             self.assertRegex(details["ReLU of a NaN"], "plan epilogue: .*bf16")
             self.assertEqual(details["TF32 of a float"], "rounded to the nearest")

@@ -152,6 +152,7 @@ class MadeUp(unittest.TestCase):
     def test_the_plan_that_was_taken_is_shown(self):
         for asked, taken, verdict in (("cublas", "cublas", PASSED), (None, "cublas", PASSED),
                                       ("cublas", "epilogue in 2 of 6 products", FAILED),
+                                      ("fused", "fused", PASSED), ("fused", "cublas", FAILED),
                                       ("epilogue", "epilogue in 2 of 6 products", PASSED)):
             self.answers["compare"] = Result(0, self.report(True, plan=taken))
             got, detail = self.checks().compare("S", "bf16", asked)
@@ -173,6 +174,8 @@ class MadeUp(unittest.TestCase):
         self.assertEqual(checks.compare("S", "tf32"),
                          (NOT_RUN, "this GPU has no tf32: capability 7.5"))
         self.assertEqual(checks.runs.twice("bf16")[0], NOT_RUN)
+        self.assertEqual(checks.compare("S", "fp32", "fused"),
+                         (NOT_RUN, "this GPU has no fused: capability 7.5"))
         self.assertEqual(checks.compare("S", "fp32")[0], PASSED)
         checks = self.checks(backend="cpu", devices="cpu   2 threads")
         self.assertEqual(checks.compare("S", "fp32", "epilogue"), (NOT_RUN, "the CPU has no "

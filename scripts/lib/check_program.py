@@ -34,8 +34,10 @@ class Program:
         """Why nothing can be checked in this precision or with this plan; None if it can."""
         if self.backend == "cpu" and (precision != "fp32" or plan is not None):
             return f"the CPU has no {plan or precision}"
-        if precision != "fp32" and self.capability is not None and self.capability < (8, 0):
-            return f"this GPU has no {precision}: capability %d.%d" % self.capability
+        if self.capability is not None and self.capability < (8, 0):
+            missing = precision if precision != "fp32" else plan if plan == "fused" else None
+            if missing is not None:
+                return f"this GPU has no {missing}: capability %d.%d" % self.capability
         return None
 
     def run(self, *command, **variables):

@@ -17,8 +17,9 @@ def split_cell(cell):
 
 
 def plans_of(workload):
-    """The plans that a cell can name: where hidden layers are not ReLU there is but one."""
-    return ("cublas", "epilogue") if workload in ("S", "L") else ()
+    """The plans that a cell can name beside that of `auto`, which is `cublas` where hidden layers are
+    not ReLU."""
+    return ("cublas", "epilogue", "fused") if workload in ("S", "L") else ("fused",)
 
 
 def metrics_of(run, split):
