@@ -255,7 +255,7 @@ StepParts CudaBackend::step_parts() {
             .differentiate =
                 [this, batch_of](const StepPlace& place) {
                     const TrainingBatch batch = batch_of(place);
-                    forward(batch, {});
+                    network_.forward(batch.rows, epsilon_of(batch));
                     network_.backward(batch.rows, epsilon_of(batch), {1, batch.state}, place.part,
                                       optimizer_.batch_losses());
                 },

@@ -79,6 +79,9 @@ class Network {
                    const PosteriorOutputs& outputs);
     // z() through the decoder to output_product(), without the output's bias.
     void decode(int rows);
+    // What backward() needs of all three. With plan `fused` z() and kl() come with the heads'
+    // product, and output_product() is left to backward(), where kernels of ours can have them.
+    void forward(int examples, const kernels::EpsilonSource& noise);
     // After encode and decode: recon(), kl() and loss() of each example.
     void losses(int examples, KlWeight beta);
     // x() becomes the likelihood's mean of output_product(), for at most decode_capacity() rows.
@@ -89,8 +92,8 @@ class Network {
     }
     // output_product() gets its bias.
     void add_output_bias(int rows);
-    // losses(), and the gradients of their mean over the step's examples. Destroys output_product()
-    // and the products of hidden layers.
+    // After forward, or after the other three: losses(), and the gradients of their mean over the
+    // step's examples. Destroys output_product() and the products of hidden layers.
     // With sums, of a training step: adds the losses to them, and moves the running mean of the
     // score function's signal towards this step's.
     void backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
@@ -131,6 +134,15 @@ class Network {
 
   private:
     void reserve_objective(std::size_t examples, std::size_t rows, DeviceArena& arena);
+    // Products of the heads and of the decoder's output in kernels of ours. The gradient that the
+    // output's product passes on counts as the last hidden layer's.
+    int fused_around_latents() const;
+    // x() through the encoder's hidden layers, and the prior's pseudo-inputs with it.
+    void encode_hidden(int examples);
+    // From there to heads_product_ and the prior's components.
+    void encode_heads(int examples);
+    // From there to what sample() gives, in one kernel.
+    void encode_and_sample(int examples, const kernels::EpsilonSource& noise);
     // From the gradient of the output's product to d_z_.
     void decoder_backward(int rows);
     // From d_heads_ on, where the prior's pseudo-inputs are the last rows.
@@ -176,6 +188,10 @@ class Network {
     // weights, and each example's losses are its draw's.
     const bool is_plain_;
     const Storage storage_;  // of factors of products, and of hidden layers
+    // In training, in kernels of ours: the heads with the draw of z, and the gradient of z with
+    // theirs; the decoder's output with its losses and their gradient.
+    const bool fuses_heads_;
+    const bool fuses_output_;
     const Stream& stream_;
     LayerProducts products_;
     Branch losses_;  // their sums, for which only the step's end waits
