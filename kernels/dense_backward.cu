@@ -1,6 +1,6 @@
 #include "kernels/activation.cuh"
 #include "kernels/dense.h"
-#include "kernels/dense_product.cuh"
+#include "kernels/dense_launch.cuh"
 #include "kernels/storage.cuh"
 
 namespace vae::kernels {
@@ -9,7 +9,10 @@ namespace {
 // d_before = sum · f'(before + bias) [rows, in]
 template <class T>
 struct BackwardEpilogue : PlainEpilogue {
-    using Loaded = float;  // before + bias
+    struct Loaded {
+        T before;
+        float bias;
+    };
 
     Activation f;
     std::size_t in;
@@ -21,10 +24,10 @@ struct BackwardEpilogue : PlainEpilogue {
         return static_cast<std::size_t>(row) * in + static_cast<std::size_t>(column);
     }
     __device__ Loaded load(int row, int column) const {
-        const float product = load_floats<1>(before + offset(row, column)).v[0];
-        return bias == nullptr ? product : product + bias[column];
+        return {before[offset(row, column)], bias == nullptr ? 0.0f : bias[column]};
     }
-    __device__ void apply(int row, int column, const float (&sums)[1], const Loaded& pre) const {
+    __device__ void apply(int row, int column, const float (&sums)[1], const Loaded& loaded) const {
+        const float pre = load_floats<1>(&loaded.before).v[0] + loaded.bias;
         store_floats<1>(d_before + offset(row, column),
                         Pack<1>{{sums[0] * activation_slope(f, pre)}});
     }
@@ -35,8 +38,10 @@ struct BackwardEpilogue : PlainEpilogue {
 template <class T>
 struct GatedBackwardEpilogue : PlainEpilogue {
     struct Loaded {
-        float linear;
-        float gate;
+        T linear;
+        T gate;
+        float bias;
+        float gate_bias;
     };
 
     DenseGate gate;
@@ -49,13 +54,14 @@ struct GatedBackwardEpilogue : PlainEpilogue {
         return static_cast<std::size_t>(row) * 2 * stride() + static_cast<std::size_t>(column);
     }
     __device__ Loaded load(int row, int column) const {
-        if (column >= in) return {};  // padding
+        if (column >= in) return {T(0.0f), T(0.0f), 0, 0};  // padding
         const T* const linear = before + offset(row, column);
-        return {load_floats<1>(linear).v[0] + gate.bias[column],
-                load_floats<1>(linear + stride()).v[0] + gate.gate_bias[column]};
+        return {linear[0], linear[stride()], gate.bias[column], gate.gate_bias[column]};
     }
     __device__ void apply(int row, int column, const float (&sums)[1], const Loaded& loaded) const {
-        const GatedSlopes slopes = gated_slopes(loaded.linear, loaded.gate);
+        const GatedSlopes slopes =
+            gated_slopes(load_floats<1>(&loaded.linear).v[0] + loaded.bias,
+                         load_floats<1>(&loaded.gate).v[0] + loaded.gate_bias);
         const float d_h = column < in ? sums[0] : 0.0f;
         T* const linear = d_before + offset(row, column);
         store_floats<1>(linear, Pack<1>{{d_h * slopes.linear}});

@@ -1,7 +1,7 @@
 #include "kernels/dense_bernoulli.h"
 
 #include "kernels/bernoulli.cuh"
-#include "kernels/dense_product.cuh"
+#include "kernels/dense_launch.cuh"
 #include "kernels/storage.cuh"
 
 namespace vae::kernels {

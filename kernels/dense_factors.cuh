@@ -63,7 +63,8 @@ struct Factors<FactorKind::tf32> {
             here = rounded_to_tf32(tile[Layout::offset(outer + row, column)]);
         });
     }
-    static __device__ void multiply(const Of<16>& a, const Of<8>& b, float (&sum)[4]) {
+    static __device__ void multiply(const Of<16>& a, const Of<8>& b, float (&sum)[4],
+                                    float (&)[4]) {
         multiply_tf32(a.registers, b.registers, sum);
     }
 };
@@ -92,9 +93,11 @@ struct Factors<FactorKind::two_tf32> {
             to.rest.registers[i] = rounded_to_tf32(value - __uint_as_float(to.first.registers[i]));
         }
     }
-    static __device__ void multiply(const Of<16>& a, const Of<8>& b, float (&sum)[4]) {
-        multiply_tf32(a.rest.registers, b.first.registers, sum);
-        multiply_tf32(a.first.registers, b.rest.registers, sum);
+    // What has a rest is small beside the sum, which would cut it: it has one of its own.
+    static __device__ void multiply(const Of<16>& a, const Of<8>& b, float (&sum)[4],
+                                    float (&rest)[4]) {
+        multiply_tf32(a.rest.registers, b.first.registers, rest);
+        multiply_tf32(a.first.registers, b.rest.registers, rest);
         multiply_tf32(a.first.registers, b.first.registers, sum);
     }
 };
@@ -116,7 +119,8 @@ struct Factors<FactorKind::bf16> {
             here = two[0] | static_cast<unsigned>(two[1]) << 16;
         });
     }
-    static __device__ void multiply(const Of<16>& a, const Of<8>& b, float (&sum)[4]) {
+    static __device__ void multiply(const Of<16>& a, const Of<8>& b, float (&sum)[4],
+                                    float (&)[4]) {
         multiply_bf16(a.registers, b.registers, sum);
     }
 };

@@ -1,6 +1,6 @@
 #include "kernels/activation.cuh"
 #include "kernels/dense.h"
-#include "kernels/dense_product.cuh"
+#include "kernels/dense_launch.cuh"
 #include "kernels/device_code.h"
 #include "kernels/storage.cuh"
 

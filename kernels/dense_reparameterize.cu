@@ -1,6 +1,6 @@
 #include "kernels/dense_reparameterize.h"
 
-#include "kernels/dense_product.cuh"
+#include "kernels/dense_launch.cuh"
 #include "kernels/philox.cuh"
 #include "kernels/reparameterize.cuh"
 #include "kernels/step_state.cuh"
@@ -9,17 +9,35 @@
 namespace vae::kernels {
 namespace {
 
-// The noise of element j of an example. Each of four neighbours draws the words that they share: a
-// thread has elements of one column, far apart, and there are few of them.
-__device__ inline float epsilon_of(const EpsilonSource& source, int example, int j) {
+// The noise of a thread's elements, by whole warps. The lanes of four neighbouring columns share
+// words: each draws those of one of their rows, and they exchange what they drew.
+template <int kSums>
+__device__ void draw(const EpsilonSource& source, const DenseCells<kSums>& cells,
+                     float (&epsilon)[DenseCells<kSums>::kElements]) {
+    constexpr int kElements = DenseCells<kSums>::kElements;
+    static_assert(kElements <= 4);
+    const unsigned lane = threadIdx.x % 4;
+    const unsigned turn = lane % kElements;
+    int example = cells.row(static_cast<int>(turn));
+    if (example >= cells.result.rows) example = 0;  // drawn for nobody
     const std::uint32_t address = source.first_index + source.index[example];
-    const auto element = static_cast<unsigned>(j);
-    return member(normal4(at_its_step(source.stream), address, element / 4), element % 4);
+    const auto block = static_cast<unsigned>(cells.column()) / 4;
+    const float4 own = normal4(at_its_step(source.stream), address, block);
+#pragma unroll
+    for (unsigned i = 0; i < kElements; ++i) {
+        // Of row i, from the lane that drew it: member `lane` of its four.
+        const float x = __shfl_sync(kFullWarp, own.x, static_cast<int>(i), 4);
+        const float y = __shfl_sync(kFullWarp, own.y, static_cast<int>(i), 4);
+        const float z = __shfl_sync(kFullWarp, own.z, static_cast<int>(i), 4);
+        const float w = __shfl_sync(kFullWarp, own.w, static_cast<int>(i), 4);
+        epsilon[i] = member({x, y, z, w}, lane);
+    }
 }
 
 struct HeadsEpilogue : PlainEpilogue {
     static constexpr int kSums = 2;  // of mu and log-variance
     static constexpr bool kRowSums = true;
+    static constexpr bool kLoadsTogether = true;
     struct Loaded {
         float mu_bias;
         float logvar_bias;
@@ -33,8 +51,16 @@ struct HeadsEpilogue : PlainEpilogue {
     Scratch scratch;
 
     // Drawn while the factors are on their way.
-    __device__ Loaded load(int row, int column) const {
-        return {heads.mu_bias[column], heads.logvar_bias[column], epsilon_of(source, row, column)};
+    template <int kElements>
+    __device__ void load(const DenseCells<kSums>& cells, Loaded (&loaded)[kElements]) const {
+        float epsilon[kElements];
+        draw(source, cells, epsilon);
+        const int column = cells.column();
+#pragma unroll
+        for (int i = 0; i < kElements; ++i) {
+            if (!cells.is_inside(i)) continue;
+            loaded[i] = {heads.mu_bias[column], heads.logvar_bias[column], epsilon[i]};
+        }
     }
     __device__ float apply(int row, int column, const float (&sums)[2],
                            const Loaded& loaded) const {
@@ -63,6 +89,7 @@ struct HeadsEpilogue : PlainEpilogue {
 // log-variance.
 template <class T>
 struct HeadsBackwardEpilogue : PlainEpilogue {
+    static constexpr bool kLoadsTogether = true;
     struct Loaded {
         Element element;
         float epsilon;
@@ -78,12 +105,21 @@ struct HeadsBackwardEpilogue : PlainEpilogue {
     __device__ std::size_t offset(int row, int column) const {
         return static_cast<std::size_t>(row) * 2 * stride() + static_cast<std::size_t>(column);
     }
-    __device__ Loaded load(int row, int column) const {
-        if (column >= heads.latent) return {};  // padding
-        const float* const mu = heads.product + offset(row, column);
-        return {element_of(heads, mu[0] + heads.mu_bias[column],
-                           mu[stride()] + heads.logvar_bias[column]),
-                epsilon_of(source, row, column), static_cast<float>(with_beta(kl.scale, kl.state))};
+    template <int kElements>
+    __device__ void load(const DenseCells<kSums>& cells, Loaded (&loaded)[kElements]) const {
+        float epsilon[kElements];
+        draw(source, cells, epsilon);
+        const int column = cells.column();
+        const auto kl_scale = static_cast<float>(with_beta(kl.scale, kl.state));
+#pragma unroll
+        for (int i = 0; i < kElements; ++i) {
+            loaded[i] = {};
+            if (!cells.is_inside(i) || column >= heads.latent) continue;  // padding, else
+            const float* const mu = heads.product + offset(cells.row(i), column);
+            loaded[i] = {element_of(heads, mu[0] + heads.mu_bias[column],
+                                    mu[stride()] + heads.logvar_bias[column]),
+                         epsilon[i], kl_scale};
+        }
     }
     __device__ float part(bool is_logvar, int column, float d_z, const Loaded& loaded) const {
         if (column >= heads.latent) return 0;
