@@ -151,8 +151,12 @@ TEST_F(DenseElbo, BernoulliOfRaggedLayers) {
     }
 }
 
+// Also of more tiles than a warp has lanes.
 TEST_F(DenseElbo, LargeSizes) {
-    for (const Kind& kind : kKinds) check_bernoulli(kind, {128, 400, 784}, 1, false);
+    for (const Kind& kind : kKinds) {
+        check_bernoulli(kind, {128, 400, 784}, 1, false);
+        check_bernoulli(kind, {33, 16, 1100}, 1, false);
+    }
 }
 
 // Of a layer to so many dimensions.

@@ -229,9 +229,7 @@ kernels::EpsilonSource CudaBackend::epsilon_of(const TrainingBatch& batch) const
 }
 
 void CudaBackend::forward(const TrainingBatch& batch, const PosteriorOutputs& outputs) {
-    network_.encode(batch.rows);
-    network_.sample(batch.rows, epsilon_of(batch), outputs);
-    network_.decode(batch.rows * network_.samples());
+    network_.forward(batch.rows, epsilon_of(batch), outputs);
 }
 
 double CudaBackend::mean_loss(int examples, double beta) {
@@ -255,7 +253,7 @@ StepParts CudaBackend::step_parts() {
             .differentiate =
                 [this, batch_of](const StepPlace& place) {
                     const TrainingBatch batch = batch_of(place);
-                    network_.forward(batch.rows, epsilon_of(batch));
+                    forward(batch, {});
                     network_.backward(batch.rows, epsilon_of(batch), {1, batch.state}, place.part,
                                       optimizer_.batch_losses());
                 },

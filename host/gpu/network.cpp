@@ -278,17 +278,25 @@ void Network::encode_heads(int examples) {
         heads_product_.data() + static_cast<std::size_t>(examples) * heads.product_width());
 }
 
-void Network::forward(int examples, const kernels::EpsilonSource& noise) {
+void Network::forward(int examples, const kernels::EpsilonSource& noise,
+                      const PosteriorOutputs& outputs) {
     encode_hidden(examples);
     if (fuses_heads_) {
-        encode_and_sample(examples, noise);
+        encode_and_sample(examples, noise, outputs);
     } else {
         encode_heads(examples);
-        sample(examples, noise, {});
+        sample(examples, noise, outputs);
     }
     const int rows = examples * samples_;
     decoder_.forward(z_operand(), rows, false);
-    if (fuses_output_) return;
+    if (!fuses_output_) output_forward(rows);
+}
+
+void Network::complete_output(int rows) {
+    if (fuses_output_) output_forward(rows);
+}
+
+void Network::output_forward(int rows) {
     products_.forward(layout_.output, output_input(), rows, output_product_.data());
 }
 
@@ -313,7 +321,7 @@ void Network::posterior(int examples, const kernels::EpsilonSource& noise,
 
 void Network::decode(int rows) {
     decoder_.forward(z_operand(), rows, true);
-    products_.forward(layout_.output, output_input(), rows, output_product_.data());
+    output_forward(rows);
 }
 
 DecoderOutput Network::decoder_output(int rows, int samples) const {

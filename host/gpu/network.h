@@ -81,7 +81,10 @@ class Network {
     void decode(int rows);
     // What backward() needs of all three. With plan `fused` z() and kl() come with the heads'
     // product, and output_product() is left to backward(), where kernels of ours can have them.
-    void forward(int examples, const kernels::EpsilonSource& noise);
+    void forward(int examples, const kernels::EpsilonSource& noise,
+                 const PosteriorOutputs& outputs);
+    // After forward: output_product(), if it was left to backward().
+    void complete_output(int rows);
     // After encode and decode: recon(), kl() and loss() of each example.
     void losses(int examples, KlWeight beta);
     // x() becomes the likelihood's mean of output_product(), for at most decode_capacity() rows.
@@ -142,7 +145,10 @@ class Network {
     // From there to heads_product_ and the prior's components.
     void encode_heads(int examples);
     // From there to what sample() gives, in one kernel.
-    void encode_and_sample(int examples, const kernels::EpsilonSource& noise);
+    void encode_and_sample(int examples, const kernels::EpsilonSource& noise,
+                           const PosteriorOutputs& outputs);
+    // From the decoder's hidden layers to output_product_.
+    void output_forward(int rows);
     // From the gradient of the output's product to d_z_.
     void decoder_backward(int rows);
     // From d_heads_ on, where the prior's pseudo-inputs are the last rows.

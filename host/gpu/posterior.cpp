@@ -51,13 +51,19 @@ void Network::sample_posterior(int examples, int samples, const kernels::Epsilon
     if (sums.log_ratio != nullptr) prior_.apply(z_.data(), examples * samples, sums.log_ratio);
 }
 
-void Network::encode_and_sample(int examples, const kernels::EpsilonSource& noise) {
+void Network::encode_and_sample(int examples, const kernels::EpsilonSource& noise,
+                                const PosteriorOutputs& outputs) {
     const Heads& heads = layout_.heads;
-    kernels::dense_reparameterize(
-        products_.float_factors(), width(heads.in), heads_input(),
-        products_.operand(heads.mu_weight), heads_view(examples, 1), noise, heads_product_.data(),
-        {.kl = closed_kl_.data(), .z = z_.data(), .rounded_z = rounded_z_.data()}, scratch_,
-        {stream_.get(), !encoder_.empty()});
+    kernels::dense_reparameterize(products_.float_factors(), width(heads.in), heads_input(),
+                                  products_.operand(heads.mu_weight), heads_view(examples, 1),
+                                  noise, heads_product_.data(),
+                                  {.mu = outputs.mu,
+                                   .logvar = outputs.logvar,
+                                   .kl = closed_kl_.data(),
+                                   .epsilon = outputs.epsilon,
+                                   .z = z_.data(),
+                                   .rounded_z = rounded_z_.data()},
+                                  scratch_, {stream_.get(), !encoder_.empty()});
 }
 
 void Network::apply_free_bits(int examples) {

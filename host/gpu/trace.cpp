@@ -100,6 +100,7 @@ Trace CudaBackend::trace(const TrainRequest& one_step) {
     PosteriorOutputs posterior_outputs = posteriors.get();
     posterior_outputs.epsilon = epsilon.data();
     forward(batch, posterior_outputs);
+    network_.complete_output(count * network_.samples());
 
     Recorder recorder(examples, samples, stream_);
     recorder.add("x", network_.x(), layout_.pixels);
