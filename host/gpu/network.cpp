@@ -42,10 +42,6 @@ DenseLayer heads_as_layer(const Heads& heads) {
 // Rows of a decoder's means that are worth one call.
 constexpr int kDecodeRows = 512;
 
-int part_rows_of(const TrainConfig& train) {
-    return width(train.part_rows());
-}
-
 int draws_of(int examples, int samples) {
     if (examples > std::numeric_limits<int>::max() / samples) {
         throw InputError(fmt::format(
@@ -57,6 +53,20 @@ int draws_of(int examples, int samples) {
 }
 
 }  // namespace
+
+HiddenShapes hidden_shapes(const Config& config, const ParameterLayout& layout, int capacity) {
+    const int samples = static_cast<int>(config.objective.samples);
+    const int part_rows = width(config.train.part_rows());
+    const int pseudo_inputs = LearnedPrior::encoder_rows(config.model);
+    return {.encoder = {.layers = layout.encoder,
+                        .behind = heads_as_layer(layout.heads),
+                        .capacity = capacity + pseudo_inputs,
+                        .training_rows = part_rows + pseudo_inputs},
+            .decoder = {.layers = layout.decoder,
+                        .behind = layout.output,
+                        .capacity = draws_of(capacity, samples),
+                        .training_rows = draws_of(part_rows, samples)}};
+}
 
 Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
                  Precision precision, const Stream& stream, DeviceArena& arena)
@@ -76,16 +86,9 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       prior_(config.model, layout, draws_of(capacity, samples_), stream, arena),
       parameters_(arena, layout.arena_size, "the parameters"),
       gradients_(arena, layout.arena_size, "the gradients"),
-      encoder_({.layers = layout.encoder,
-                .behind = heads_as_layer(layout.heads),
-                .capacity = capacity + prior_.encoder_rows(),
-                .training_rows = part_rows_of(config.train) + prior_.encoder_rows()},
-               config, storage_, products_, arena),
-      decoder_({.layers = layout.decoder,
-                .behind = layout.output,
-                .capacity = draws_of(capacity, samples_),
-                .training_rows = draws_of(part_rows_of(config.train), samples_)},
-               config, storage_, products_, arena) {
+      encoder_(hidden_shapes(config, layout, capacity).encoder, config, storage_, products_, arena),
+      decoder_(hidden_shapes(config, layout, capacity).decoder, config, storage_, products_,
+               arena) {
     const int draws = draws_of(capacity, samples_);
     const auto examples = static_cast<std::size_t>(capacity);
     const auto rows = static_cast<std::size_t>(draws);
@@ -165,15 +168,19 @@ void Network::read_parameters(const DeviceArray<float>& arena) {
 }
 
 int Network::fusible_products() const {
-    return kLayerProducts * static_cast<int>(encoder_.plan().size() + decoder_.plan().size());
+    return kLayerProducts * static_cast<int>(layer_plans().size());
 }
 
 int Network::products_by(LayerWay way) const {
     int count = 0;
-    for (const HiddenLayers* layers : {&encoder_, &decoder_}) {
-        for (const LayerPlan& plan : layers->plan()) count += plan.products_by(way);
-    }
+    for (const LayerPlan& plan : layer_plans()) count += plan.products_by(way);
     return count;
+}
+
+std::vector<LayerPlan> Network::layer_plans() const {
+    std::vector<LayerPlan> plans = encoder_.plan();
+    plans.insert(plans.end(), decoder_.plan().begin(), decoder_.plan().end());
+    return plans;
 }
 
 void Network::parameters_changed() {

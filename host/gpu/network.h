@@ -47,6 +47,14 @@ struct StepPart {
     bool is_first = true;   // a later one adds to the gradients that are there
 };
 
+// The hidden layers of both networks, for batches of up to `capacity` examples.
+struct HiddenShapes {
+    HiddenShape encoder;
+    HiddenShape decoder;
+};
+// Throws InputError for more draws than there are numbers for.
+HiddenShapes hidden_shapes(const Config& config, const ParameterLayout& layout, int capacity);
+
 // An example has `samples` draws of z, which are neighbouring rows of what the decoder sees: rows =
 // examples·samples. Training and evaluation take the objective's number of draws.
 class Network {
@@ -97,6 +105,8 @@ class Network {
                   const StepPart& part, kernels::LossSums* sums);
 
     const Matmul& matmul() const { return products_.matmul(); }
+    // Of a training step, of the encoder's hidden layers and then the decoder's.
+    std::vector<LayerPlan> layer_plans() const;
     // Of a training step's products those that could have a hidden layer's activation inside, and
     // those that are computed in a way.
     int fusible_products() const;
