@@ -8,9 +8,7 @@ namespace {
 
 // d_before = sum · f'(before + bias) [rows, in]
 template <class T>
-struct BackwardEpilogue {
-    static constexpr int kSums = 1;
-    static constexpr bool kSumsOfA = false;
+struct BackwardEpilogue : PlainEpilogue {
     using Loaded = float;  // before + bias
 
     Activation f;
@@ -35,9 +33,7 @@ struct BackwardEpilogue {
 // d_before [rows, 2·stride], of each element of d_h [rows, in] in the linear part and in the
 // gate's.
 template <class T>
-struct GatedBackwardEpilogue {
-    static constexpr int kSums = 1;
-    static constexpr bool kSumsOfA = false;
+struct GatedBackwardEpilogue : PlainEpilogue {
     struct Loaded {
         float linear;
         float gate;
@@ -68,8 +64,7 @@ struct GatedBackwardEpilogue {
 };
 
 // d_weight[out, in] and the gradients of the biases
-struct WeightEpilogue {
-    static constexpr int kSums = 1;
+struct WeightEpilogue : PlainEpilogue {
     static constexpr bool kSumsOfA = true;
     struct Loaded {};
 
@@ -101,8 +96,8 @@ void dense_backward(Activation f, FloatFactors factors, const DenseSize& size, C
     if (size.rows == 0) return;
     with_factors(d_product.storage, factors, [&](auto kind) {
         using T = FactorElement<kind()>;
-        const BackwardEpilogue<T> epilogue{f, static_cast<std::size_t>(size.in), before.of<T>(),
-                                           bias, d_before.of<T>()};
+        const BackwardEpilogue<T> epilogue{
+            {}, f, static_cast<std::size_t>(size.in), before.of<T>(), bias, d_before.of<T>()};
         launch_dense<kind(), Order::outer_major, Order::depth_major>(
             kLauncher, {d_product.of<T>(), size.rows, size.out},
             {weight.of<T>(), size.out, size.in}, {size.rows, size.in}, epilogue, stream);
@@ -118,7 +113,8 @@ void dense_gated_backward(FloatFactors factors, const DenseSize& size, ConstReal
     if (size.rows == 0) return;
     with_factors(d_product.storage, factors, [&](auto kind) {
         using T = FactorElement<kind()>;
-        const GatedBackwardEpilogue<T> epilogue{gate, size.in, before.of<T>(), d_before.of<T>()};
+        const GatedBackwardEpilogue<T> epilogue{
+            {}, gate, size.in, before.of<T>(), d_before.of<T>()};
         launch_dense<kind(), Order::outer_major, Order::depth_major>(
             kLauncher, {d_product.of<T>(), size.rows, size.out},
             {weight.of<T>(), size.out, size.in}, {size.rows, gate.stride}, epilogue, stream);
@@ -132,7 +128,7 @@ void dense_backward_weight(FloatFactors factors, const DenseSize& size, ConstRea
     require_dense(kLauncher, size, {d_product, x});
     with_factors(x.storage, factors, [&](auto kind) {
         using T = FactorElement<kind()>;
-        const WeightEpilogue epilogue{static_cast<std::size_t>(size.in), d_weight, d_bias};
+        const WeightEpilogue epilogue{{}, static_cast<std::size_t>(size.in), d_weight, d_bias};
         launch_dense<kind(), Order::depth_major, Order::depth_major>(
             kLauncher, {d_product.of<T>(), size.rows, size.out}, {x.of<T>(), size.rows, size.in},
             {size.out, size.in}, epilogue, stream);

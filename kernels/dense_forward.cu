@@ -9,9 +9,7 @@ namespace {
 
 // product and h = f(product + bias) [rows, out]
 template <class T>
-struct ForwardEpilogue {
-    static constexpr int kSums = 1;
-    static constexpr bool kSumsOfA = false;
+struct ForwardEpilogue : PlainEpilogue {
     using Loaded = float;  // the bias
 
     Activation f;
@@ -32,9 +30,8 @@ struct ForwardEpilogue {
 
 // product [rows, 2·stride] and h = a·sigmoid g [rows, out]
 template <class T>
-struct GatedForwardEpilogue {
+struct GatedForwardEpilogue : PlainEpilogue {
     static constexpr int kSums = 2;
-    static constexpr bool kSumsOfA = false;
     struct Loaded {
         float bias;
         float gate_bias;
@@ -75,8 +72,8 @@ void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, Co
     if (size.rows == 0) return;
     with_factors(x.storage, factors, [&](auto kind) {
         using T = FactorElement<kind()>;
-        const ForwardEpilogue<T> epilogue{f, static_cast<std::size_t>(size.out), bias,
-                                          product.of<T>(), h.of<T>()};
+        const ForwardEpilogue<T> epilogue{
+            {}, f, static_cast<std::size_t>(size.out), bias, product.of<T>(), h.of<T>()};
         launch_dense<kind(), Order::outer_major, Order::outer_major>(
             kLauncher, {x.of<T>(), size.rows, size.in}, {weight.of<T>(), size.out, size.in},
             {size.rows, size.out}, epilogue, stream);
@@ -92,8 +89,8 @@ void dense_gated_forward(FloatFactors factors, const DenseSize& size, ConstReals
     if (size.rows == 0) return;
     with_factors(x.storage, factors, [&](auto kind) {
         using T = FactorElement<kind()>;
-        const GatedForwardEpilogue<T> epilogue{gate, static_cast<std::size_t>(size.out),
-                                               product.of<T>(), h.of<T>()};
+        const GatedForwardEpilogue<T> epilogue{
+            {}, gate, static_cast<std::size_t>(size.out), product.of<T>(), h.of<T>()};
         FactorMatrix<T> of_weight{weight.of<T>(), size.out, size.in};
         of_weight.stride = gate.stride;
         launch_dense<kind(), Order::outer_major, Order::outer_major>(

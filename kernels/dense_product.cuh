@@ -1,69 +1,35 @@
 // A product of two matrices in tiles, and what becomes of its elements: the kernel of
-// kernels/dense.h.
+// kernels/dense*.h.
 //
-// A block computes 32×32 elements of the result. Factors come to shared memory in stages of 128
-// bytes of depth, three of which are on their way while one is multiplied. Eight warps share a
-// stage: each has a quarter of the tile, and half of the depth.
+// A block computes 32×32 sums. Three stages of its factors are on their way while one is
+// multiplied. Eight warps share a stage: each has a quarter of the tile, and half of the depth.
 #pragma once
 
 #include <cuda_pipeline.h>
 
 #include <cstddef>
-#include <cstdint>
 #include <initializer_list>
 #include <limits>
 #include <type_traits>
 
 #include "kernels/check.h"
 #include "kernels/dense.h"
-#include "kernels/dense_factors.cuh"
+#include "kernels/dense_stage.cuh"
 #include "kernels/launch.h"
+#include "kernels/reduce.cuh"
+#include "kernels/scratch.h"
 #include "kernels/shared_memory.cuh"
 
 namespace vae::kernels {
 
-// Rows of factors, one after the other.
-template <class T>
-struct FactorMatrix {
-    const T* data;
-    int rows;
-    int columns;
-    int copy_bytes;  // that can be copied at once: 16, 4 or an element
-    int stride = 0;  // of a gated layer's weight: from its linear part's rows to the gate's
-
-    FactorMatrix(const T* array, int of_rows, int of_columns)
-        : data(array), rows(of_rows), columns(of_columns), copy_bytes(sizeof(T)) {
-        const std::uintptr_t pitch = sizeof(T) * static_cast<std::uintptr_t>(columns);
-        for (const int bytes : {4, 16}) {
-            const auto unit = static_cast<std::uintptr_t>(bytes);
-            const bool fits =
-                pitch % unit == 0 && reinterpret_cast<std::uintptr_t>(array) % unit == 0;
-            if (fits) copy_bytes = bytes;
-        }
-    }
-};
-
-inline constexpr int kDenseTile = 32;      // rows and columns of the result
-inline constexpr int kDenseThreads = 256;  // eight warps
 inline constexpr int kDenseStages = 4;
 inline constexpr int kDenseHalves = 2;  // of a stage's depth
-inline constexpr int kDenseSumPitch = kDenseTile + 4;
 
-// How a stage of a factor lies in shared memory. Rows are so far apart that the lanes of a warp,
-// which read 8 rows of 4 floats or 4 rows of 8, find them in 32 different banks.
-template <class T, Order kOrder>
-struct StageLayout {
-    static constexpr int kDepth = 128 / sizeof(T);
-    static constexpr int kRows = kOrder == Order::outer_major ? kDenseTile : kDepth;
-    static constexpr int kColumns = kOrder == Order::outer_major ? kDepth : kDenseTile;
-    static constexpr int kPitch =
-        kColumns + (kOrder == Order::outer_major ? 16 / static_cast<int>(sizeof(T)) : 8);
-    static constexpr int kElements = kRows * kPitch;
-    static_assert(kElements * sizeof(T) % 16 == 0, "units are copied to multiples of their size");
-
-    static __device__ int offset(int outer, int depth) {
-        return kOrder == Order::outer_major ? outer * kPitch + depth : depth * kPitch + outer;
-    }
+// Shared memory of a block's sums, which take the stages' place.
+struct DenseSums {
+    float tile[kDenseHalves][kDenseTile][kDenseTile + 4];  // each row 4 banks further
+    float of_a[kDenseThreads];
+    unsigned is_last;  // of the blocks that have sums of these rows
 };
 
 template <class T, Order kOrderA, Order kOrderB>
@@ -71,73 +37,8 @@ constexpr std::size_t dense_shared_bytes() {
     constexpr std::size_t kStage =
         StageLayout<T, kOrderA>::kElements + StageLayout<T, kOrderB>::kElements;
     constexpr std::size_t kBytes = kDenseStages * sizeof(T) * kStage;
-    static_assert(
-        kBytes >= sizeof(float) * (kDenseHalves * kDenseTile * kDenseSumPitch + kDenseThreads),
-        "the sums take the stages' place");
+    static_assert(kBytes >= sizeof(DenseSums));
     return kBytes;
-}
-
-template <int kBytes>
-struct CopyUnit;
-template <>
-struct CopyUnit<2> {
-    using Type = unsigned short;
-};
-template <>
-struct CopyUnit<4> {
-    using Type = unsigned;
-};
-template <>
-struct CopyUnit<16> {
-    using Type = uint4;
-};
-
-// The stage's part of the matrix from this row and column on; what is outside of it is zero. Of a
-// gated layer's weight the first half of a tile is of the linear part, the other of the gate's
-// rows.
-template <int kBytes, class Layout, class T>
-__device__ void copy_units(const FactorMatrix<T>& from, int first_row, int first_column, T* stage) {
-    using Unit = typename CopyUnit<kBytes>::Type;
-    constexpr int kUnit = kBytes / static_cast<int>(sizeof(T));
-    constexpr int kInRow = Layout::kColumns / kUnit;
-    constexpr int kCopies = Layout::kRows * kInRow / kDenseThreads;
-    static_assert(kCopies * kDenseThreads == Layout::kRows * kInRow);
-#pragma unroll 4  // of small units there are more, and no haste
-    for (int i = 0; i < kCopies; ++i) {
-        const unsigned unit = threadIdx.x + static_cast<unsigned>(i * kDenseThreads);
-        const int row = static_cast<int>(unit / kInRow);
-        const int column = static_cast<int>(unit % kInRow) * kUnit;
-        T* const to = stage + row * Layout::kPitch + column;
-        const bool is_gate = from.stride > 0 && row >= kDenseTile / 2;
-        const int from_row = first_row + (is_gate ? row - kDenseTile / 2 : row);
-        if (from_row >= from.rows || first_column + column >= from.columns) {
-            *reinterpret_cast<Unit*>(to) = Unit{};
-            continue;
-        }
-        const int memory_row = is_gate ? from_row + from.stride : from_row;
-        const T* const source = from.data + static_cast<std::size_t>(memory_row) * from.columns +
-                                static_cast<std::size_t>(first_column + column);
-        if constexpr (kBytes >= 4) {
-            __pipeline_memcpy_async(to, source, kBytes);
-        } else {
-            *to = *source;
-        }
-    }
-}
-
-// Starts to copy a stage: of the factor's tile from `outer` on, what lies from `depth` on.
-template <Order kOrder, class T>
-__device__ void copy_stage(const FactorMatrix<T>& from, int outer, int depth, T* stage) {
-    using Layout = StageLayout<T, kOrder>;
-    const int row = kOrder == Order::outer_major ? outer : depth;
-    const int column = kOrder == Order::outer_major ? depth : outer;
-    if (from.copy_bytes == 16) {
-        copy_units<16, Layout>(from, row, column, stage);
-    } else if (from.copy_bytes == 4) {
-        copy_units<4, Layout>(from, row, column, stage);
-    } else {
-        copy_units<sizeof(T), Layout>(from, row, column, stage);
-    }
 }
 
 // A warp's part of a stage: a quarter of the tile, half of the depth.
@@ -169,16 +70,15 @@ class WarpPart {
             add_to(sums_, a, b);
         }
     }
-    // To sums[kDenseHalves][kDenseTile][kDenseSumPitch].
-    __device__ void store(float* sums) const {
+    __device__ void store(DenseSums& sums) const {
         using Lane = Fragment<kColumns>;
-        float* const to = sums + (half_ * kDenseTile + row_ + Lane::group()) * kDenseSumPitch +
-                          column_ + 2 * Lane::in_group();
+        const int row = row_ + Lane::group();
+        const int column = column_ + 2 * Lane::in_group();
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const int offset = i / 2 * 8 * kDenseSumPitch + i % 2;
-            to[offset] = sums_[0][i];
-            to[offset + kColumns] = sums_[1][i];
+            float* const to = &sums.tile[half_][row + i / 2 * 8][column + i % 2];
+            to[0] = sums_[0][i];
+            to[kColumns] = sums_[1][i];
         }
     }
 
@@ -229,8 +129,9 @@ struct FactorSums {
             }
         }
     }
-    // By all threads; `partials` is for kDenseThreads floats.
-    __device__ void finish(const Epilogue& epilogue, int first_row, int rows, float* partials) {
+    // By all threads.
+    __device__ void finish(const Epilogue& epilogue, int first_row, int rows,
+                           float (&partials)[kDenseThreads]) {
         if constexpr (Epilogue::kSumsOfA) {
             if (blockIdx.y != 0) return;
             partials[threadIdx.x] = sum;
@@ -251,12 +152,23 @@ struct DenseResult {
     int columns;
 };
 
+// What an Epilogue may inherit: one sum an element, and no others.
+struct PlainEpilogue {
+    static constexpr int kSums = 1;
+    static constexpr bool kSumsOfA = false;
+    static constexpr bool kRowSums = false;
+};
+
 // An Epilogue is a struct with
-//   static constexpr int kSums;     // of an element: 1, or 2, of a gated layer's weight
-//   static constexpr bool kSumsOfA; // whether the sums of a over depth are wanted
+//   static constexpr int kSums;         // of an element: 1, or 2, by a gated layer's weight
+//   static constexpr bool kSumsOfA;     // whether the sums of a over depth are wanted
+//   static constexpr bool kRowSums;     // whether sums over the result's rows are
 //   Loaded load(int row, int column);   // what an element needs beside, read before the product
-//   void apply(int row, int column, const float (&sums)[kSums], const Loaded&);  // stores it
-//   void store_sum(int row, double sum);   // if kSumsOfA
+//   void apply(int row, int column, const float (&sums)[kSums], const Loaded&);  // stores it, and
+//                                       // returns a float, the term of the row's sum, if kRowSums
+//   void store_sum(int row, double sum);    // if kSumsOfA
+//   void store_row(int row, double sum);    // if kRowSums; then it has a Scratch `scratch`, for an
+//                                           // array of the result's rows and kSums·columns
 template <FactorKind kKind, Order kOrderA, Order kOrderB, class Epilogue>
 class DenseBlock {
     using T = FactorElement<kKind>;
@@ -297,15 +209,16 @@ class DenseBlock {
         }
         __pipeline_wait_prior(0);
         __syncthreads();  // what follows takes the stages' place
-        float* const sums = dynamic_shared<float>();
+        DenseSums& sums = *dynamic_shared<DenseSums>();
         part.store(sums);
-        sums_of_a.finish(epilogue_, first_row_, result_.rows,
-                         sums + kDenseHalves * kDenseTile * kDenseSumPitch);
+        sums_of_a.finish(epilogue_, first_row_, result_.rows, sums.of_a);
         __syncthreads();
+        float terms[kElements] = {};
 #pragma unroll
         for (int i = 0; i < kElements; ++i) {
-            if (is_inside(i)) finish(i, sums, loaded[i]);
+            if (is_inside(i)) terms[i] = finish(i, sums, loaded[i]);
         }
+        if constexpr (Epilogue::kRowSums) sum_rows(terms, sums);
     }
 
   private:
@@ -332,17 +245,65 @@ class DenseBlock {
     __device__ bool is_inside(int i) const {
         return row(i) < result_.rows && column() < result_.columns;
     }
-    __device__ void finish(int i, const float* sums,
-                           const typename Epilogue::Loaded& loaded) const {
-        const float* const here =
-            sums + (row(i) - first_row_) * kDenseSumPitch + (column() - first_column_);
-        float of_halves[Epilogue::kSums];
+    // Returns the term of the row's sum.
+    __device__ float finish(int i, const DenseSums& sums,
+                            const typename Epilogue::Loaded& loaded) const {
+        float both[Epilogue::kSums];
 #pragma unroll
         for (int k = 0; k < Epilogue::kSums; ++k) {
-            const float* const sum = here + k * kColumns;
-            of_halves[k] = sum[0] + sum[kDenseTile * kDenseSumPitch];
+            const int at = column() - first_column_ + k * kColumns;
+            both[k] = sums.tile[0][row(i) - first_row_][at] + sums.tile[1][row(i) - first_row_][at];
         }
-        epilogue_.apply(row(i), column(), of_halves, loaded);
+        if constexpr (Epilogue::kRowSums) {
+            return epilogue_.apply(row(i), column(), both, loaded);
+        } else {
+            epilogue_.apply(row(i), column(), both, loaded);
+            return 0;
+        }
+    }
+    __device__ float* row_slot(int row, unsigned tile) const {
+        return epilogue_.scratch.partials + static_cast<std::size_t>(row) * gridDim.y + tile;
+    }
+    // The sums of the tile's rows go to their slots, or where they belong if the tile has all
+    // columns; the last block of a row of tiles adds the slots up.
+    __device__ void sum_rows(const float (&terms)[kElements], DenseSums& sums) const {
+#pragma unroll
+        for (int i = 0; i < kElements; ++i) {
+            float sum = terms[i];
+#pragma unroll
+            for (int distance = kColumns / 2; distance > 0; distance /= 2) {
+                sum += __shfl_xor_sync(kFullWarp, sum, distance);
+            }
+            if (threadIdx.x % kColumns != 0 || row(i) >= result_.rows) continue;
+            if (gridDim.y == 1) {
+                epilogue_.store_row(row(i), sum);
+            } else {
+                *row_slot(row(i), blockIdx.y) = sum;
+            }
+        }
+        if (gridDim.y == 1) return;
+        __syncthreads();  // the block's slots are written, before thread 0 says so
+        if (threadIdx.x == 0) {
+            __threadfence();
+            sums.is_last =
+                take_last_ticket(epilogue_.scratch.tickets + blockIdx.x, gridDim.y) ? 1U : 0U;
+            __threadfence();  // and the others' slots are seen, before the block reads them
+        }
+        __syncthreads();
+        if (sums.is_last != 0) add_slots();
+    }
+    __device__ void add_slots() const {
+        constexpr int kWarps = kDenseThreads / static_cast<int>(kWarpSize);
+        for (int i = static_cast<int>(threadIdx.x / kWarpSize); i < kDenseTile; i += kWarps) {
+            const int row = first_row_ + i;
+            if (row >= result_.rows) return;  // the whole warp
+            double sum = 0;
+            for (unsigned tile = threadIdx.x % kWarpSize; tile < gridDim.y; tile += kWarpSize) {
+                sum += *row_slot(row, tile);
+            }
+            sum = warp_sum(sum);
+            if (threadIdx.x % kWarpSize == 0) epilogue_.store_row(row, sum);
+        }
     }
 
     const FactorMatrix<T>& a_;
@@ -374,6 +335,12 @@ void launch_dense(const char* launcher, const FactorMatrix<FactorElement<kKind>>
     };
     require(tiles(result.columns, kColumns) <= kMostTiles, launcher,
             "the result has too many columns");
+    if constexpr (Epilogue::kRowSums) {
+        const ScratchSize size = scratch_size(result.rows, Epilogue::kSums * result.columns);
+        require(epilogue.scratch.partials_size >= size.partials &&
+                    epilogue.scratch.tickets_size >= size.tickets,
+                launcher, "scratch is smaller than scratch_size says");
+    }
     const LaunchShape shape = {
         .grid = {tiles(result.rows, kDenseTile), tiles(result.columns, kColumns)},
         .block = {static_cast<unsigned>(kDenseThreads)},

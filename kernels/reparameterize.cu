@@ -2,7 +2,6 @@
 
 #include <limits>
 
-#include "kernels/functions.cuh"
 #include "kernels/launch.h"
 #include "kernels/philox.cuh"
 #include "kernels/reduce.cuh"
@@ -23,11 +22,9 @@ __device__ inline void forward_element(const HeadsView& heads, const Draws& draw
     const float* const product =
         heads.product + example * 2 * static_cast<std::size_t>(heads.stride);
     const float mu = product[j] + heads.mu_bias[j];
-    const float logvar =
-        clamp(product[static_cast<unsigned>(heads.stride) + j] + heads.logvar_bias[j],
-              heads.logvar_min, heads.logvar_max);
-    const float half = 0.5f * logvar;
-    const float z = fmaf(expf(half), epsilon, mu);
+    const float logvar = clamped_logvar(
+        heads, product[static_cast<unsigned>(heads.stride) + j] + heads.logvar_bias[j]);
+    const float z = drawn(mu, logvar, epsilon);
     if (row == example * static_cast<std::size_t>(heads.samples)) {  // the example's first draw
         if (draws.mu != nullptr) draws.mu[example * latent + j] = mu;
         if (draws.logvar != nullptr) draws.logvar[example * latent + j] = logvar;
@@ -35,8 +32,8 @@ __device__ inline void forward_element(const HeadsView& heads, const Draws& draw
     if (draws.epsilon != nullptr) draws.epsilon[row * latent + j] = epsilon;
     draws.z[row * latent + j] = z;
     if (draws.rounded_z != nullptr) store_floats<1>(draws.rounded_z + row * latent + j, {{z}});
-    kl += mu * mu + (expm1f(logvar) - logvar);
-    log_ratio += (mu + expm1f(half) * epsilon) * (z + epsilon) - logvar;
+    kl += twice_kl(mu, logvar);
+    log_ratio += (mu + expm1f(0.5f * logvar) * epsilon) * (z + epsilon) - logvar;
 }
 
 // A warp a draw; a lane takes four neighboring elements, which share one block of random words.

@@ -1,6 +1,5 @@
 #include <limits>
 
-#include "kernels/functions.cuh"
 #include "kernels/philox.cuh"
 #include "kernels/reparameterize.cuh"
 #include "kernels/step_state.cuh"
@@ -9,58 +8,6 @@
 
 namespace vae::kernels {
 namespace {
-
-// One latent element of one example: what its draws need of it.
-struct Element {
-    float mu;
-    float logvar;
-    float sigma;
-    float inverse_sigma;
-    bool is_outside;  // of the clamp
-};
-
-__device__ inline Element element_of(const HeadsView& heads, float mu, float unclamped) {
-    const float logvar = clamp(unclamped, heads.logvar_min, heads.logvar_max);
-    return {mu, logvar, expf(0.5f * logvar), expf(-0.5f * logvar),
-            unclamped < heads.logvar_min || unclamped > heads.logvar_max};
-}
-
-// Of element j's gradient, of mu or twice that of log-variance: the part of the KL in closed form.
-__device__ inline float kl_part(const LatentGradient& gradient, float kl_scale,
-                                const Element& element, bool is_logvar, unsigned j) {
-    if (gradient.kl_mask != nullptr) kl_scale *= gradient.kl_mask[j];
-    return kl_scale * (is_logvar ? expm1f(element.logvar) : element.mu);
-}
-
-// The mean's gradient through z alone needs no noise.
-__device__ inline bool needs_noise(const LatentGradient& gradient, bool is_logvar) {
-    return is_logvar || gradient.ratio != nullptr || gradient.score != nullptr;
-}
-
-// … the part of draw r.
-__device__ inline float draw_part(const LatentGradient& gradient, const Element& element,
-                                  bool is_logvar, std::size_t r, unsigned latent, unsigned j,
-                                  float epsilon) {
-    float d = gradient.d_z[r * latent + j];
-    if (gradient.path != nullptr) d *= gradient.path[r];
-    if (gradient.ratio != nullptr) {
-        const float minus_prior_score = gradient.prior_score != nullptr
-                                            ? -gradient.prior_score[r * latent + j]
-                                            : element.mu + element.sigma * epsilon;
-        d += gradient.scale * gradient.ratio[r] *
-             (minus_prior_score - epsilon * element.inverse_sigma);
-    }
-    if (is_logvar) d *= element.sigma * epsilon;
-    if (gradient.score == nullptr) return d;
-    const float score = gradient.scale * gradient.score[r];
-    return d + score * (is_logvar ? epsilon * epsilon - 1.0f : epsilon * element.inverse_sigma);
-}
-
-// … from all parts.
-__device__ inline float finished(const Element& element, bool is_logvar, float sum) {
-    if (!is_logvar) return sum;
-    return element.is_outside ? 0.0f : 0.5f * sum;
-}
 
 // Over the columns [0, 2·stride) of d_product, stored as D: mu's half, then log-variance's.
 template <class D>
@@ -143,7 +90,7 @@ struct HeadsBackwardOp {
 #pragma unroll
             for (unsigned i = 0; i < V; ++i) {
                 if (j + i >= latent()) continue;
-                sums[i] += draw_part(gradient, elements[i], is_logvar, r, latent(), j + i,
+                sums[i] += draw_part(gradient, elements[i], is_logvar, {r, latent(), j + i},
                                      member(epsilon, V == 4 ? i : j % 4));
             }
         }
@@ -207,9 +154,9 @@ __device__ inline void add_draws(const HeadsBackwardOp<D>& op, unsigned row, uns
         for (unsigned i = 0; i < kElements; ++i) {
             if (first + i >= latent) continue;
             const float own = member(epsilon, i);
-            sums[i] += draw_part(op.gradient, elements[i], false, r, latent, first + i, own);
+            sums[i] += draw_part(op.gradient, elements[i], false, {r, latent, first + i}, own);
             sums[kElements + i] +=
-                draw_part(op.gradient, elements[i], true, r, latent, first + i, own);
+                draw_part(op.gradient, elements[i], true, {r, latent, first + i}, own);
         }
     }
 }

@@ -252,6 +252,8 @@ class MadeUp(unittest.TestCase):
             for plan in check_networks.PLANS:
                 for name in ("S", "ragged", "wide"):
                     self.assertIn(f"compare: {name}, plan {plan}, {precision}", every)
+            self.assertIn(f"compare: I50, plan fused, {precision}", every)
+            self.assertNotIn(f"compare: I50, plan epilogue, {precision}", every)
 
     def train(self, contents):
         """An answer of `vae train` that leaves one of the checkpoints, in turn; `evaluate` and what

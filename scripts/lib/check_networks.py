@@ -72,6 +72,8 @@ PLANNED = {
     "wide": ["--data", "IMAGES", "--hidden", "1024,1024", "--latent", "64", "--batch", "1024",
              *settings("train.optimizer=sgd")],
 }
+# Of other activations, whose plans are that of auto and this one.
+FUSED = ("I1", "I50", "deep, ragged", "gated")
 # Before parameters are compared. In the narrower types rounding is amplified from step to step.
 STEPS = {"fp32": 20, "tf32": 2, "bf16": 1}
 MOST_STEPS = {"wide": 2}  # the reference, in double on the CPU, takes long
@@ -81,9 +83,14 @@ MOST_STEPS = {"wide": 2}  # the reference, in double on the CPU, takes long
 KINK_GATES = {"wide": 2e-3}
 
 
+def planned(plan):
+    """The networks that are compared with a plan."""
+    return (*PLANNED, *(FUSED if plan == "fused" else ()))
+
+
 def network(name, precision, plan=None):
     """The options of a network, sized for the precision."""
-    options = NETWORKS[name] if plan is None else PLANNED[name]
+    options = (NETWORKS | PLANNED)[name]
     if precision == "bf16" and options[:len(BARS)] == BARS:
         options = BARS_IN_BF16 + options[len(BARS):]
     steps = min(STEPS[precision], MOST_STEPS.get(name, STEPS[precision]))
