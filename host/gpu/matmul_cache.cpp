@@ -102,6 +102,7 @@ const MeasuredAlgorithm* MatmulCache::find(const MatmulProduct& product) const {
 std::optional<std::filesystem::path> save_matmul_algorithms(
     const TunedDevice& device, const std::map<MatmulProduct, MeasuredAlgorithm>& algorithms) {
     std::vector<TuningResult> results;
+    results.reserve(algorithms.size());
     for (const auto& [product, measured] : algorithms) {
         results.push_back({key_of(device, product),
                            {{"algorithm", measured.words},

@@ -95,7 +95,7 @@ std::vector<TuningEntry> read_tuning(const std::string& list) {
 
 std::optional<std::filesystem::path> save_tuning(const std::string& list,
                                                  const std::vector<TuningResult>& results) {
-    const auto path = tuning_file_path();
+    auto path = tuning_file_path();
     if (!path) return std::nullopt;
     TuningEntry lists = read_lists(*path);
     std::vector<TuningEntry> entries = entries_of(lists, list);

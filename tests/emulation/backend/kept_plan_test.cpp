@@ -115,7 +115,7 @@ TEST_F(KeptPlanTest, ItIsAsIfThePlanWereSet) {
 
 TEST_F(KeptPlanTest, OtherStepsAreCounted) {
     const Config config = config_of();
-    std::vector<Config> others(7, config);
+    std::vector<Config> others(8, config);
     others[0].train.batch = 17;
     others[1].train.micro_batches = 2;
     others[2].objective.samples = 2;
@@ -123,6 +123,8 @@ TEST_F(KeptPlanTest, OtherStepsAreCounted) {
     others[4].model.decoder_hidden = {24, 17};
     others[5].model.activation = Activation::tanh;
     others[6].train.precision = Precision::tf32;
+    others[7].train.batch = 8;  // in the encoder alone
+    others[7].objective.samples = 2;
     for (const Config& other : others) keep(other, FusionPlan::fused);
     EXPECT_EQ(plan_of(config), "cublas");
     for (const Config& other : others) EXPECT_EQ(plan_of(other), "fused");
