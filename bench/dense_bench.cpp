@@ -113,11 +113,10 @@ void measure(benchmark::State& state, Pass pass, Precision precision, bool is_fu
     const gpu::Stream stream;
     const gpu::MatmulLane lane(stream);
     const gpu::Matmul matmul(precision);
-    const FloatFactors factors =
-        precision == Precision::fp32 ? FloatFactors::two_tf32 : FloatFactors::tf32;
     Stopwatch stopwatch(stream.get());
     const auto run = [&](cudaStream_t on) {
-        is_fused ? run_fused(pass, factors, layer, on) : run_apart(pass, matmul, lane, layer);
+        is_fused ? run_fused(pass, factors_of(precision), layer, on)
+                 : run_apart(pass, matmul, lane, layer);
     };
     stopwatch.warm_up(run);
     double seconds = 0;
@@ -130,25 +129,32 @@ void measure(benchmark::State& state, Pass pass, Precision precision, bool is_fu
     state.counters["flops"] = flops * static_cast<double>(state.iterations()) / seconds;
 }
 
-void add(const std::string& name, Pass pass, Precision precision, bool is_fused) {
-    const auto run = [=](benchmark::State& state) {
-        if (is_fused && !kernels::has_dense_kernels()) {
-            state.SkipWithError("this GPU has no such tensor cores");
-        } else if (precision == Precision::bf16) {
-            measure<Bf16>(state, pass, precision, is_fused);
-        } else {
-            measure<float>(state, pass, precision, is_fused);
-        }
-    };
-    auto* const row = benchmark::RegisterBenchmark(name.c_str(), run);
-    row->ArgNames({"rows", "in", "out"})->UseManualTime()->Unit(benchmark::kMicrosecond);
-    row->Args({128, 784, 400})->Args({128, 400, 784});   // of S
-    row->Args({20, 784, 200})->Args({20, 200, 200});     // of I1
-    row->Args({1000, 50, 200})->Args({1000, 200, 200});  // of I50
-    row->Args({8192, 4096, 4096});                       // of L
+}  // namespace
+
+kernels::FloatFactors factors_of(Precision precision) {
+    return precision == Precision::fp32 ? FloatFactors::two_tf32 : FloatFactors::tf32;
 }
 
-}  // namespace
+void add_dense(const std::string& name, const DenseRow& measure,
+               const std::vector<std::vector<std::int64_t>>& sizes) {
+    for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
+        for (const bool is_fused : {true, false}) {
+            const std::string row_name =
+                name + "/" + name_of(precision) + (is_fused ? "/fused" : "/apart");
+            const auto run = [measure, precision, is_fused](benchmark::State& state) {
+                if (is_fused && !kernels::has_dense_kernels()) {
+                    state.SkipWithError("this GPU has no such tensor cores");
+                } else {
+                    measure(state, precision, is_fused);
+                }
+            };
+            auto* const row = benchmark::RegisterBenchmark(row_name.c_str(), run);
+            row->UseManualTime()->Unit(benchmark::kMicrosecond);
+            if (!sizes.empty()) row->ArgNames({"rows", "in", "out"});
+            for (const std::vector<std::int64_t>& size : sizes) row->Args(size);
+        }
+    }
+}
 
 void add_dense_layers() {
     struct Named {
@@ -158,14 +164,20 @@ void add_dense_layers() {
     constexpr Named kPasses[] = {{Pass::forward, "forward"},
                                  {Pass::backward, "backward"},
                                  {Pass::backward_weight, "backward_weight"}};
+    // Of the workloads S, I1, I50 and L, two of each but the last.
+    const std::vector<std::vector<std::int64_t>> sizes = {
+        {128, 784, 400}, {128, 400, 784},  {20, 784, 200},    {20, 200, 200},
+        {1000, 50, 200}, {1000, 200, 200}, {8192, 4096, 4096}};
     for (const Named& pass : kPasses) {
-        for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16}) {
-            for (const bool is_fused : {true, false}) {
-                add(std::string("dense_") + pass.name + "/" + name_of(precision) +
-                        (is_fused ? "/fused" : "/apart"),
-                    pass.pass, precision, is_fused);
+        const auto measure_pass = [pass](benchmark::State& state, Precision precision,
+                                         bool is_fused) {
+            if (precision == Precision::bf16) {
+                measure<Bf16>(state, pass.pass, precision, is_fused);
+            } else {
+                measure<float>(state, pass.pass, precision, is_fused);
             }
-        }
+        };
+        add_dense(std::string("dense_") + pass.name, measure_pass, sizes);
     }
 }
 

@@ -53,6 +53,7 @@ int main(int argc, char** argv) {
         describe_device();
         vae::bench::add_products();
         vae::bench::add_dense_layers();
+        vae::bench::add_dense_elbo();
         vae::bench::add_machine();
         const std::size_t ran = benchmark::RunSpecifiedBenchmarks();
         benchmark::Shutdown();

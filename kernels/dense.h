@@ -1,9 +1,9 @@
 // The products of a hidden layer on tensor cores, each with what follows it in the same kernel: for
 // small networks, whose steps are bound by the number of kernels that wait for each other.
 //
-// Numerics of all. Sums are float. Of bf16 the factors' products are exact. Of floats they
-// are rounded to TF32 (to nearest, 2^-11 of the value) or, as FloatFactors says, taken in two parts
-// of TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. An
+// Numerics of all. Sums are float. Of bf16 the factors' products are exact. Of floats they are
+// rounded to TF32 (to nearest, 2^-11 of the value) or, as FloatFactors says, taken in two parts of
+// TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. An
 // instruction of a tensor core adds 8 (TF32) or 16 (bf16) products to a sum, and may cut each of
 // them and the sum at the last place of the largest, by at most 2^-23 of that; with two parts only
 // within 32 terms, whose sums are added rounded. The terms are in two halves, of every 32 (bf16:
@@ -47,8 +47,7 @@ void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, Co
 // From a layer's gradient to that of the product of the hidden layer before it, whose output is the
 // layer's x.
 // Computes  d_before = (d_product·W) · f'(before + bias)
-// Shapes    d_product[rows, out], weight[out, in], before and d_before [rows, in], all stored
-// alike;
+// Shapes    d_product[rows, out], weight[out, in], before and d_before [rows, in], stored alike;
 //           bias[in], or null for none (see bias_activation_backward)
 // Writes    overwrites d_before, which may be `before`; nothing else may overlap
 // Numerics  above; f': bias_activation.h
@@ -81,9 +80,10 @@ void dense_gated_forward(FloatFactors factors, const DenseSize& size, ConstReals
 // Computes  d_h = d_product·W;  d_before of it as gated_backward does
 // Shapes    d_product[rows, out], weight[out, in], before and d_before [rows, 2·stride], all stored
 //           alike; stride >= in
-// Writes    overwrites d_before, its padding with zero; it may be `before`, nothing else may
-// overlap Numerics  above; at most 10 roundings more of the linear part, 20 of the gate's Cost
-// 2·rows·in·out flops, and `before` is read once Launch    as dense_backward
+// Writes    overwrites d_before, its padding with zero; it may be `before`, nothing else overlaps
+// Numerics  above; at most 10 roundings more of the linear part, 20 of the gate's
+// Cost      2·rows·in·out flops, and `before` is read once
+// Launch    as dense_backward
 void dense_gated_backward(FloatFactors factors, const DenseSize& size, ConstReals d_product,
                           ConstReals weight, ConstReals before, const DenseGate& gate,
                           Reals d_before, cudaStream_t stream);

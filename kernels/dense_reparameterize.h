@@ -31,9 +31,8 @@ struct KlGradient {
     const StepState* state = nullptr;  // … times its beta, if there is one
 };
 
-// Computes  d_z = d_product·W of the decoder's first layer; of it d_heads as
-// reparameterize_backward
-//           does of a gradient that has d_z and the closed form alone
+// Computes  d_z = d_product·W of the decoder's first layer; of it d_heads, as
+//           reparameterize_backward does of a gradient that has d_z and the closed form alone
 // Shapes    d_product[rows, out], weight[out, latent] and d_heads[rows, 2·stride] stored alike, as
 //           `size` says, whose rows are the examples and whose in is the latent space; of `heads`
 //           samples is 1

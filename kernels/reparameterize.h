@@ -95,8 +95,7 @@ inline constexpr int kManyDraws = 16;
 // Writes    overwrites, padding of d_product with zero; nothing may overlap: each half of d_product
 //           needs both of heads.product. The bias gradients are zero if examples is 0.
 // Numerics  float, draws in ascending order; of kManyDraws or more by lane, then a tree over the
-// warp.
-//           Column sums: float over the rows of a tile (at most 64), double across tiles, of
+//           warp. Column sums: float over the rows of a tile (at most 64), double across tiles, of
 //           d_product before it is rounded to bf16.
 // Cost      32 bytes an element of z for one draw (28 with d_product in bf16), 8 for each more;
 //           about 150 instructions a draw; bound by latency at usual sizes. A stride that is no

@@ -120,11 +120,12 @@ CudaBackend::~CudaBackend() {
 }
 
 std::string CudaBackend::plan() const {
-    const int fusible = network_.fusible_products();
+    const StepPlan step = network_.plan();
+    const int fusible = step.fusible_products();
     std::string parts;
     for (const auto& [way, plan] : {std::pair(LayerWay::epilogue, FusionPlan::epilogue),
                                     std::pair(LayerWay::fused, FusionPlan::fused)}) {
-        const int products = network_.products_by(way);
+        const int products = step.products_by(way);
         if (products == 0) continue;
         if (products == fusible) return name_of(plan);
         parts += fmt::format("{}{} in {}", parts.empty() ? "" : ", ", name_of(plan), products);
@@ -266,7 +267,7 @@ StepParts CudaBackend::step_parts() {
             .differentiate =
                 [this, batch_of](const StepPlace& place) {
                     const TrainingBatch batch = batch_of(place);
-                    forward(batch, {});
+                    network_.forward(batch.rows, epsilon_of(batch));
                     network_.backward(batch.rows, epsilon_of(batch), {1, batch.state}, place.part,
                                       optimizer_.batch_losses());
                 },

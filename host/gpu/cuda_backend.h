@@ -118,8 +118,7 @@ class CudaBackend : public Backend {
     // Of data that are set and streamed from then on.
     void set_window_bytes(std::size_t bytes) { window_bytes_ = bytes; }
 
-    // Of a training step's hidden layers.
-    std::vector<LayerPlan> layer_plans() const { return network_.layer_plans(); }
+    StepPlan step_plan() const { return network_.plan(); }
     int graph_steps() const { return steps_.graph_steps(); }
     // Matrix products of the steps and evaluations so far, each once.
     std::vector<MatmulProduct> products() const { return network_.matmul().products(); }

@@ -40,6 +40,8 @@ class LayerProducts {
     void write(float* gradients) { gradients_ = gradients; }
 
     const Matmul& matmul() const { return matmul_; }
+    // How kernels of ours take floats as factors.
+    kernels::FloatFactors float_factors() const { return float_factors_; }
     const MatmulLane& lane() const { return lane_; }
     const Stream& stream() const { return stream_; }
     const float* parameters() const { return parameters_; }

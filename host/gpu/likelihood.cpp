@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/bernoulli.h"
+#include "kernels/dense_bernoulli.h"
 #include "kernels/logistic.h"
 #include "kernels/poisson.h"
 #include "kernels/softmax.h"
@@ -118,6 +119,21 @@ void OutputLikelihood::recon_and_gradients(const DecoderOutput& output, const fl
         case Likelihood::poisson:
             return kernels::poisson_forward_backward(in, to, recon, scratch, stream);
     }
+}
+
+void OutputLikelihood::recon_and_gradients(const LayerProducts& products, ConstReals h,
+                                           const DecoderOutput& output,
+                                           const OutputGradient& gradient,
+                                           const kernels::Scratch& scratch, float* recon) {
+    kernels::dense_bernoulli(
+        products.float_factors(),
+        {.rows = output.rows, .in = width(layer_.in), .out = width(layer_.out)}, h,
+        products.operand(layer_.weight), input_of(output, products.parameters()),
+        {.scale = static_cast<float>(gradient.scale),
+         .row_weight = gradient.row_weight,
+         .d_product = gradient.d_product,
+         .d_bias = nullptr},
+        recon, scratch, stream_.get());
 }
 
 void OutputLikelihood::gaussian_gradients(const kernels::LikelihoodInput& in,

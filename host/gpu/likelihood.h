@@ -4,6 +4,7 @@
 
 #include "host/config.h"
 #include "host/gpu/device_array.h"
+#include "host/gpu/layer_products.h"
 #include "host/output_layer.h"
 #include "host/parameters.h"
 #include "kernels/gaussian.h"
@@ -48,6 +49,11 @@ class OutputLikelihood {
     void recon_and_gradients(const DecoderOutput& output, const float* parameters,
                              const OutputGradient& gradient, const kernels::Scratch& scratch,
                              float* recon);
+    // The same of the Bernoulli likelihood from the layer's input h[rows, layout.output.in]: with
+    // the product in the same kernel, and without the gradient of the bias.
+    void recon_and_gradients(const LayerProducts& products, ConstReals h,
+                             const DecoderOutput& output, const OutputGradient& gradient,
+                             const kernels::Scratch& scratch, float* recon);
     // After a training step and its update: decoder.logvar of the optimal variance becomes the log
     // of the moving average of the batches' variances, whatever the update did to it. is_taken:
     // on the device, 0 if there was no update. ema, null if there is none, is mended likewise. Does

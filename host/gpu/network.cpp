@@ -39,8 +39,24 @@ DenseLayer heads_as_layer(const Heads& heads) {
     return layer;
 }
 
+// A diagonal posterior's as a gated layer, whose parameters lie as theirs.
+DenseLayer heads_as_pair(const Heads& heads) {
+    DenseLayer layer = heads_as_layer(heads);
+    layer.out = heads.latent;
+    layer.stride = heads.stride;
+    layer.bias = heads.mu_bias;
+    layer.gate_bias = heads.logvar_bias;
+    return layer;
+}
+
 // Rows of a decoder's means that are worth one call.
 constexpr int kDecodeRows = 512;
+
+// One draw, the KL term in closed form and as it is, the gradient through z.
+bool is_plain(const ObjectiveConfig& effective) {
+    return effective.samples == 1 && !effective.uses_log_ratio() && !effective.uses_free_bits() &&
+           effective.gradient == EncoderGradient::pathwise;
+}
 
 int draws_of(int examples, int samples) {
     if (examples > std::numeric_limits<int>::max() / samples) {
@@ -53,6 +69,31 @@ int draws_of(int examples, int samples) {
 }
 
 }  // namespace
+
+int StepPlan::fusible_products() const {
+    return kLayerProducts * static_cast<int>(layers.size()) + fused_around_latents();
+}
+
+int StepPlan::products_by(LayerWay way) const {
+    int count = way == LayerWay::fused ? fused_around_latents() : 0;
+    for (const LayerPlan& plan : layers) count += plan.products_by(way);
+    return count;
+}
+
+int StepPlan::fused_around_latents() const {
+    return (fuses_heads ? kLayerProducts : 0) + (fuses_output ? kLayerProducts - 1 : 0);
+}
+
+bool can_fuse_heads(const Config& config) {
+    return is_plain(effective_objective(config)) &&
+           config.model.posterior == PosteriorCovariance::diagonal;
+}
+
+// The bound of importance weighting has all losses before any gradient.
+bool can_fuse_output(const Config& config) {
+    return config.model.likelihood == Likelihood::bernoulli &&
+           config.objective.bound != Bound::iwae;
+}
 
 HiddenShapes hidden_shapes(const Config& config, const ParameterLayout& layout, int capacity) {
     const int samples = static_cast<int>(config.objective.samples);
@@ -76,9 +117,10 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       capacity_(capacity),
       samples_(static_cast<int>(config.objective.samples)),
       decode_capacity_(std::min(draws_of(capacity, samples_), std::max(capacity, kDecodeRows))),
-      is_plain_(samples_ == 1 && !objective_.uses_log_ratio() && !objective_.uses_free_bits() &&
-                objective_.gradient == EncoderGradient::pathwise),
+      is_plain_(is_plain(objective_)),
       storage_(precision == Precision::bf16 ? Storage::bf16 : Storage::fp32),
+      fuses_heads_(config.train.plan == FusionPlan::fused && can_fuse_heads(config)),
+      fuses_output_(config.train.plan == FusionPlan::fused && can_fuse_output(config)),
       stream_(stream),
       products_(precision, stream, arena),
       losses_(stream),
@@ -167,20 +209,11 @@ void Network::read_parameters(const DeviceArray<float>& arena) {
     products_.read(arena.data(), operands);  // after what may throw
 }
 
-int Network::fusible_products() const {
-    return kLayerProducts * static_cast<int>(layer_plans().size());
-}
-
-int Network::products_by(LayerWay way) const {
-    int count = 0;
-    for (const LayerPlan& plan : layer_plans()) count += plan.products_by(way);
-    return count;
-}
-
-std::vector<LayerPlan> Network::layer_plans() const {
-    std::vector<LayerPlan> plans = encoder_.plan();
-    plans.insert(plans.end(), decoder_.plan().begin(), decoder_.plan().end());
-    return plans;
+StepPlan Network::plan() const {
+    StepPlan plan = {
+        .layers = encoder_.plan(), .fuses_heads = fuses_heads_, .fuses_output = fuses_output_};
+    plan.layers.insert(plan.layers.end(), decoder_.plan().begin(), decoder_.plan().end());
+    return plan;
 }
 
 void Network::parameters_changed() {
@@ -237,13 +270,17 @@ kernels::HeadsView Network::heads_view(int examples, int samples) const {
 }
 
 void Network::encode(int examples) {
+    encode_hidden(examples);
+    encode_heads(examples);
+}
+
+void Network::encode_hidden(int examples) {
     if (encodes_log_counts(model_.likelihood)) {
         kernels::log_counts(x().data(), examples, width(layout_.pixels), log_counts_.get(),
                             stream_.get());
     }
     const int rows = examples + prior_.encoder_rows();
     const auto first = static_cast<std::size_t>(examples);  // of the pseudo-inputs
-    const Heads& heads = layout_.heads;
     if (storage_ == Storage::bf16) {
         prior_.copy_pseudo_inputs(products_.operands(),
                                   Reals(batch().rounded).from(first * layout_.pixels));
@@ -251,9 +288,29 @@ void Network::encode(int examples) {
         prior_.copy_pseudo_inputs(products_.operands(), x().data() + first * layout_.pixels);
     }
     encoder_.forward(encoder_input(), rows);
-    products_.forward(heads_as_layer(heads), heads_input(), rows, heads_product_.data());
-    prior_.set_components(products_.parameters(),
-                          heads_product_.data() + first * heads.product_width());
+}
+
+void Network::encode_heads(int examples) {
+    const Heads& heads = layout_.heads;
+    products_.forward(heads_as_layer(heads), heads_input(), examples + prior_.encoder_rows(),
+                      heads_product_.data());
+    prior_.set_components(
+        products_.parameters(),
+        heads_product_.data() + static_cast<std::size_t>(examples) * heads.product_width());
+}
+
+void Network::forward(int examples, const kernels::EpsilonSource& noise) {
+    encode_hidden(examples);
+    if (fuses_heads_) {
+        encode_and_sample(examples, noise);
+    } else {
+        encode_heads(examples);
+        sample(examples, noise, {});
+    }
+    const int rows = examples * samples_;
+    decoder_.forward(z_operand(), rows);
+    if (fuses_output_) return;
+    products_.forward(layout_.output, output_input(), rows, output_product_.data());
 }
 
 void Network::sample(int examples, const kernels::EpsilonSource& noise,
@@ -296,8 +353,13 @@ void Network::add_output_bias(int rows) {
 }
 
 void Network::decoder_backward(int rows) {
-    products_.backward_weight(layout_.output, output_input(), d_output(), rows);
+    if (fuses_output_) {
+        products_.backward_weight_fused(layout_.output, output_input(), d_output(), rows);
+    } else {
+        products_.backward_weight(layout_.output, output_input(), d_output(), rows);
+    }
     decoder_.backward(z_operand(), d_output(), rows, d_h_.get(), scratch_);
+    if (fuses_heads_) return;  // d_z goes no further than to its kernel
     if (decoder_.empty()) {
         products_.backward_input(layout_.output, d_output(), rows, d_z_.data());
     } else {
@@ -308,7 +370,12 @@ void Network::decoder_backward(int rows) {
 
 void Network::encoder_backward(int rows) {
     const DenseLayer heads = heads_as_layer(layout_.heads);
-    products_.backward_weight(heads, heads_input(), d_heads_.get(), rows);
+    if (fuses_heads_) {
+        products_.backward_weight_fused(heads_as_pair(layout_.heads), heads_input(), d_heads_.get(),
+                                        rows);
+    } else {
+        products_.backward_weight(heads, heads_input(), d_heads_.get(), rows);
+    }
     encoder_.backward(encoder_input(), d_heads_.get(), rows, d_h_.get(), scratch_);
     const int pseudo_inputs = prior_.encoder_rows();
     if (pseudo_inputs == 0) return;

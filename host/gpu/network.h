@@ -47,6 +47,30 @@ struct StepPart {
     bool is_first = true;   // a later one adds to the gradients that are there
 };
 
+// Which ways a training step goes.
+struct StepPlan {
+    std::vector<LayerPlan> layers;  // hidden ones, of the encoder and then of the decoder
+    // In kernels of ours: the heads with the draw of z, and the gradient of z with theirs; the
+    // decoder's output with its losses and their gradient.
+    bool fuses_heads = false;
+    bool fuses_output = false;
+
+    // Products that could have a hidden layer's activation inside, and those of the last two that
+    // are in kernels of ours; and those that are computed in a way.
+    int fusible_products() const;
+    int products_by(LayerWay way) const;
+
+    bool operator==(const StepPlan&) const = default;
+
+  private:
+    // The gradient that the output's product passes on counts as the last hidden layer's.
+    int fused_around_latents() const;
+};
+
+// Whether plan `fused` takes the heads, and the output, where the device has its kernels.
+bool can_fuse_heads(const Config& config);
+bool can_fuse_output(const Config& config);
+
 // The hidden layers of both networks, for batches of up to `capacity` examples.
 struct HiddenShapes {
     HiddenShape encoder;
@@ -87,6 +111,9 @@ class Network {
                    const PosteriorOutputs& outputs);
     // z() through the decoder to output_product(), without the output's bias.
     void decode(int rows);
+    // What backward() needs of all three. With plan `fused` z() and kl() come with the heads'
+    // product, and output_product() is left to backward(), where kernels of ours can have them.
+    void forward(int examples, const kernels::EpsilonSource& noise);
     // After encode and decode: recon(), kl() and loss() of each example.
     void losses(int examples, KlWeight beta);
     // x() becomes the likelihood's mean of output_product(), for at most decode_capacity() rows.
@@ -97,20 +124,15 @@ class Network {
     }
     // output_product() gets its bias.
     void add_output_bias(int rows);
-    // losses(), and the gradients of their mean over the step's examples. Destroys output_product()
-    // and the products of hidden layers.
+    // After forward, or after the other three: losses(), and the gradients of their mean over the
+    // step's examples. Destroys output_product() and the products of hidden layers.
     // With sums, of a training step: adds the losses to them, and moves the running mean of the
     // score function's signal towards this step's.
     void backward(int examples, const kernels::EpsilonSource& noise, KlWeight beta,
                   const StepPart& part, kernels::LossSums* sums);
 
     const Matmul& matmul() const { return products_.matmul(); }
-    // Of a training step, of the encoder's hidden layers and then the decoder's.
-    std::vector<LayerPlan> layer_plans() const;
-    // Of a training step's products those that could have a hidden layer's activation inside, and
-    // those that are computed in a way.
-    int fusible_products() const;
-    int products_by(LayerWay way) const;
+    StepPlan plan() const;  // after start
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
     int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder
@@ -141,6 +163,12 @@ class Network {
 
   private:
     void reserve_objective(std::size_t examples, std::size_t rows, DeviceArena& arena);
+    // x() through the encoder's hidden layers, and the prior's pseudo-inputs with it.
+    void encode_hidden(int examples);
+    // From there to heads_product_ and the prior's components.
+    void encode_heads(int examples);
+    // From there to what sample() gives, in one kernel.
+    void encode_and_sample(int examples, const kernels::EpsilonSource& noise);
     // From the gradient of the output's product to d_z_.
     void decoder_backward(int rows);
     // From d_heads_ on, where the prior's pseudo-inputs are the last rows.
@@ -186,6 +214,10 @@ class Network {
     // weights, and each example's losses are its draw's.
     const bool is_plain_;
     const Storage storage_;  // of factors of products, and of hidden layers
+    // In training, in kernels of ours: the heads with the draw of z, and the gradient of z with
+    // theirs; the decoder's output with its losses and their gradient.
+    const bool fuses_heads_;
+    const bool fuses_output_;
     const Stream& stream_;
     LayerProducts products_;
     Branch losses_;  // their sums, for which only the step's end waits

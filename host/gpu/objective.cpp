@@ -89,13 +89,18 @@ void Network::likelihood_backward(int examples, KlWeight beta, int step_examples
     const bool is_weighted = objective_.bound == Bound::iwae;
     if (is_weighted) losses(examples, beta);
     const int weights = is_weighted ? 1 : samples_;
-    likelihood_.recon_and_gradients(decoder_output(examples * samples_, samples_),
-                                    products_.parameters(),
-                                    {.scale = 1.0 / (static_cast<double>(step_examples) * weights),
+    const DecoderOutput output = decoder_output(examples * samples_, samples_);
+    const OutputGradient gradient = {.scale = 1.0 / (static_cast<double>(step_examples) * weights),
                                      .row_weight = is_weighted ? decoder_weight_.data() : nullptr,
                                      .d_product = d_output(),
-                                     .gradients = products_.gradients()},
-                                    scratch_, draw_recon_.data());
+                                     .gradients = products_.gradients()};
+    if (fuses_output_) {
+        likelihood_.recon_and_gradients(products_, output_input(), output, gradient, scratch_,
+                                        draw_recon_.data());
+    } else {
+        likelihood_.recon_and_gradients(output, products_.parameters(), gradient, scratch_,
+                                        draw_recon_.data());
+    }
     if (!is_weighted) apply_objective(examples, beta);
 }
 

@@ -33,7 +33,9 @@ TuningEntry key_of(const Config& config, const ParameterLayout& layout, Precisio
                 {"encoder", widths_of(shapes.encoder)},
                 {"encoder_rows", shapes.encoder.training_rows},
                 {"decoder", widths_of(shapes.decoder)},
-                {"decoder_rows", shapes.decoder.training_rows}});
+                {"decoder_rows", shapes.decoder.training_rows},
+                {"fusible_heads", can_fuse_heads(config)},
+                {"fusible_output", can_fuse_output(config)}});
     return key;
 }
 

@@ -20,9 +20,9 @@ struct MeasuredPlan {
 bool can_have(FusionPlan plan, const ModelConfig& model);
 
 // The plan that the file has for steps of this configuration, computed in this precision, on the
-// current device; nothing where it has none, or one that cannot be had. What hidden layers cost
-// decides: the precision, their activation, their sizes with those of the layers behind them, and
-// the rows that a step passes through them at a time.
+// current device; nothing where it has none, or one that cannot be had. What layers cost decides:
+// the precision, the hidden ones' activation, the sizes of all, the rows that a step passes through
+// them at a time, and whether plan `fused` takes the heads and the output too.
 std::optional<FusionPlan> kept_plan(const Config& config, const ParameterLayout& layout,
                                     Precision precision);
 

@@ -83,20 +83,17 @@ class TimedSteps {
 struct Candidate {
     FusionPlan plan = FusionPlan::automatic;
     TunedPlan report = {};
-    std::vector<LayerPlan> layers = {};
+    StepPlan step = {};
     bool is_measured = false;  // and not the same as an earlier one
 };
 
-// Without a choice it is the one that is set. The first one is to be had always.
+// One that is set is the only one. The first one is to be had always.
 std::vector<Candidate> candidates_of(const Config& config) {
-    const ModelConfig& model = config.model;
-    const bool has_choice = config.train.plan == FusionPlan::automatic &&
-                            !(model.encoder_hidden.empty() && model.decoder_hidden.empty());
-    if (!has_choice) return {{.plan = config.train.plan}};
+    if (config.train.plan != FusionPlan::automatic) return {{.plan = config.train.plan}};
     std::vector<Candidate> all;
     for (const FusionPlan plan :
          {FusionPlan::cublas, FusionPlan::automatic, FusionPlan::epilogue, FusionPlan::fused}) {
-        if (!can_have(plan, model)) continue;
+        if (!can_have(plan, config.model)) continue;
         all.push_back({.plan = plan, .report = {.plan = name_of(plan)}});
     }
     return all;
@@ -161,10 +158,10 @@ class PlanTuning {
         const Config config = config_with(candidate.plan);
         CudaBackend backend(config, layout_, AutoPlan::counted);
         precision_ = backend.precision();
-        const std::vector<LayerPlan> layers = backend.layer_plans();
+        const StepPlan step = backend.step_plan();
         const auto same = std::find_if(
             candidates_.begin(), candidates_.end(),
-            [&](const Candidate& other) { return other.is_measured && other.layers == layers; });
+            [&](const Candidate& other) { return other.is_measured && other.step == step; });
         const bool is_counted = candidate.plan == FusionPlan::automatic;
         if (same != candidates_.end()) {
             same->report.is_counted = same->report.is_counted || is_counted;
@@ -174,7 +171,7 @@ class PlanTuning {
             TimedSteps(backend, config, layout_, splits_).measure(best_);
         candidate.report.plan = backend.plan();
         candidate.report.is_counted = is_counted;
-        candidate.layers = layers;
+        candidate.step = step;
         candidate.is_measured = true;
         best_ = std::min(best_, candidate.report.microseconds);
     }

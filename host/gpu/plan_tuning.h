@@ -10,8 +10,8 @@ namespace vae::gpu {
 
 // Measures what a run of this configuration computes on the current device, keeps what is the
 // fastest for later runs, and reports it: the algorithms of its matrix products
-// (matmul_tuning.h) and, where train.plan is "auto" and there are hidden layers, then whole
-// training steps in each plan that they can have. Of a plan that the device fails to run the report
+// (matmul_tuning.h) and, where train.plan is "auto", then whole training steps in each
+// plan that they can have. Of a plan that the device fails to run the report
 // says why; plan "cublas" must run. Throws RunError when the device is full or fails, or the file
 // cannot be written.
 TuningReport tune_run(const Config& config, const ParameterLayout& layout, const Splits& splits);

@@ -1,6 +1,7 @@
 // What of the network on the device is the posterior's: its draws, its gradient, and the floor
 // under its KL term.
 #include "host/gpu/network.h"
+#include "kernels/dense_reparameterize.h"
 #include "kernels/free_bits.h"
 
 namespace vae::gpu {
@@ -50,6 +51,15 @@ void Network::sample_posterior(int examples, int samples, const kernels::Epsilon
     if (sums.log_ratio != nullptr) prior_.apply(z_.data(), examples * samples, sums.log_ratio);
 }
 
+void Network::encode_and_sample(int examples, const kernels::EpsilonSource& noise) {
+    const Heads& heads = layout_.heads;
+    kernels::dense_reparameterize(
+        products_.float_factors(), width(heads.in), heads_input(),
+        products_.operand(heads.mu_weight), heads_view(examples, 1), noise, heads_product_.data(),
+        {.kl = closed_kl_.data(), .z = z_.data(), .rounded_z = rounded_z_.data()}, scratch_,
+        stream_.get());
+}
+
 void Network::apply_free_bits(int examples) {
     const auto nats = static_cast<float>(objective_.free_bits);
     if (objective_.free_bits_per == FreeBitsPer::total) {
@@ -64,6 +74,16 @@ void Network::apply_free_bits(int examples) {
 void Network::posterior_backward(int examples, const kernels::EpsilonSource& noise,
                                  const kernels::LatentGradient& of_draws) {
     const Heads& heads = layout_.heads;
+    if (fuses_heads_) {
+        const DenseLayer& first = decoder_.empty() ? layout_.output : layout_.decoder.front();
+        kernels::dense_reparameterize_backward(
+            products_.float_factors(),
+            {.rows = examples, .in = width(first.in), .out = width(first.product_width())},
+            decoder_.empty() ? ConstReals(d_output()) : decoder_.first_d_product(),
+            products_.operand(first.weight), heads_view(examples, 1), noise,
+            {.scale = of_draws.kl_scale, .state = of_draws.state}, d_heads_.get(), stream_.get());
+        return;
+    }
     float* const d_mu_bias = gradient(heads.mu_bias);
     float* const d_logvar_bias = gradient(heads.logvar_bias);
     if (heads.is_full()) {
