@@ -28,6 +28,16 @@ struct DenseSize {
     int out = 0;
 };
 
+// Where a product runs, and whether its kernel may be there before the one ahead of it in the
+// stream is done (LaunchShape::starts_early). It reads its first weights then: they must not be
+// what that kernel writes, and nothing else may still write them once that kernel runs.
+struct DenseStream {
+    cudaStream_t stream = nullptr;
+    bool starts_early = false;
+
+    DenseStream(cudaStream_t on, bool early = false) : stream(on), starts_early(early) {}
+};
+
 // Whether the kernels below are compiled for the current device: for compute capability 8.0 or
 // newer. Where they are not, launching them fails. Throws CudaError.
 bool has_dense_kernels();
@@ -42,7 +52,7 @@ bool has_dense_kernels();
 // Launch    a block of 256 threads a tile, 40 KiB of shared memory
 void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, ConstReals x,
                    ConstReals weight, const float* bias, Reals product, Reals h,
-                   cudaStream_t stream);
+                   const DenseStream& stream);
 
 // From a layer's gradient to that of the product of the hidden layer before it, whose output is the
 // layer's x.
@@ -55,7 +65,7 @@ void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, Co
 // Launch    as above
 void dense_backward(Activation f, FloatFactors factors, const DenseSize& size, ConstReals d_product,
                     ConstReals weight, ConstReals before, const float* bias, Reals d_before,
-                    cudaStream_t stream);
+                    const DenseStream& stream);
 
 // A gated layer (kernels/gated.h): the linear part is in rows [0, out) of the weight and columns
 // [0, out) of the product, the gate in [stride, stride + out); the rest of 2·stride is padding.
@@ -74,7 +84,7 @@ struct DenseGate {
 // Launch    a block of 256 threads a tile, 40 KiB of shared memory
 void dense_gated_forward(FloatFactors factors, const DenseSize& size, ConstReals x,
                          ConstReals weight, const DenseGate& gate, Reals product, Reals h,
-                         cudaStream_t stream);
+                         const DenseStream& stream);
 
 // From a layer's gradient to that of the product of the gated layer before it, of which `gate` is.
 // Computes  d_h = d_product·W;  d_before of it as gated_backward does
@@ -86,7 +96,7 @@ void dense_gated_forward(FloatFactors factors, const DenseSize& size, ConstReals
 // Launch    as dense_backward
 void dense_gated_backward(FloatFactors factors, const DenseSize& size, ConstReals d_product,
                           ConstReals weight, ConstReals before, const DenseGate& gate,
-                          Reals d_before, cudaStream_t stream);
+                          Reals d_before, const DenseStream& stream);
 
 // Where the gradients of a layer's biases go: of row o of the weight to bias[o], of a gated layer's
 // row stride + o to gate_bias[o]; its padding's go nowhere.

@@ -90,7 +90,7 @@ struct WeightEpilogue : PlainEpilogue {
 
 void dense_backward(Activation f, FloatFactors factors, const DenseSize& size, ConstReals d_product,
                     ConstReals weight, ConstReals before, const float* bias, Reals d_before,
-                    cudaStream_t stream) {
+                    const DenseStream& stream) {
     constexpr const char* kLauncher = "dense_backward";
     require_dense(kLauncher, size, {d_product, weight, before, d_before});
     if (size.rows == 0) return;
@@ -106,7 +106,7 @@ void dense_backward(Activation f, FloatFactors factors, const DenseSize& size, C
 
 void dense_gated_backward(FloatFactors factors, const DenseSize& size, ConstReals d_product,
                           ConstReals weight, ConstReals before, const DenseGate& gate,
-                          Reals d_before, cudaStream_t stream) {
+                          Reals d_before, const DenseStream& stream) {
     constexpr const char* kLauncher = "dense_gated_backward";
     require_dense(kLauncher, size, {d_product, weight, before, d_before});
     require_gate(kLauncher, gate, size.in);

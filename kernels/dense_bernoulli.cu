@@ -45,7 +45,7 @@ struct BernoulliEpilogue : PlainEpilogue {
 
 void dense_bernoulli(FloatFactors factors, const DenseSize& size, ConstReals h, ConstReals weight,
                      const LikelihoodInput& input, const LikelihoodGradient& gradient, float* recon,
-                     const Scratch& scratch, cudaStream_t stream) {
+                     const Scratch& scratch, const DenseStream& stream) {
     constexpr const char* kLauncher = "dense_bernoulli";
     require_dense(kLauncher, size, {h, weight, gradient.d_product});
     require_input(input, kLauncher);

@@ -23,6 +23,6 @@ namespace vae::kernels {
 //           std::invalid_argument if scratch is smaller than scratch_size(rows, out).
 void dense_bernoulli(FloatFactors factors, const DenseSize& size, ConstReals h, ConstReals weight,
                      const LikelihoodInput& input, const LikelihoodGradient& gradient, float* recon,
-                     const Scratch& scratch, cudaStream_t stream);
+                     const Scratch& scratch, const DenseStream& stream);
 
 }  // namespace vae::kernels

@@ -66,7 +66,7 @@ bool has_dense_kernels() {
 
 void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, ConstReals x,
                    ConstReals weight, const float* bias, Reals product, Reals h,
-                   cudaStream_t stream) {
+                   const DenseStream& stream) {
     constexpr const char* kLauncher = "dense_forward";
     require_dense(kLauncher, size, {x, weight, product, h});
     if (size.rows == 0) return;
@@ -82,7 +82,7 @@ void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, Co
 
 void dense_gated_forward(FloatFactors factors, const DenseSize& size, ConstReals x,
                          ConstReals weight, const DenseGate& gate, Reals product, Reals h,
-                         cudaStream_t stream) {
+                         const DenseStream& stream) {
     constexpr const char* kLauncher = "dense_gated_forward";
     require_dense(kLauncher, size, {x, weight, product, h});
     require_gate(kLauncher, gate, size.out);

@@ -16,6 +16,7 @@
 #include "kernels/dense.h"
 #include "kernels/dense_stage.cuh"
 #include "kernels/launch.h"
+#include "kernels/programmatic.cuh"
 #include "kernels/reduce.cuh"
 #include "kernels/scratch.h"
 #include "kernels/shared_memory.cuh"
@@ -190,8 +191,16 @@ class DenseBlock {
           first_row_(static_cast<int>(blockIdx.x) * kDenseTile),
           first_column_(static_cast<int>(blockIdx.y) * kColumns) {}
 
+    // The first stages of b, which an early start may read, are on their way before the kernel
+    // ahead is waited for. They are of the first group of copies then, with the first stage of a.
     __device__ void run() {
-        for (int stage = 0; stage < kDenseStages - 1; ++stage) start_copy(stage);
+        for (int stage = 0; stage < kDenseStages - 1; ++stage) start_copy_of_b(stage);
+        wait_for_previous_kernel();
+        let_next_kernel_start();  // only now, so that no more than one is ahead of any
+        for (int stage = 0; stage < kDenseStages - 1; ++stage) {
+            start_copy_of_a(stage);
+            __pipeline_commit();
+        }
         typename Epilogue::Loaded loaded[kElements];
 #pragma unroll
         for (int i = 0; i < kElements; ++i) {
@@ -202,7 +211,9 @@ class DenseBlock {
         for (int stage = 0; stage * LayoutA::kDepth < depth_; ++stage) {
             __pipeline_wait_prior(kDenseStages - 2);
             __syncthreads();  // the stage is there for all, and the one before it read by all
-            start_copy(stage + kDenseStages - 1);
+            start_copy_of_a(stage + kDenseStages - 1);
+            start_copy_of_b(stage + kDenseStages - 1);
+            __pipeline_commit();  // of nothing too, so that as many are ahead at any time
             const T* const of_a = stage_of(stage);
             part.add(of_a, of_a + LayoutA::kElements);
             sums_of_a.add(of_a);
@@ -225,15 +236,15 @@ class DenseBlock {
     static __device__ T* stage_of(int stage) {
         return dynamic_shared<T>() + stage % kDenseStages * kStage;
     }
-    // Commits even if there is no such stage, so that as many are ahead at any time.
-    __device__ void start_copy(int stage) const {
+    // If there is such a stage.
+    __device__ void start_copy_of_a(int stage) const {
         const int depth = stage * LayoutA::kDepth;
-        if (depth < depth_) {
-            T* const to = stage_of(stage);
-            copy_stage<kOrderA>(a_, first_row_, depth, to);
-            copy_stage<kOrderB>(b_, first_column_, depth, to + LayoutA::kElements);
-        }
-        __pipeline_commit();
+        if (depth < depth_) copy_stage<kOrderA>(a_, first_row_, depth, stage_of(stage));
+    }
+    __device__ void start_copy_of_b(int stage) const {
+        const int depth = stage * LayoutB::kDepth;
+        if (depth >= depth_) return;
+        copy_stage<kOrderB>(b_, first_column_, depth, stage_of(stage) + LayoutA::kElements);
     }
     // Of a thread's element i.
     __device__ int row(int i) const {
@@ -327,7 +338,7 @@ __global__ void __launch_bounds__(kDenseThreads, 2)
 template <FactorKind kKind, Order kOrderA, Order kOrderB, class Epilogue>
 void launch_dense(const char* launcher, const FactorMatrix<FactorElement<kKind>>& a,
                   const FactorMatrix<FactorElement<kKind>>& b, const DenseResult& result,
-                  const Epilogue& epilogue, cudaStream_t stream) {
+                  const Epilogue& epilogue, const DenseStream& on) {
     constexpr int kColumns = kDenseTile / Epilogue::kSums;
     constexpr int kMostTiles = 65535;  // of a grid's second dimension
     const auto tiles = [](int size, int tile) {
@@ -344,9 +355,10 @@ void launch_dense(const char* launcher, const FactorMatrix<FactorElement<kKind>>
     const LaunchShape shape = {
         .grid = {tiles(result.rows, kDenseTile), tiles(result.columns, kColumns)},
         .block = {static_cast<unsigned>(kDenseThreads)},
-        .shared_bytes = dense_shared_bytes<FactorElement<kKind>, kOrderA, kOrderB>()};
-    launch(launcher, dense_kernel<kKind, kOrderA, kOrderB, Epilogue>, shape, stream, a, b, result,
-           epilogue);
+        .shared_bytes = dense_shared_bytes<FactorElement<kKind>, kOrderA, kOrderB>(),
+        .starts_early = on.starts_early};
+    launch(launcher, dense_kernel<kKind, kOrderA, kOrderB, Epilogue>, shape, on.stream, a, b,
+           result, epilogue);
 }
 
 // Throws std::invalid_argument unless the sizes are a layer's and the arrays are stored alike.

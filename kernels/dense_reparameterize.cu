@@ -109,7 +109,7 @@ void require_one_draw(const char* launcher, const HeadsView& heads) {
 
 void dense_reparameterize(FloatFactors factors, int in, ConstReals h, ConstReals weight,
                           const HeadsView& heads, const EpsilonSource& source, float* product,
-                          const Draws& draws, const Scratch& scratch, cudaStream_t stream) {
+                          const Draws& draws, const Scratch& scratch, const DenseStream& stream) {
     constexpr const char* kLauncher = "dense_reparameterize";
     require_one_draw(kLauncher, heads);
     require_dense(kLauncher, {heads.examples, in, heads.latent}, {h, weight});
@@ -128,7 +128,7 @@ void dense_reparameterize(FloatFactors factors, int in, ConstReals h, ConstReals
 void dense_reparameterize_backward(FloatFactors factors, const DenseSize& size,
                                    ConstReals d_product, ConstReals weight, const HeadsView& heads,
                                    const EpsilonSource& source, const KlGradient& kl, Reals d_heads,
-                                   cudaStream_t stream) {
+                                   const DenseStream& stream) {
     constexpr const char* kLauncher = "dense_reparameterize_backward";
     require_one_draw(kLauncher, heads);
     require_dense(kLauncher, size, {d_product, weight, d_heads});

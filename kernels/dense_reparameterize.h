@@ -23,7 +23,7 @@ namespace vae::kernels {
 //           scratch_size(examples, 2·latent).
 void dense_reparameterize(FloatFactors factors, int in, ConstReals h, ConstReals weight,
                           const HeadsView& heads, const EpsilonSource& source, float* product,
-                          const Draws& draws, const Scratch& scratch, cudaStream_t stream);
+                          const Draws& draws, const Scratch& scratch, const DenseStream& stream);
 
 // The part of a LatentGradient that there is here.
 struct KlGradient {
@@ -44,6 +44,6 @@ struct KlGradient {
 void dense_reparameterize_backward(FloatFactors factors, const DenseSize& size,
                                    ConstReals d_product, ConstReals weight, const HeadsView& heads,
                                    const EpsilonSource& source, const KlGradient& kl, Reals d_heads,
-                                   cudaStream_t stream);
+                                   const DenseStream& stream);
 
 }  // namespace vae::kernels

@@ -72,7 +72,7 @@ class Decoder {
     // What the layers give of so many rows: h of each, the first product's gradient, and those of
     // all parameters.
     std::vector<std::vector<double>> run(int rows) {
-        layers_.forward(x_.get(), rows);
+        layers_.forward(x_.get(), rows, true);
         layers_.backward(x_.get(), d_behind_.get(), rows, d_h_.get(),
                          {partials_.data(), partials_.size(), tickets_.data(), tickets_.size()});
         products_.join();

@@ -206,14 +206,15 @@ void HiddenLayers::activation_backward(std::size_t i, LayerWay forward, int rows
                                       stream);
 }
 
-void HiddenLayers::fused_forward(std::size_t i, ConstReals x, int rows) {
+void HiddenLayers::fused_forward(std::size_t i, ConstReals x, int rows, bool is_first) {
     const DenseLayer& layer = layers_[i];
     Hidden& hidden = hidden_[i];
     if (layer.is_gated()) {
-        products_.forward_fused_gated(layer, x, rows, hidden.product.get(), hidden.h.get());
+        products_.forward_fused_gated(layer, x, rows, hidden.product.get(), hidden.h.get(),
+                                      is_first);
     } else {
         products_.forward_fused(kernel_activation(activation_), layer, x, rows,
-                                hidden.product.get(), hidden.h.get());
+                                hidden.product.get(), hidden.h.get(), is_first);
     }
 }
 
@@ -232,7 +233,7 @@ void HiddenLayers::fused_backward(std::size_t i, LayerWay forward, ConstReals x,
     products_.backward_weight_fused(layer, x, d_product, rows);
 }
 
-void HiddenLayers::forward(ConstReals x, int rows) {
+void HiddenLayers::forward(ConstReals x, int rows, bool is_first) {
     const std::vector<LayerPlan>& plans = plan_of(rows);
     for (std::size_t i = 0; i < hidden_.size(); ++i) {
         const DenseLayer& layer = layers_[i];
@@ -246,7 +247,7 @@ void HiddenLayers::forward(ConstReals x, int rows) {
                 products_.forward_relu(layer, x, rows, hidden.h.get(), hidden.bits.data());
                 break;
             case LayerWay::fused:
-                fused_forward(i, x, rows);
+                fused_forward(i, x, rows, is_first && i == 0);
                 break;
         }
         x = hidden.h.get();

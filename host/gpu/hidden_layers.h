@@ -70,8 +70,8 @@ class HiddenLayers {
     // Of a training step; after start.
     const std::vector<LayerPlan>& plan() const { return training_plan_; }
 
-    // x[rows, in] through all layers.
-    void forward(ConstReals x, int rows);
+    // x[rows, in] through all layers. is_first: x was not made by a kernel of this pass.
+    void forward(ConstReals x, int rows, bool is_first);
     // From the gradient of the product of the layer behind to those of all layers' products,
     // weights and biases. After forward, whose x is still there; destroys its products.
     // d_h[rows, widest layer] is scratch.
@@ -108,7 +108,7 @@ class HiddenLayers {
     };
     Before before_activation(std::size_t i, LayerWay forward) const;
     // By products of ours.
-    void fused_forward(std::size_t i, ConstReals x, int rows);
+    void fused_forward(std::size_t i, ConstReals x, int rows, bool is_first);
     void fused_backward(std::size_t i, LayerWay forward, ConstReals x, ConstReals d_behind,
                         int rows);
     // A step of backward, whose d_behind it takes to this layer's place for it; x is the layer's.

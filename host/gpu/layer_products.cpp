@@ -56,23 +56,23 @@ void LayerProducts::backward_weight_bias(const DenseLayer& layer, ConstReals x,
 }
 
 void LayerProducts::forward_fused(kernels::Activation f, const DenseLayer& layer, ConstReals x,
-                                  int rows, Reals product, Reals h) const {
+                                  int rows, Reals product, Reals h, bool is_first) const {
     kernels::dense_forward(f, float_factors_, size_of(layer, rows), x, operand(layer.weight),
-                           parameter(layer.bias), product, h, stream_.get());
+                           parameter(layer.bias), product, h, {stream_.get(), !is_first});
 }
 
 void LayerProducts::forward_fused_gated(const DenseLayer& layer, ConstReals x, int rows,
-                                        Reals product, Reals h) const {
+                                        Reals product, Reals h, bool is_first) const {
     kernels::dense_gated_forward(
         float_factors_, {.rows = rows, .in = width(layer.in), .out = width(layer.out)}, x,
-        operand(layer.weight), gate_of(*this, layer), product, h, stream_.get());
+        operand(layer.weight), gate_of(*this, layer), product, h, {stream_.get(), !is_first});
 }
 
 void LayerProducts::backward_input_fused(kernels::Activation f, const DenseLayer& layer,
                                          ConstReals d_product, int rows, ConstReals before,
                                          const float* bias, Reals d_before) const {
     kernels::dense_backward(f, float_factors_, size_of(layer, rows), d_product,
-                            operand(layer.weight), before, bias, d_before, stream_.get());
+                            operand(layer.weight), before, bias, d_before, early());
 }
 
 void LayerProducts::backward_input_fused_gated(const DenseLayer& layer, ConstReals d_product,
@@ -80,7 +80,7 @@ void LayerProducts::backward_input_fused_gated(const DenseLayer& layer, ConstRea
                                                Reals product) const {
     kernels::dense_gated_backward(float_factors_, size_of(layer, rows), d_product,
                                   operand(layer.weight), product, gate_of(*this, before), product,
-                                  stream_.get());
+                                  early());
 }
 
 void LayerProducts::backward_weight_fused(const DenseLayer& layer, ConstReals x,

@@ -68,13 +68,14 @@ class LayerProducts {
     void backward_weight_bias(const DenseLayer& layer, ConstReals x, ConstReals d_product,
                               int rows);
 
-    // The same by products of ours, where the device has them: see kernels/dense.h.
-    // product ← x·Wᵀ and h ← f(product + b)
+    // The same by products of ours, where the device has them: see kernels/dense.h. All but a
+    // pass's first start early: the kernel ahead in the stream, which made x or d_product, writes
+    // no parameters, and began when those that do were done. product ← x·Wᵀ and h ← f(product + b)
     void forward_fused(kernels::Activation f, const DenseLayer& layer, ConstReals x, int rows,
-                       Reals product, Reals h) const;
+                       Reals product, Reals h, bool is_first) const;
     // Likewise of a gated layer, but for the product's padding.
     void forward_fused_gated(const DenseLayer& layer, ConstReals x, int rows, Reals product,
-                             Reals h) const;
+                             Reals h, bool is_first) const;
     // d_before ← (d_product·W) · f'(before + bias), of the hidden layer whose output is x
     void backward_input_fused(kernels::Activation f, const DenseLayer& layer, ConstReals d_product,
                               int rows, ConstReals before, const float* bias, Reals d_before) const;
@@ -84,6 +85,9 @@ class LayerProducts {
     // As backward_weight_bias, of a gated layer too.
     void backward_weight_fused(const DenseLayer& layer, ConstReals x, ConstReals d_product,
                                int rows);
+
+    // Where products of ours run that are not a pass's first.
+    kernels::DenseStream early() const { return {stream_.get(), true}; }
 
     // What follows sees all gradients.
     void join() { weights_.join(); }

@@ -133,7 +133,7 @@ void OutputLikelihood::recon_and_gradients(const LayerProducts& products, ConstR
          .row_weight = gradient.row_weight,
          .d_product = gradient.d_product,
          .d_bias = nullptr},
-        recon, scratch, stream_.get());
+        recon, scratch, products.early());
 }
 
 void OutputLikelihood::gaussian_gradients(const kernels::LikelihoodInput& in,

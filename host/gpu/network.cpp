@@ -287,7 +287,7 @@ void Network::encode_hidden(int examples) {
     } else {
         prior_.copy_pseudo_inputs(products_.operands(), x().data() + first * layout_.pixels);
     }
-    encoder_.forward(encoder_input(), rows);
+    encoder_.forward(encoder_input(), rows, true);
 }
 
 void Network::encode_heads(int examples) {
@@ -308,7 +308,7 @@ void Network::forward(int examples, const kernels::EpsilonSource& noise) {
         sample(examples, noise, {});
     }
     const int rows = examples * samples_;
-    decoder_.forward(z_operand(), rows);
+    decoder_.forward(z_operand(), rows, false);
     if (fuses_output_) return;
     products_.forward(layout_.output, output_input(), rows, output_product_.data());
 }
@@ -333,7 +333,7 @@ void Network::posterior(int examples, const kernels::EpsilonSource& noise,
 }
 
 void Network::decode(int rows) {
-    decoder_.forward(z_operand(), rows);
+    decoder_.forward(z_operand(), rows, true);
     products_.forward(layout_.output, output_input(), rows, output_product_.data());
 }
 

@@ -57,7 +57,7 @@ void Network::encode_and_sample(int examples, const kernels::EpsilonSource& nois
         products_.float_factors(), width(heads.in), heads_input(),
         products_.operand(heads.mu_weight), heads_view(examples, 1), noise, heads_product_.data(),
         {.kl = closed_kl_.data(), .z = z_.data(), .rounded_z = rounded_z_.data()}, scratch_,
-        stream_.get());
+        {stream_.get(), !encoder_.empty()});
 }
 
 void Network::apply_free_bits(int examples) {
@@ -81,7 +81,8 @@ void Network::posterior_backward(int examples, const kernels::EpsilonSource& noi
             {.rows = examples, .in = width(first.in), .out = width(first.product_width())},
             decoder_.empty() ? ConstReals(d_output()) : decoder_.first_d_product(),
             products_.operand(first.weight), heads_view(examples, 1), noise,
-            {.scale = of_draws.kl_scale, .state = of_draws.state}, d_heads_.get(), stream_.get());
+            {.scale = of_draws.kl_scale, .state = of_draws.state}, d_heads_.get(),
+            products_.early());
         return;
     }
     float* const d_mu_bias = gradient(heads.mu_bias);
