@@ -115,7 +115,7 @@ TEST_F(KeptPlanTest, ItIsAsIfThePlanWereSet) {
 
 TEST_F(KeptPlanTest, OtherStepsAreCounted) {
     const Config config = config_of();
-    std::vector<Config> others(8, config);
+    std::vector<Config> others(11, config);
     others[0].train.batch = 17;
     others[1].train.micro_batches = 2;
     others[2].objective.samples = 2;
@@ -125,6 +125,10 @@ TEST_F(KeptPlanTest, OtherStepsAreCounted) {
     others[6].train.precision = Precision::tf32;
     others[7].train.batch = 8;  // in the encoder alone
     others[7].objective.samples = 2;
+    // What plan `fused` has of the heads and of the output.
+    others[8].objective.kl = KlTerm::sampled;
+    others[9].model.likelihood = Likelihood::poisson;
+    others[10].objective = {.bound = Bound::iwae, .kl = KlTerm::sampled};
     for (const Config& other : others) keep(other, FusionPlan::fused);
     EXPECT_EQ(plan_of(config), "cublas");
     for (const Config& other : others) EXPECT_EQ(plan_of(other), "fused");
@@ -227,16 +231,29 @@ TEST_F(KeptPlanTest, TuningKeepsThePlanThatItReports) {
     }
 }
 
-// Where the plan is set, or there is nothing to choose, products alone are measured.
 TEST_F(KeptPlanTest, TuningOfASetPlanMeasuresItsProductsAlone) {
+    const Config config = with_plan(config_of(), FusionPlan::epilogue);
+    const TuningReport report = gpu::tune_run(config, layout(config), splits());
+    EXPECT_FALSE(report.products.empty());
+    EXPECT_TRUE(report.plans.empty());
+    EXPECT_EQ(gpu::kept_plan(config, layout(config), config.train.precision), std::nullopt);
+}
+
+// Without hidden layers there are the heads and the output; without a plan that has them inside,
+// nothing to choose from.
+TEST_F(KeptPlanTest, TuningMeasuresWhatDiffers) {
     Config linear = config_of();
     linear.model.encoder_hidden = linear.model.decoder_hidden = {};
-    for (const Config& config : {with_plan(config_of(), FusionPlan::fused), linear}) {
-        const TuningReport report = gpu::tune_run(config, layout(config), splits());
-        EXPECT_FALSE(report.products.empty());
-        EXPECT_TRUE(report.plans.empty());
-        EXPECT_EQ(gpu::kept_plan(config, layout(config), config.train.precision), std::nullopt);
-    }
+    const auto plans_of = [](const Config& config) {
+        std::vector<std::string> plans;
+        for (const TunedPlan& plan : gpu::tune_run(config, layout(config), splits()).plans) {
+            plans.push_back(plan.plan);
+        }
+        return plans;
+    };
+    EXPECT_EQ(plans_of(linear), (std::vector<std::string>{"cublas", "fused"}));
+    linear.objective.bound = Bound::iwae;
+    EXPECT_EQ(plans_of(linear), std::vector<std::string>{"cublas"});
 }
 
 // What a plan needs more than another is no reason to give up, nor to take it.
