@@ -55,7 +55,8 @@ for precision in fp32 tf32 bf16; do
     for plan in cublas epilogue fused; do
         label=$plan
         [[ $plan != "$counted" ]] || label="$plan (as counted)"
-        [[ $(grep -c "^$label  *[0-9.]*\$" "$report") -eq 1 ]] || fail "$precision: no row of $label"
+        [[ $(grep -c "^$label  *[0-9.]*\$" "$report") -eq 1 ]] ||
+            fail "$precision: no row of $label"
     done
     train "taken_$precision" --precision "$precision"
     [[ $(plan_of "taken_$precision") == "$(tuned_plan "$report")" ]] ||
@@ -63,7 +64,8 @@ for precision in fp32 tf32 bf16; do
 done
 # Of a plan that is set its products alone.
 "$vae" devices --tune "${settings[@]}" --precision bf16 --plan cublas >"$folder/tune_set.txt"
-[[ $(grep -c 'best of' "$folder/tune_set.txt") -eq 40 ]] || fail 'a plan that is set: not its products'
+[[ $(grep -c 'best of' "$folder/tune_set.txt") -eq 40 ]] ||
+    fail 'a plan that is set: not its products'
 ! grep -q 'us a step' "$folder/tune_set.txt" || fail 'a plan that is set: other plans'
 train set --plan fused
 [[ $(plan_of set) == fused ]] || fail 'a plan that is set is not taken'
