@@ -78,6 +78,24 @@ const char* name_of(FusionPlan plan) {
     return "";
 }
 
+const char* name_of(Activation activation) {
+    switch (activation) {
+        case Activation::relu:
+            return "relu";
+        case Activation::tanh:
+            return "tanh";
+        case Activation::softplus:
+            return "softplus";
+        case Activation::gelu:
+            return "gelu";
+        case Activation::silu:
+            return "silu";
+        case Activation::gated:
+            return "gated";
+    }
+    return "";
+}
+
 StepProfile Backend::profile(const TrainRequest&) {
     throw InputError("--profile measures the kernels of the CUDA backend; \"" + name() +
                      "\" has none: use --backend cuda, or perf for a program on the CPU");

@@ -159,6 +159,8 @@ struct DrawBlock {
 const char* name_of(Precision precision);
 // "cublas", "epilogue", "fused" or "auto", as in train.plan.
 const char* name_of(FusionPlan plan);
+// As in model.activation.
+const char* name_of(Activation activation);
 
 // Calls that need data throw std::logic_error before set_data.
 class Backend {

@@ -47,8 +47,8 @@ enum class FreeBitsPer { dimension, total };
 enum class Precision { automatic, fp32, tf32, bf16 };
 // How the GPU computes a hidden layer: cublas is plain products with our own kernels between them,
 // epilogue has the ReLU and its backward in the products, fused has any activation in products of
-// our own. automatic: the epilogues that cost no kernel of their own, which are counted when a run
-// starts.
+// our own. automatic: what was measured and kept for such steps (vae devices --tune), else the
+// epilogues that cost no kernel of their own, which are counted when a run starts.
 enum class FusionPlan { automatic, cublas, epilogue, fused };
 
 // How the learning rate and beta go on from step to step; host/schedule.h.

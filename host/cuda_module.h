@@ -42,9 +42,19 @@ struct TunedProduct {
     double gain = 0;  // time of what would be taken unmeasured, over this time
 };
 
+// Training steps in one plan, as they were measured.
+struct TunedPlan {
+    std::string plan;          // as Backend::plan() says it, or of one that failed as train.plan
+    double microseconds = 0;   // a step
+    bool is_counted = false;   // what "auto" finds where nothing is kept
+    bool is_kept = false;      // what "auto" takes from now on, if there is a file
+    std::string problem = {};  // why it was not measured; empty when it was
+};
+
 struct TuningReport {
     std::vector<TunedProduct> products;
-    std::string file;  // where they are kept; empty where there is no home
+    std::vector<TunedPlan> plans;  // none where there was no choice
+    std::string file;              // where they are kept; empty where there is no home
 };
 
 // Asked of the driver once. Never throws for a missing module, driver or device: says so in reason.
@@ -54,9 +64,10 @@ const CudaStatus& cuda_status();
 // Throws RunError with the reason when there is no usable device.
 std::unique_ptr<Backend> make_cuda_backend(const Config& config, const ParameterLayout& layout);
 
-// Measures the products of a run of this configuration and keeps the fastest algorithms
-// for later runs. Throws RunError as make_cuda_backend, and when the device or the disk is full;
-// InputError for a precision that the device does not have.
+// Measures the products of a run of this configuration, and its training steps in each plan if
+// train.plan is "auto", and keeps what is the fastest for later runs. Throws RunError as
+// make_cuda_backend, and when the device or the disk is full; InputError for a precision that the
+// device does not have.
 TuningReport tune_cuda(const Config& config, const ParameterLayout& layout, const Splits& splits);
 
 // What the module exports (extern "C", host/gpu/module.cpp).

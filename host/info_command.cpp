@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -95,6 +96,33 @@ struct DevicesOptions {
     bool tune = false;
 };
 
+void print_plans(const TuningReport& report) {
+    if (report.plans.empty()) return;
+    const auto name_of_row = [](const TunedPlan& one) {
+        return one.is_counted ? one.plan + " (as counted)" : one.plan;
+    };
+    std::size_t width = 16;
+    const TunedPlan* kept = nullptr;
+    double least = std::numeric_limits<double>::infinity();
+    for (const TunedPlan& one : report.plans) {
+        width = std::max(width, name_of_row(one).size());
+        if (one.is_kept) kept = &one;
+        if (one.problem.empty()) least = std::min(least, one.microseconds);
+    }
+    fmt::print("\n{:<{}}{:>12}\n", "plan", width, "us a step");
+    for (const TunedPlan& one : report.plans) {
+        if (one.problem.empty()) {
+            fmt::print("{:<{}}{:>12.2f}\n", name_of_row(one), width, one.microseconds);
+        } else {
+            fmt::print("{:<{}}{:>12}  {}\n", one.plan, width, "failed", one.problem);
+        }
+    }
+    if (kept == nullptr) return;
+    fmt::print("train.plan = \"auto\" {} {} for such steps{}\n",
+               report.file.empty() ? "would take" : "takes", kept->plan,
+               kept->microseconds > least ? ", as it is within 2 % of the fastest" : "");
+}
+
 void print_tuning(const TuningReport& report) {
     std::size_t width = 16;
     for (const TunedProduct& one : report.products) width = std::max(width, one.product.size());
@@ -105,6 +133,7 @@ void print_tuning(const TuningReport& report) {
                    one.product, width, one.rows, one.in, one.out, one.types, one.microseconds,
                    one.teraflops, one.nodes, one.gain, one.algorithm, one.candidates);
     }
+    print_plans(report);
     if (report.file.empty()) {
         fmt::print("not kept: neither $XDG_CACHE_HOME nor $HOME names a folder\n");
     } else {
@@ -164,7 +193,8 @@ Command add_devices_command(CLI::App& program) {
     CLI::Option* const tune =
         command->add_flag("--tune", options->tune,
                           "measures the matrix products of a run of these settings on the first "
-                          "GPU, and keeps the fastest algorithms for later runs");
+                          "GPU, and its steps in each plan, and keeps what is the fastest for "
+                          "later runs");
     for (CLI::Option* option : of_settings) {
         if (option->get_name() != "--help") option->needs(tune);
     }

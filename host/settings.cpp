@@ -269,7 +269,8 @@ void add_train_settings(std::vector<Setting>& all) {
     all.push_back(choice_setting(
         "train.plan",
         "of the GPU's hidden layers: cublas has our kernels between matrix products, epilogue has "
-        "ReLU inside them, auto what takes fewer kernels",
+        "ReLU inside them, fused any activation inside products of ours, auto what vae devices "
+        "--tune found the fastest, else what takes fewer kernels",
         Names<FusionPlan>{{FusionPlan::automatic, "auto"},
                           {FusionPlan::cublas, "cublas"},
                           {FusionPlan::epilogue, "epilogue"},

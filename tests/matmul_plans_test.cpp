@@ -145,7 +145,7 @@ TEST_F(OnesTest, EachCandidateAddsAllTerms) {
 
 // What is good for some rows may be none for others, whatever the file says.
 TEST_F(OnesTest, WhatIsKeptAddsAllTermsToo) {
-    const MatmulDevice device = MatmulPlans().device();
+    const TunedDevice device = MatmulPlans().device();
     const auto product_of_rows = [](int rows) {
         return product_of(MatmulKind::backward_weight, MatmulTypes::bf16_to_fp32, rows);
     };
@@ -213,7 +213,7 @@ TEST_F(MatmulPlansTest, MeasuresAllCandidatesAndKeepsTheFastest) {
 TEST_F(MatmulPlansTest, TakesWhatIsKept) {
     const MatmulProduct product = {
         .kind = MatmulKind::forward, .types = MatmulTypes::fp32, .rows = 8, .in = 640, .out = 8};
-    const MatmulDevice device = MatmulPlans().device();
+    const TunedDevice device = MatmulPlans().device();
     const auto candidates = MatmulPlans().candidates(product);
     ASSERT_GT(candidates.size(), 1U);
     for (const cublasLtMatmulAlgo_t& candidate : candidates) {
@@ -249,14 +249,14 @@ TEST_F(MatmulPlansTest, KeepsWhatOthersMeasured) {
     const MatmulProduct product = {.rows = 8, .in = 16, .out = 24};
     MatmulProduct other = product;
     other.types = MatmulTypes::tf32;
-    const MatmulDevice ours = {.gpu = "one", .capability = "9.0", .cublaslt = 130000};
-    MatmulDevice newer = ours;
+    const TunedDevice ours = {.gpu = "one", .capability = "9.0", .cublaslt = 130000};
+    TunedDevice newer = ours;
     newer.cublaslt = 130100;
     MeasuredAlgorithm measured;
     for (std::uint64_t i = 0; i < 3; ++i) {
         measured.words[0] = ~i;
         measured.nodes = static_cast<int>(i);
-        const MatmulDevice& device = i == 1 ? newer : ours;
+        const TunedDevice& device = i == 1 ? newer : ours;
         ASSERT_TRUE(save_matmul_algorithms(device, {{product, measured}}).has_value());
     }
     ASSERT_TRUE(save_matmul_algorithms(ours, {{other, measured}}).has_value());
@@ -274,9 +274,9 @@ TEST_F(MatmulPlansTest, WithoutAHomeNothingIsKept) {
     const std::string before = home == nullptr ? "" : home;
     ASSERT_EQ(setenv("XDG_CACHE_HOME", "not/absolute", 1), 0);
     ASSERT_EQ(setenv("HOME", "/somewhere", 1), 0);
-    EXPECT_EQ(matmul_cache_path(), "/somewhere/.cache/vae/matmul-plans.json");
+    EXPECT_EQ(tuning_file_path(), "/somewhere/.cache/vae/matmul-plans.json");
     ASSERT_EQ(unsetenv("HOME"), 0);
-    EXPECT_EQ(matmul_cache_path(), std::nullopt);
+    EXPECT_EQ(tuning_file_path(), std::nullopt);
     EXPECT_EQ(save_matmul_algorithms({}, {}), std::nullopt);
     EXPECT_EQ(MatmulCache({}).find({}), nullptr);
     if (home != nullptr) {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# vae devices --tune: what it prints, that it is kept, and that two runs with it have the same bits.
+# vae devices --tune: what it prints, that it is kept, that runs take it, and that two of them have
+# the same bits.
 # tune_test.sh PROGRAM FOLDER, with a GPU or what stands in for one.
 set -euo pipefail
 vae=$1
@@ -7,13 +8,23 @@ folder=$2
 rm -rf "$folder"
 mkdir -p "$folder"
 export XDG_CACHE_HOME=$folder/cache
-settings=(--data synthetic:bars --hidden 33,16 --latent 5 --batch 28)
+settings=(--data synthetic:bars --hidden 33,16 --latent 5 --batch 28 --set train.graph_steps=2)
 
 fail() {
     printf 'tune_test: %s\n' "$1" >&2
     exit 1
 }
-train() { "$vae" train "${settings[@]}" --steps 4 --backend cuda --out "$folder/$1" >/dev/null; }
+# train NAME [OPTION...]
+train() {
+    local name=$1
+    shift
+    "$vae" train "${settings[@]}" --steps 4 --backend cuda --out "$folder/$name" "$@" \
+        >"$folder/$name.txt"
+}
+# The plan that a run says that it takes.
+plan_of() { sed -n 's/^backend: .*, plan \([^,]*\), .*/\1/p' "$folder/$1.txt"; }
+# That of "auto" from now on, as tuning says.
+tuned_plan() { sed -n 's/^train.plan = "auto" takes \(.*\) for such steps.*/\1/p' "$1"; }
 # A checkpoint's tensors: what is behind its header, whose length is the first eight bytes.
 tensors() {
     local file=$folder/$1/checkpoint.safetensors
@@ -24,24 +35,40 @@ same_tensors() { cmp -s <(tensors "$1") <(tensors "$2"); }
 "$vae" devices | grep -q '^CUDA driver [0-9.]*, runtime [0-9.]*, cuBLASLt [0-9]\{5,\}$' ||
     fail 'no word of the versions'
 train untuned
-# Six layers forward, for the rows of a full batch, of what an epoch ends with and of an evaluation;
-# and backward for the first two, but for the input of the first layer.
+[[ $(plan_of untuned) == cublas ]] || fail 'no plan by counting'
+# Plain products: six layers forward, for the rows of a full batch, of what an epoch ends with and
+# of an evaluation; and backward for the first two, but for the input of the first layer. Then those
+# of four hidden layers with epilogues, whatever counting finds: each plan is measured with the
+# algorithms that it would have.
 for precision in fp32 tf32 bf16; do
-    "$vae" devices --tune "${settings[@]}" --precision "$precision" >"$folder/$precision.txt"
-    grep -q "kept in $XDG_CACHE_HOME/vae/matmul-plans.json" "$folder/$precision.txt" ||
+    report=$folder/tune_$precision.txt
+    "$vae" devices --tune "${settings[@]}" --precision "$precision" >"$report"
+    grep -q "kept in $XDG_CACHE_HOME/vae/matmul-plans.json" "$report" ||
         fail "$precision: no word of where plans are kept"
-    [[ $(grep -c "^forward .*best of" "$folder/$precision.txt") -eq 18 ]] ||
-        fail "$precision: not one row for each product"
-    [[ $(grep -c "best of" "$folder/$precision.txt") -eq 40 ]] ||
-        fail "$precision: not one row for each product"
+    for rows in 'forward  18' 'backward-input  10' 'backward-weight  12' 'forward bias-relu 12' \
+        'backward-input relu-backward 8' 'backward-weight bias-gradient 8'; do
+        [[ $(grep -c "^${rows% *} .*best of" "$report") -eq ${rows##* } ]] ||
+            fail "$precision: not ${rows##* } rows of ${rows% *}"
+    done
+    counted=cublas
+    [[ $precision != bf16 ]] || counted=epilogue
+    for plan in cublas epilogue fused; do
+        label=$plan
+        [[ $plan != "$counted" ]] || label="$plan (as counted)"
+        [[ $(grep -c "^$label  *[0-9.]*\$" "$report") -eq 1 ]] ||
+            fail "$precision: no row of $label"
+    done
+    train "taken_$precision" --precision "$precision"
+    [[ $(plan_of "taken_$precision") == "$(tuned_plan "$report")" ]] ||
+        fail "$precision: a run has not the plan that was kept"
 done
-# Of four hidden layers, in bf16 the plan has epilogues: whatever is measured is what is taken.
-for epilogue in 'forward bias-relu 12' 'backward-input relu-backward 8' \
-    'backward-weight bias-gradient 8'; do
-    [[ $(grep -c "^${epilogue% *} " "$folder/bf16.txt") -eq ${epilogue##* } ]] ||
-        fail "bf16: not ${epilogue##* } rows of ${epilogue% *}"
-    ! grep -q "^${epilogue% *} " "$folder/fp32.txt" || fail "fp32: rows of ${epilogue% *}"
-done
+# Of a plan that is set its products alone.
+"$vae" devices --tune "${settings[@]}" --precision bf16 --plan cublas >"$folder/tune_set.txt"
+[[ $(grep -c 'best of' "$folder/tune_set.txt") -eq 40 ]] ||
+    fail 'a plan that is set: not its products'
+! grep -q 'us a step' "$folder/tune_set.txt" || fail 'a plan that is set: other plans'
+train set --plan fused
+[[ $(plan_of set) == fused ]] || fail 'a plan that is set is not taken'
 train first
 train second
 same_tensors first second || fail 'two tuned runs differ'

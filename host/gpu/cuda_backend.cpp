@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "host/gpu/plan_cache.h"
 #include "host/gpu/range.h"
 #include "host/gpu/what_fits.h"
 #include "host/request_checks.h"
@@ -71,13 +72,23 @@ SelectedDevice select_device(const TrainConfig& wanted) {
             .has_tf32 = properties.major >= kFirstWithTf32};
 }
 
+// The configuration with the plan that is kept, if "auto" takes one.
+Config with_plan(Config config, const ParameterLayout& layout, Precision precision,
+                 AutoPlan auto_plan) {
+    if (config.train.plan != FusionPlan::automatic || auto_plan == AutoPlan::counted) return config;
+    const auto kept = kept_plan(config, layout, precision);
+    if (kept) config.train.plan = *kept;
+    return config;
+}
+
 }  // namespace
 
-CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout, SelectedDevice device)
-    : config_(config),
+CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout, SelectedDevice device,
+                         AutoPlan auto_plan)
+    : config_(with_plan(config, layout, device.precision, auto_plan)),
       layout_(layout),
       device_(std::move(device)),
-      network_(config, layout, capacity_of(config, layout), device_.precision, stream_, arena_),
+      network_(config_, layout, capacity_of(config, layout), device_.precision, stream_, arena_),
       optimizer_(config.train, layout, stream_, arena_),
       steps_(config.train, network_.capacity(), step_parts(), stream_, arena_),
       data_(stream_),
@@ -89,11 +100,11 @@ CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout, Se
 
 std::size_t CudaBackend::bytes_needed(const Config& config, const ParameterLayout& layout,
                                       const SelectedDevice& device) {
-    return CudaBackend(config, layout, device).arena_.bytes();
+    return CudaBackend(config, layout, device, AutoPlan::kept).arena_.bytes();
 }
 
-CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout)
-    : CudaBackend(config, layout, select_device(config.train)) {
+CudaBackend::CudaBackend(const Config& config, const ParameterLayout& layout, AutoPlan auto_plan)
+    : CudaBackend(config, layout, select_device(config.train), auto_plan) {
     arena_.allocate([&] { return what_fits(config, layout, device_); }, DeviceArena::kHeadroom);
     network_.start();
     optimizer_.start();
@@ -109,11 +120,12 @@ CudaBackend::~CudaBackend() {
 }
 
 std::string CudaBackend::plan() const {
-    const int fusible = network_.fusible_products();
+    const StepPlan step = network_.plan();
+    const int fusible = step.fusible_products();
     std::string parts;
     for (const auto& [way, plan] : {std::pair(LayerWay::epilogue, FusionPlan::epilogue),
                                     std::pair(LayerWay::fused, FusionPlan::fused)}) {
-        const int products = network_.products_by(way);
+        const int products = step.products_by(way);
         if (products == 0) continue;
         if (products == fusible) return name_of(plan);
         parts += fmt::format("{}{} in {}", parts.empty() ? "" : ", ", name_of(plan), products);

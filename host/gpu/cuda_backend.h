@@ -67,13 +67,18 @@ struct SelectedDevice {
     bool has_tf32 = false;  // and bf16
 };
 
+// Where train.plan = "auto" has its plan from: what was measured and kept for such steps
+// (plan_cache.h), or counting where nothing was; or counting always.
+enum class AutoPlan { kept, counted };
+
 class CudaBackend : public Backend {
   public:
     // Uses device 0. All of its memory there, but for the data and a trace, is allocated here.
     // Throws kernels::CudaError when CUDA fails, RunError when the device is too full, which says
     // what would fit, InputError when the device does not have the precision or the plan that the
     // configuration asks for.
-    CudaBackend(const Config& config, const ParameterLayout& layout);
+    CudaBackend(const Config& config, const ParameterLayout& layout,
+                AutoPlan auto_plan = AutoPlan::kept);
 
     // Bytes that a backend for this configuration allocates at its start.
     static std::size_t bytes_needed(const Config& config, const ParameterLayout& layout,
@@ -113,6 +118,8 @@ class CudaBackend : public Backend {
     // Of data that are set and streamed from then on.
     void set_window_bytes(std::size_t bytes) { window_bytes_ = bytes; }
 
+    StepPlan step_plan() const { return network_.plan(); }
+    int graph_steps() const { return steps_.graph_steps(); }
     // Matrix products of the steps and evaluations so far, each once.
     std::vector<MatmulProduct> products() const { return network_.matmul().products(); }
 
@@ -132,7 +139,8 @@ class CudaBackend : public Backend {
     };
 
     // Reserves memory and allocates none: nothing else can be called.
-    CudaBackend(const Config& config, const ParameterLayout& layout, SelectedDevice device);
+    CudaBackend(const Config& config, const ParameterLayout& layout, SelectedDevice device,
+                AutoPlan auto_plan);
 
     // Throws std::invalid_argument for a batch that is larger than the network's buffers.
     void check_capacity(const TrainRequest& request) const;
@@ -163,7 +171,7 @@ class CudaBackend : public Backend {
     // What the decoder's outputs are, from their product.
     std::vector<NamedOutputs> named_outputs(std::size_t examples);
 
-    const Config config_;
+    const Config config_;  // with the plan that is kept, if one is taken
     const ParameterLayout layout_;
     const SelectedDevice device_;
     DeviceArena arena_{"training"};

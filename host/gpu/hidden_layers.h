@@ -35,6 +35,8 @@ struct LayerPlan {
     int products_by(LayerWay way) const {
         return (forward == way ? 1 : 0) + (backward == way ? 2 : 0);
     }
+
+    bool operator==(const LayerPlan&) const = default;
 };
 inline constexpr int kLayerProducts = 3;
 

@@ -1,45 +1,29 @@
 #include "host/gpu/matmul_cache.h"
 
-#include <fmt/format.h>
+#include <exception>
+#include <string>
+#include <vector>
 
-#include <cstdlib>
-#include <nlohmann/json.hpp>
-#include <stdexcept>
-#include <system_error>
-
-#include "host/error.h"
-#include "host/files.h"
+#include "host/gpu/tuning_file.h"
 
 namespace vae::gpu {
 namespace {
 
-using nlohmann::ordered_json;
+constexpr const char* kList = "algorithms";
 
-constexpr const char* kFile = "matmul-plans.json";
-
-// What an entry is of; all entries of a file differ in it.
-ordered_json key_of(const MatmulDevice& device, const MatmulProduct& product) {
-    return {{"gpu", device.gpu},
-            {"capability", device.capability},
-            {"cublaslt", device.cublaslt},
-            {"product", name_of(product.kind)},
-            {"types", name_of(product.types)},
-            {"epilogue", name_of(product.epilogue)},
-            {"rows", product.rows},
-            {"in", product.in},
-            {"out", product.out},
-            {"alignment", product.alignment}};
+TuningEntry key_of(const TunedDevice& device, const MatmulProduct& product) {
+    TuningEntry key = key_of(device);
+    key.update({{"product", name_of(product.kind)},
+                {"types", name_of(product.types)},
+                {"epilogue", name_of(product.epilogue)},
+                {"rows", product.rows},
+                {"in", product.in},
+                {"out", product.out},
+                {"alignment", product.alignment}});
+    return key;
 }
 
-template <class T>
-T enumerator(const ordered_json& name, std::initializer_list<T> all) {
-    for (const T each : all) {
-        if (name.get<std::string>() == name_of(each)) return each;
-    }
-    throw std::invalid_argument("an unknown name");
-}
-
-MatmulProduct product_of(const ordered_json& entry) {
+MatmulProduct product_of(const TuningEntry& entry) {
     return {
         .kind = enumerator(entry.at("product"), {MatmulKind::forward, MatmulKind::backward_input,
                                                  MatmulKind::backward_weight}),
@@ -52,29 +36,6 @@ MatmulProduct product_of(const ordered_json& entry) {
         .in = entry.at("in").get<int>(),
         .out = entry.at("out").get<int>(),
         .alignment = entry.at("alignment").get<int>()};
-}
-
-// The entries of a file; none of one that is not there or is not such a file.
-std::vector<ordered_json> read_entries(const std::filesystem::path& path) {
-    try {
-        const ordered_json file = ordered_json::parse(read_file(path));
-        const ordered_json& entries = file.at("algorithms");
-        return entries.is_array() ? entries.get<std::vector<ordered_json>>()
-                                  : std::vector<ordered_json>();
-    } catch (const InputError&) {
-        return {};
-    } catch (const ordered_json::exception&) {
-        return {};
-    }
-}
-
-bool is_of(const ordered_json& entry, const ordered_json& key) {
-    if (!entry.is_object()) return false;
-    for (const auto& [name, value] : key.items()) {
-        const auto found = entry.find(name);
-        if (found == entry.end() || *found != value) return false;
-    }
-    return true;
 }
 
 }  // namespace
@@ -119,21 +80,8 @@ const char* name_of(MatmulEpilogue epilogue) {
     return "";
 }
 
-std::optional<std::filesystem::path> matmul_cache_path() {
-    // A relative path in it is to be ignored, says its specification.
-    const char* cache = std::getenv("XDG_CACHE_HOME");
-    if (cache != nullptr && std::filesystem::path(cache).is_absolute()) {
-        return std::filesystem::path(cache) / "vae" / kFile;
-    }
-    const char* home = std::getenv("HOME");
-    if (home == nullptr || !std::filesystem::path(home).is_absolute()) return std::nullopt;
-    return std::filesystem::path(home) / ".cache" / "vae" / kFile;
-}
-
-MatmulCache::MatmulCache(const MatmulDevice& device) {
-    const auto path = matmul_cache_path();
-    if (!path) return;
-    for (const ordered_json& entry : read_entries(*path)) {
+MatmulCache::MatmulCache(const TunedDevice& device) {
+    for (const TuningEntry& entry : read_tuning(kList)) {
         try {
             const MatmulProduct product = product_of(entry);
             if (!is_of(entry, key_of(device, product))) continue;
@@ -152,29 +100,16 @@ const MeasuredAlgorithm* MatmulCache::find(const MatmulProduct& product) const {
 }
 
 std::optional<std::filesystem::path> save_matmul_algorithms(
-    const MatmulDevice& device, const std::map<MatmulProduct, MeasuredAlgorithm>& algorithms) {
-    const auto path = matmul_cache_path();
-    if (!path) return std::nullopt;
-    std::vector<ordered_json> entries = read_entries(*path);
+    const TunedDevice& device, const std::map<MatmulProduct, MeasuredAlgorithm>& algorithms) {
+    std::vector<TuningResult> results;
+    results.reserve(algorithms.size());
     for (const auto& [product, measured] : algorithms) {
-        ordered_json entry = key_of(device, product);
-        std::erase_if(entries, [&](const ordered_json& each) { return is_of(each, entry); });
-        entry["algorithm"] = measured.words;
-        entry["microseconds"] = measured.microseconds;
-        entry["nodes"] = measured.nodes;
-        entries.push_back(std::move(entry));
+        results.push_back({key_of(device, product),
+                           {{"algorithm", measured.words},
+                            {"microseconds", measured.microseconds},
+                            {"nodes", measured.nodes}}});
     }
-    std::error_code error;
-    std::filesystem::create_directories(path->parent_path(), error);
-    if (error) {
-        throw RunError(fmt::format("{}: {}", path->parent_path().string(), error.message()));
-    }
-    std::string text = "{\"algorithms\": [";
-    for (std::size_t i = 0; i < entries.size(); ++i) {
-        text += (i == 0 ? "\n  " : ",\n  ") + entries[i].dump();
-    }
-    write_file_atomically(*path, text + "\n]}\n");
-    return path;
+    return save_tuning(kList, results);
 }
 
 }  // namespace vae::gpu

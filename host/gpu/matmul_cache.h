@@ -1,4 +1,4 @@
-// The file of the fastest algorithms that were measured, of all GPUs of a home.
+// The fastest algorithms that were measured, as the file of all GPUs of a home has them.
 #pragma once
 
 #include <array>
@@ -7,21 +7,11 @@
 #include <filesystem>
 #include <map>
 #include <optional>
-#include <string>
-#include <vector>
 
 #include "host/gpu/matmul_product.h"
+#include "host/gpu/tuned_device.h"
 
 namespace vae::gpu {
-
-// What an algorithm is for: another GPU or another library may not know it.
-struct MatmulDevice {
-    std::string gpu;         // "NVIDIA H100 80GB HBM3"
-    std::string capability;  // "9.0"
-    std::uint64_t cublaslt = 0;
-
-    bool operator==(const MatmulDevice&) const = default;
-};
 
 // The words of a cublasLtMatmulAlgo_t, and what was measured with it.
 struct MeasuredAlgorithm {
@@ -31,14 +21,10 @@ struct MeasuredAlgorithm {
     int nodes = 0;  // of a graph
 };
 
-// $XDG_CACHE_HOME/vae/matmul-plans.json, or below ~/.cache; nothing without a home.
-std::optional<std::filesystem::path> matmul_cache_path();
-
 class MatmulCache {
   public:
-    // Reads what the file has of this device. A file that is not there, or that nobody can read, is
-    // an empty one, and so is an entry that is not understood.
-    explicit MatmulCache(const MatmulDevice& device);
+    // Reads what the file has of this device. An entry that is not understood is none.
+    explicit MatmulCache(const TunedDevice& device);
 
     const MeasuredAlgorithm* find(const MatmulProduct& product) const;
 
@@ -46,10 +32,9 @@ class MatmulCache {
     std::map<MatmulProduct, MeasuredAlgorithm> algorithms_;
 };
 
-// Puts algorithms of a device into the file, in the place of those of the same products; all else
-// in it stays. Returns the file, or nothing where there is no home. Throws RunError when it cannot
-// be written.
+// Puts algorithms of a device into the file, in the place of those of the same products: see
+// save_tuning().
 std::optional<std::filesystem::path> save_matmul_algorithms(
-    const MatmulDevice& device, const std::map<MatmulProduct, MeasuredAlgorithm>& algorithms);
+    const TunedDevice& device, const std::map<MatmulProduct, MeasuredAlgorithm>& algorithms);
 
 }  // namespace vae::gpu

@@ -1,6 +1,5 @@
 #include "host/gpu/matmul_plans.h"
 
-#include <cuda_runtime.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,7 +7,6 @@
 #include <cstring>
 
 #include "host/error.h"
-#include "kernels/launch.h"
 
 namespace vae::gpu {
 namespace {
@@ -17,16 +15,6 @@ constexpr int kMostCandidates = 32;
 constexpr int kBitsAlignment = 16;  // bytes, of relu_bits_pitch()
 constexpr std::uint32_t kReductions =
     CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-
-MatmulDevice current_device() {
-    int index = 0;
-    kernels::cuda_check(cudaGetDevice(&index), "cudaGetDevice");
-    cudaDeviceProp properties = {};
-    kernels::cuda_check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-    return {.gpu = properties.name,
-            .capability = fmt::format("{}.{}", properties.major, properties.minor),
-            .cublaslt = cublasLtGetVersion()};
-}
 
 cudaDataType_t type_of_factors(MatmulTypes types) {
     return types == MatmulTypes::fp32 || types == MatmulTypes::tf32 ? CUDA_R_32F : CUDA_R_16BF;
@@ -174,7 +162,7 @@ void MatmulProblem::set_side(const void* bias, const void* bits) {
     if (bits != nullptr) set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, bits);
 }
 
-MatmulPlans::MatmulPlans() : device_(current_device()), cache_(device_) {
+MatmulPlans::MatmulPlans() : device_(current_tuned_device()), cache_(device_) {
     cublas_check(cublasLtCreate(&handle_), "cublasLtCreate");
 }
 

@@ -67,7 +67,7 @@ class MatmulPlans {
     MatmulPlans& operator=(MatmulPlans&&) = delete;
 
     cublasLtHandle_t handle() const { return handle_; }
-    const MatmulDevice& device() const { return device_; }
+    const TunedDevice& device() const { return device_; }
 
     // The cache's, if it has one that this device and library take; else the heuristic's first.
     // Throws RunError when there is none.
@@ -90,7 +90,7 @@ class MatmulPlans {
     bool is_usable(const MatmulProduct& product, MatmulProblem& problem,
                    const cublasLtMatmulAlgo_t& algorithm) const;
 
-    MatmulDevice device_;
+    TunedDevice device_;
     MatmulCache cache_;
     cublasLtHandle_t handle_ = nullptr;
     std::map<MatmulProduct, std::unique_ptr<MatmulPlan>> plans_;  // null: there is none

@@ -160,7 +160,7 @@ TuningReport tune_products(const std::vector<MatmulProduct>& products) {
 
 std::vector<MatmulProduct> products_of_run(const Config& config, const ParameterLayout& layout,
                                            const Splits& splits) {
-    CudaBackend backend(config, layout);
+    CudaBackend backend(config, layout, AutoPlan::counted);
     backend.set_data(splits);
     backend.set_state(start_state(
         config.train, initial_parameters(layout, config.model.initialization, config.train.seed)));

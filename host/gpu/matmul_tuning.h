@@ -17,7 +17,8 @@ namespace vae::gpu {
 TuningReport tune_products(const std::vector<MatmulProduct>& products);
 
 // The products of a training step on a full batch and of one on what is left at an epoch's end, and
-// of the evaluations of a run, with the algorithms that are kept.
+// of the evaluations of a run, with the algorithms that are kept; where train.plan is "auto", of
+// the plan that counting finds.
 std::vector<MatmulProduct> products_of_run(const Config& config, const ParameterLayout& layout,
                                            const Splits& splits);
 

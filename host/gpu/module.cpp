@@ -9,7 +9,7 @@
 #include <string>
 
 #include "host/gpu/cuda_backend.h"
-#include "host/gpu/matmul_tuning.h"
+#include "host/gpu/plan_tuning.h"
 #include "kernels/device_code.h"
 
 namespace vae::gpu {
@@ -97,7 +97,7 @@ __attribute__((visibility("default"))) void vae_cuda_tune(const vae::Config& con
                                                           const vae::ParameterLayout& layout,
                                                           const vae::Splits& splits,
                                                           vae::TuningReport& report) {
-    report = vae::gpu::tune_products(vae::gpu::products_of_run(config, layout, splits));
+    report = vae::gpu::tune_run(config, layout, splits);
 }
 
 }  // extern "C"

@@ -52,8 +52,10 @@ DenseLayer heads_as_pair(const Heads& heads) {
 // Rows of a decoder's means that are worth one call.
 constexpr int kDecodeRows = 512;
 
-int part_rows_of(const TrainConfig& train) {
-    return width(train.part_rows());
+// One draw, the KL term in closed form and as it is, the gradient through z.
+bool is_plain(const ObjectiveConfig& effective) {
+    return effective.samples == 1 && !effective.uses_log_ratio() && !effective.uses_free_bits() &&
+           effective.gradient == EncoderGradient::pathwise;
 }
 
 int draws_of(int examples, int samples) {
@@ -68,6 +70,45 @@ int draws_of(int examples, int samples) {
 
 }  // namespace
 
+int StepPlan::fusible_products() const {
+    return kLayerProducts * static_cast<int>(layers.size()) + fused_around_latents();
+}
+
+int StepPlan::products_by(LayerWay way) const {
+    int count = way == LayerWay::fused ? fused_around_latents() : 0;
+    for (const LayerPlan& plan : layers) count += plan.products_by(way);
+    return count;
+}
+
+int StepPlan::fused_around_latents() const {
+    return (fuses_heads ? kLayerProducts : 0) + (fuses_output ? kLayerProducts - 1 : 0);
+}
+
+bool can_fuse_heads(const Config& config) {
+    return is_plain(effective_objective(config)) &&
+           config.model.posterior == PosteriorCovariance::diagonal;
+}
+
+// The bound of importance weighting has all losses before any gradient.
+bool can_fuse_output(const Config& config) {
+    return config.model.likelihood == Likelihood::bernoulli &&
+           config.objective.bound != Bound::iwae;
+}
+
+HiddenShapes hidden_shapes(const Config& config, const ParameterLayout& layout, int capacity) {
+    const int samples = static_cast<int>(config.objective.samples);
+    const int part_rows = width(config.train.part_rows());
+    const int pseudo_inputs = LearnedPrior::encoder_rows(config.model);
+    return {.encoder = {.layers = layout.encoder,
+                        .behind = heads_as_layer(layout.heads),
+                        .capacity = capacity + pseudo_inputs,
+                        .training_rows = part_rows + pseudo_inputs},
+            .decoder = {.layers = layout.decoder,
+                        .behind = layout.output,
+                        .capacity = draws_of(capacity, samples),
+                        .training_rows = draws_of(part_rows, samples)}};
+}
+
 Network::Network(const Config& config, const ParameterLayout& layout, int capacity,
                  Precision precision, const Stream& stream, DeviceArena& arena)
     : model_(config.model),
@@ -76,13 +117,10 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       capacity_(capacity),
       samples_(static_cast<int>(config.objective.samples)),
       decode_capacity_(std::min(draws_of(capacity, samples_), std::max(capacity, kDecodeRows))),
-      is_plain_(samples_ == 1 && !objective_.uses_log_ratio() && !objective_.uses_free_bits() &&
-                objective_.gradient == EncoderGradient::pathwise),
+      is_plain_(is_plain(objective_)),
       storage_(precision == Precision::bf16 ? Storage::bf16 : Storage::fp32),
-      fuses_heads_(config.train.plan == FusionPlan::fused && is_plain_ && !layout.heads.is_full()),
-      // The bound of importance weighting has all losses before any gradient.
-      fuses_output_(config.train.plan == FusionPlan::fused &&
-                    model_.likelihood == Likelihood::bernoulli && objective_.bound != Bound::iwae),
+      fuses_heads_(config.train.plan == FusionPlan::fused && can_fuse_heads(config)),
+      fuses_output_(config.train.plan == FusionPlan::fused && can_fuse_output(config)),
       stream_(stream),
       products_(precision, stream, arena),
       losses_(stream),
@@ -90,16 +128,9 @@ Network::Network(const Config& config, const ParameterLayout& layout, int capaci
       prior_(config.model, layout, draws_of(capacity, samples_), stream, arena),
       parameters_(arena, layout.arena_size, "the parameters"),
       gradients_(arena, layout.arena_size, "the gradients"),
-      encoder_({.layers = layout.encoder,
-                .behind = heads_as_layer(layout.heads),
-                .capacity = capacity + prior_.encoder_rows(),
-                .training_rows = part_rows_of(config.train) + prior_.encoder_rows()},
-               config, storage_, products_, arena),
-      decoder_({.layers = layout.decoder,
-                .behind = layout.output,
-                .capacity = draws_of(capacity, samples_),
-                .training_rows = draws_of(part_rows_of(config.train), samples_)},
-               config, storage_, products_, arena) {
+      encoder_(hidden_shapes(config, layout, capacity).encoder, config, storage_, products_, arena),
+      decoder_(hidden_shapes(config, layout, capacity).decoder, config, storage_, products_,
+               arena) {
     const int draws = draws_of(capacity, samples_);
     const auto examples = static_cast<std::size_t>(capacity);
     const auto rows = static_cast<std::size_t>(draws);
@@ -178,21 +209,11 @@ void Network::read_parameters(const DeviceArray<float>& arena) {
     products_.read(arena.data(), operands);  // after what may throw
 }
 
-int Network::fused_around_latents() const {
-    return (fuses_heads_ ? kLayerProducts : 0) + (fuses_output_ ? kLayerProducts - 1 : 0);
-}
-
-int Network::fusible_products() const {
-    return kLayerProducts * static_cast<int>(encoder_.plan().size() + decoder_.plan().size()) +
-           fused_around_latents();
-}
-
-int Network::products_by(LayerWay way) const {
-    int count = way == LayerWay::fused ? fused_around_latents() : 0;
-    for (const HiddenLayers* layers : {&encoder_, &decoder_}) {
-        for (const LayerPlan& plan : layers->plan()) count += plan.products_by(way);
-    }
-    return count;
+StepPlan Network::plan() const {
+    StepPlan plan = {
+        .layers = encoder_.plan(), .fuses_heads = fuses_heads_, .fuses_output = fuses_output_};
+    plan.layers.insert(plan.layers.end(), decoder_.plan().begin(), decoder_.plan().end());
+    return plan;
 }
 
 void Network::parameters_changed() {

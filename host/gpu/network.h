@@ -47,6 +47,38 @@ struct StepPart {
     bool is_first = true;   // a later one adds to the gradients that are there
 };
 
+// Which ways a training step goes.
+struct StepPlan {
+    std::vector<LayerPlan> layers;  // hidden ones, of the encoder and then of the decoder
+    // In kernels of ours: the heads with the draw of z, and the gradient of z with theirs; the
+    // decoder's output with its losses and their gradient.
+    bool fuses_heads = false;
+    bool fuses_output = false;
+
+    // Products that could have a hidden layer's activation inside, and those of the last two that
+    // are in kernels of ours; and those that are computed in a way.
+    int fusible_products() const;
+    int products_by(LayerWay way) const;
+
+    bool operator==(const StepPlan&) const = default;
+
+  private:
+    // The gradient that the output's product passes on counts as the last hidden layer's.
+    int fused_around_latents() const;
+};
+
+// Whether plan `fused` takes the heads, and the output, where the device has its kernels.
+bool can_fuse_heads(const Config& config);
+bool can_fuse_output(const Config& config);
+
+// The hidden layers of both networks, for batches of up to `capacity` examples.
+struct HiddenShapes {
+    HiddenShape encoder;
+    HiddenShape decoder;
+};
+// Throws InputError for more draws than there are numbers for.
+HiddenShapes hidden_shapes(const Config& config, const ParameterLayout& layout, int capacity);
+
 // An example has `samples` draws of z, which are neighbouring rows of what the decoder sees: rows =
 // examples·samples. Training and evaluation take the objective's number of draws.
 class Network {
@@ -103,10 +135,7 @@ class Network {
                   const StepPart& part, kernels::LossSums* sums);
 
     const Matmul& matmul() const { return products_.matmul(); }
-    // Of a training step's products those that could have a hidden layer's activation inside, and
-    // those that are computed in a way.
-    int fusible_products() const;
-    int products_by(LayerWay way) const;
+    StepPlan plan() const;  // after start
     int capacity() const { return capacity_; }
     int samples() const { return samples_; }
     int draw_capacity() const { return capacity_ * samples_; }  // rows of the decoder
@@ -137,9 +166,6 @@ class Network {
 
   private:
     void reserve_objective(std::size_t examples, std::size_t rows, DeviceArena& arena);
-    // Products of the heads and of the decoder's output in kernels of ours. The gradient that the
-    // output's product passes on counts as the last hidden layer's.
-    int fused_around_latents() const;
     // x() through the encoder's hidden layers, and the prior's pseudo-inputs with it.
     void encode_hidden(int examples);
     // From there to heads_product_ and the prior's components.

@@ -6,6 +6,7 @@ LearnedPrior::LearnedPrior(const ModelConfig& model, const ParameterLayout& layo
                            const Stream& stream, DeviceArena& arena)
     : prior_(model.prior),
       count_(static_cast<int>(model.prior_components)),
+      encoder_rows_(encoder_rows(model)),
       draws_(draws),
       logvar_min_(static_cast<float>(model.logvar_min)),
       logvar_max_(static_cast<float>(model.logvar_max)),

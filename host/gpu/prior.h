@@ -20,7 +20,10 @@ class LearnedPrior {
 
     bool is_normal() const { return prior_ == Prior::normal; }
     // Rows that the encoder sees behind the examples: its pseudo-inputs.
-    int encoder_rows() const { return prior_ == Prior::vamp ? count_ : 0; }
+    static int encoder_rows(const ModelConfig& model) {
+        return model.prior == Prior::vamp ? static_cast<int>(model.prior_components) : 0;
+    }
+    int encoder_rows() const { return encoder_rows_; }
     kernels::ScratchSize scratch_size() const;
 
     // x[encoder_rows(), pixels] ← the pseudo-inputs; stored alike.
@@ -40,6 +43,7 @@ class LearnedPrior {
   private:
     const Prior prior_;
     const int count_;  // of components
+    const int encoder_rows_;
     const int draws_;
     const float logvar_min_;
     const float logvar_max_;

@@ -62,6 +62,8 @@ class TrainingSteps {
     // they have no more than `window_bytes`; those of a step in any case.
     std::size_t window_rows(std::size_t row_bytes, std::size_t window_bytes) const;
     void set_stepping(Stepping stepping) { stepping_ = stepping; }
+    // Of a graph, unless examples are streamed through windows of fewer.
+    int graph_steps() const { return graph_steps_; }
     // Queues all steps of a request that was checked. Waits for nothing but the copy of an earlier
     // request's steps and, if examples are streamed, for room to gather them.
     void run(const TrainRequest& request);

@@ -38,7 +38,8 @@ class Ours:
         self.arguments, self.config, self.folder = arguments, config, folder
         self.left = left
         self.workload, self.precision, self.plan = split_cell(cell)
-        # A cache of its own: what `vae devices --tune` once found here is not in these numbers.
+        # A cache of its own: what `vae devices --tune` once found here, algorithms and plans, is
+        # not in these numbers, and "auto" counts.
         self.environment = {**machine.environment(), "XDG_CACHE_HOME": str(folder / "cache")}
         self.settings = ([] if arguments.device == "cpu"
                          else ["--set", f"train.precision={self.precision}",
