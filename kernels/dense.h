@@ -6,7 +6,7 @@
 // TF32 each, of whose four products the least is left out: exact to 3·2^-22 of each product. An
 // instruction of a tensor core adds 8 (TF32) or 16 (bf16) products to a sum, and may cut each of
 // them and the sum at the last place of the largest, by at most 2^-23 of that; with two parts only
-// within 32 terms, whose sums are added rounded. The terms are in two halves, of every 32 (bf16:
+// within 16 terms, whose sums are added rounded. The terms are in two halves, of every 32 (bf16:
 // 64) neighbours the first 16 (32) and the others, whose sums are added last. The order is fixed:
 // same arrays, same bits. Of a NaN or infinity among its factors a sum is NaN or infinite.
 #pragma once
@@ -46,10 +46,13 @@ bool has_dense_kernels();
 // Shapes    x[rows, in], weight[out, in], product and h [rows, out], all stored alike; bias[out]
 // Writes    overwrites product and h, which may not overlap anything
 // Numerics  above; h of the float product before that is rounded to bf16. f: bias_activation.h
-// Cost      2·rows·in·out flops. A tile of 32×32 of the result reads 64 rows of factors, so the
-//           factors are read about (rows + out)/64 times; bound by the L2 cache where both are
-//           large
-// Launch    a block of 256 threads a tile, 40 KiB of shared memory
+// Cost      2·rows·in·out flops. A tile of the result is 32×32, so x is read out/32 times and the
+//           weight rows/32 times, from the L2 cache. Bound by the instructions of few blocks at the
+//           sizes it is made for, by the L2 cache where rows and out are large. A factor whose rows
+//           are no multiple of 16 bytes, or that is not aligned so, costs several times the
+//           instructions; one of bf16 with an odd number of columns waits for each stage.
+// Launch    a block of 256 threads a tile, 36 KiB of shared memory (dense_backward 38,
+//           dense_backward_weight 40)
 void dense_forward(Activation f, FloatFactors factors, const DenseSize& size, ConstReals x,
                    ConstReals weight, const float* bias, Reals product, Reals h,
                    const DenseStream& stream);
@@ -80,8 +83,8 @@ struct DenseGate {
 //           alike; stride >= out
 // Writes    overwrites h, and product but for its padding; they may not overlap anything
 // Numerics  above; h of the float product, with at most 10 roundings more
-// Cost      4·rows·in·out flops; a tile of 32×16 of h reads 64 rows of factors
-// Launch    a block of 256 threads a tile, 40 KiB of shared memory
+// Cost      4·rows·in·out flops; as dense_forward with tiles of 32×16 of h
+// Launch    a block of 256 threads a tile, 36 KiB of shared memory
 void dense_gated_forward(FloatFactors factors, const DenseSize& size, ConstReals x,
                          ConstReals weight, const DenseGate& gate, Reals product, Reals h,
                          const DenseStream& stream);

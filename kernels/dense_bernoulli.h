@@ -15,12 +15,11 @@ namespace vae::kernels {
 //           the pixels; recon[rows]. Of `input` the product is not looked at, of `gradient` not
 //           d_bias: dense_backward_weight has that.
 // Writes    overwrites recon and d_product, which may not overlap anything
-// Numerics  of the product as kernels/dense.h says; of the rest as bernoulli_forward_backward,
-// recon
-//           in float over 32 pixels and in double over these sums
-// Cost      2·rows·in·out flops, and about 75 instructions an element
-// Launch    a block of 256 threads a tile of 32×32, 40 KiB of shared memory. Throws
-//           std::invalid_argument if scratch is smaller than scratch_size(rows, out).
+// Numerics  of the product as kernels/dense.h says; of the rest as bernoulli_forward_backward, but
+//           recon in float over 32 pixels and in double over these sums
+// Cost      2·rows·in·out flops, and about 130 instructions an element
+// Launch    as dense_forward. Throws std::invalid_argument if scratch is smaller than
+//           scratch_size(rows, out).
 void dense_bernoulli(FloatFactors factors, const DenseSize& size, ConstReals h, ConstReals weight,
                      const LikelihoodInput& input, const LikelihoodGradient& gradient, float* recon,
                      const Scratch& scratch, const DenseStream& stream);

@@ -18,7 +18,7 @@ namespace vae::kernels {
 // Numerics  of the product as kernels/dense.h says; of the rest as reparameterize_forward, kl in
 //           float over 16 dimensions and in double over these sums
 // Cost      4·examples·in·latent flops, and about 250 instructions an element
-// Launch    a block of 256 threads for 32 examples and 16 dimensions, 40 KiB of shared memory.
+// Launch    a block of 256 threads for 32 examples and 16 dimensions, see dense_gated_forward.
 //           Throws std::invalid_argument if scratch is smaller than
 //           scratch_size(examples, 2·latent).
 void dense_reparameterize(FloatFactors factors, int in, ConstReals h, ConstReals weight,
@@ -40,7 +40,7 @@ struct KlGradient {
 //           heads' biases are those of dense_backward_weight.
 // Numerics  of the product as kernels/dense.h says; of the rest as reparameterize_backward
 // Cost      2·rows·out·latent flops, and about 250 instructions an element
-// Launch    a block of 256 threads a tile of 32×32 of z, 40 KiB of shared memory
+// Launch    as dense_backward
 void dense_reparameterize_backward(FloatFactors factors, const DenseSize& size,
                                    ConstReals d_product, ConstReals weight, const HeadsView& heads,
                                    const EpsilonSource& source, const KlGradient& kl, Reals d_heads,

@@ -5,9 +5,8 @@
 //
 //           sum        sum[2i + j] at (g + 8i, 2t + j)
 //   TF32    depth 8    a[2j + i] at (g + 8i, t + 4j),  b[j] at (t + 4j, g)
-//   bf16    depth 16   likewise of two elements that are neighbours in depth, the first in the
-//   lower
-//                      half: a[2j + i] from (g + 8i, 2t + 8j) on, b[j] from (2t + 8j, g) on
+//   bf16    depth 16   likewise of two elements that are neighbours in depth, the first below:
+//                      a[2j + i] from (g + 8i, 2t + 8j) on, b[j] from (2t + 8j, g) on
 #pragma once
 
 #include <cuda_runtime.h>
