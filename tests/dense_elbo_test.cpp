@@ -137,6 +137,10 @@ class DenseElbo : public DenseTest {
         expect_near(recon.download(), expected_recon.download(), 1e-6, error * layer.out, "recon");
     }
 
+    static void expect_product_of_heads(const Kind& kind, const Layer& layer,
+                                        const std::vector<float>& h,
+                                        const std::vector<float>& weight,
+                                        const std::vector<float>& sums);
     void check_heads(const Kind& kind, const Layer& layer);
     void check_heads_backward(const Kind& kind, const Layer& layer);
 };
@@ -157,6 +161,30 @@ TEST_F(DenseElbo, LargeSizes) {
         check_bernoulli(kind, {128, 400, 784}, 1, false);
         check_bernoulli(kind, {33, 16, 1100}, 1, false);
     }
+}
+
+// The heads' product, whose padding is left alone.
+void DenseElbo::expect_product_of_heads(const Kind& kind, const Layer& layer,
+                                        const std::vector<float>& h,
+                                        const std::vector<float>& weight,
+                                        const std::vector<float>& sums) {
+    const int stride = padded(layer.out);
+    std::vector<float> outputs;
+    std::vector<Bound> bounds;
+    for (int r = 0; r < layer.rows; ++r) {
+        for (int o = 0; o < 2 * stride; ++o) {
+            const float value = sums[at(r, o, 2 * stride)];
+            if (o % stride >= layer.out) {
+                ASSERT_TRUE(std::isnan(value)) << "padding is written";
+                continue;
+            }
+            outputs.push_back(value);
+            bounds.push_back(sum_of_products(
+                kind, layer.in, [&](std::size_t k) { return h[at(r, 0, layer.in) + k]; },
+                [&](std::size_t k) { return weight[at(o, 0, layer.in) + k]; }));
+        }
+    }
+    expect_close(outputs, bounds, "product");
 }
 
 // Of a layer to so many dimensions.
@@ -206,24 +234,7 @@ void DenseElbo::check_heads(const Kind& kind, const Layer& layer) {
     dense_reparameterize(kind.factors, layer.in, on_h.get(), on_weight.get(), heads, source,
                          product.data(), draws_of(got), scratch.get(), stream().get());
 
-    std::vector<float> outputs;
-    std::vector<Bound> bounds;
-    const std::vector<float> sums = product.download();
-    for (int r = 0; r < layer.rows; ++r) {
-        for (int o = 0; o < 2 * stride; ++o) {
-            const float value = sums[at(r, o, 2 * stride)];
-            if (o % stride >= latent) {
-                ASSERT_TRUE(std::isnan(value)) << "padding is written";
-                continue;
-            }
-            outputs.push_back(value);
-            bounds.push_back(sum_of_products(
-                kind, layer.in, [&](std::size_t k) { return h[at(r, 0, layer.in) + k]; },
-                [&](std::size_t k) { return weight[at(o, 0, layer.in) + k]; }));
-        }
-    }
-    expect_close(outputs, bounds, "product");
-
+    expect_product_of_heads(kind, layer, h, weight, product.download());
     Arrays expected = make();
     heads.product = product.data();
     reparameterize_forward(heads, source, draws_of(expected), stream().get());
