@@ -180,10 +180,10 @@ struct DenseCells {
 //   static constexpr bool kSumsOfA;     // whether the sums of a over depth are wanted
 //   static constexpr bool kRowSums;     // whether sums over the result's rows are
 //   static constexpr bool kLoadsTogether;
-//   Loaded load(int row, int column);   // what an element needs beside, read before the product;
-//   or void load(const DenseCells<kSums>&, Loaded (&)[kElements]);   // of all of a thread's
-//   elements,
-//                                       // with its warp, if kLoadsTogether
+//   Loaded load(int row, int column);
+//                                   // what an element needs beside, read before the product; or
+//   void load(const DenseCells<kSums>&, Loaded (&)[kElements]);
+//                                   // of a thread's elements, with its warp, if kLoadsTogether
 //   void apply(int row, int column, const float (&sums)[kSums], const Loaded&);  // stores it, and
 //                                       // returns a float, the term of the row's sum, if kRowSums
 //   void store_sum(int row, double sum);    // if kSumsOfA

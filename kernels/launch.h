@@ -37,8 +37,9 @@ struct LaunchShape {
     dim3 grid;
     dim3 block;
     std::size_t shared_bytes = 0;  // dynamic
-    // The kernel calls wait_for_previous_kernel (kernels/programmatic.cuh), and what is before it
-    // in the stream is a kernel.
+    // The kernel calls wait_for_previous_kernel (kernels/programmatic.cuh). Behind a kernel that
+    // lets the next one start it may then begin before that one is done; behind all else as any
+    // other.
     bool starts_early = false;
 };
 

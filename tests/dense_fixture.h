@@ -29,7 +29,8 @@ inline constexpr Kind kKinds[] = {{Storage::fp32, FloatFactors::two_tf32, "fp32"
                                   {Storage::fp32, FloatFactors::tf32, "tf32"},
                                   {Storage::bf16, FloatFactors::tf32, "bf16"}};
 
-// To nearest, ties away from zero, 10 bits of mantissa.
+// To nearest, ties away from zero, 10 bits of mantissa: by its definition, apart from what tests
+// run on.
 inline double to_tf32(double value) {
     constexpr std::uint32_t kLost = 13;
     const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
@@ -46,10 +47,21 @@ inline Bound within(const Kind& kind, const Sum& sum, int terms) {
     const int depth = kind.storage == Storage::bf16 ? 16 : 8;
     const int cuts = 2 * (depth + 1);  // of an instruction, in roundings
     if (kind.storage == Storage::fp32 && kind.factors == FloatFactors::two_tf32) {
-        return sum.within(3 * 4 + 6 * cuts + terms / 32 + kAdditions);
+        return sum.within(3 * 4 + 6 * cuts + terms / 32.0 + kAdditions);
     }
     const int instructions = terms / (2 * depth) + 1;  // for half of the terms
     return sum.within(cuts * instructions + kAdditions);
+}
+
+// The least stride that the layout of parameters makes: a multiple of 8.
+inline int padded(int outputs) {
+    return (outputs + 7) / 8 * 8;
+}
+
+// An element's place in rows of so many columns.
+inline std::size_t at(int row, int column, int columns) {
+    return static_cast<std::size_t>(row) * static_cast<std::size_t>(columns) +
+           static_cast<std::size_t>(column);
 }
 
 // Σ_k a(k)·b(k), of factors as they are stored.

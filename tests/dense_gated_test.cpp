@@ -9,11 +9,6 @@
 namespace vae::test {
 namespace {
 
-// The least that the layout of parameters makes: a multiple of 8.
-int padded(int outputs) {
-    return (outputs + 7) / 8 * 8;
-}
-
 // A gated layer [rows, in] → [rows, out], and the gradient of the layer behind it, of `behind`
 // outputs. What is padding is NaN where nothing may depend on it.
 struct Inputs {
@@ -38,10 +33,6 @@ struct Inputs {
         }
     }
 
-    static std::size_t at(int row, int column, int columns) {
-        return static_cast<std::size_t>(row) * static_cast<std::size_t>(columns) +
-               static_cast<std::size_t>(column);
-    }
     std::vector<float> make(int height, int width, std::uint32_t stream) const {
         return stored(random_normals(Shape{height, width}.size(), stream), kind.storage);
     }
@@ -109,7 +100,7 @@ class DenseGated : public DenseTest {
         std::vector<Bound> bounds;
         for (int row = 0; row < in.rows; ++row) {
             for (int column = 0; column < 2 * in.stride; ++column) {
-                const float value = got[Inputs::at(row, column, 2 * in.stride)];
+                const float value = got[at(row, column, 2 * in.stride)];
                 if (in.is_padding(column)) {
                     ASSERT_TRUE(std::isnan(value)) << "padding is written";
                     continue;
@@ -164,9 +155,9 @@ class DenseGated : public DenseTest {
             for (int c = 0; c < in.out; ++c) {
                 Sum sum;
                 for (int r = 0; r < in.rows; ++r) {
-                    sum.add(d_product[Inputs::at(r, first + c, 2 * in.stride)]);
+                    sum.add(d_product[at(r, first + c, 2 * in.stride)]);
                 }
-                bounds.push_back(sum.within(in.rows / 8 + 9));
+                bounds.push_back(sum.within(in.rows / 8.0 + 9));
             }
             return bounds;
         };

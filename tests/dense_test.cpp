@@ -172,7 +172,7 @@ class Dense : public DenseTest {
             for (std::size_t r = 0; r < static_cast<std::size_t>(in.size.rows); ++r) {
                 sum.add(in.d_product[r * in.bias_out.size() + o]);
             }
-            d_bias.push_back(sum.within(in.size.rows / 8 + 9));
+            d_bias.push_back(sum.within(in.size.rows / 8.0 + 9));
         }
         expect_close(got.d_bias, d_bias, "d_bias");
     }

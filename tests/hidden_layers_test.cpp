@@ -171,8 +171,8 @@ class HiddenLayersTest : public testing::TestWithParam<Precision> {
             for (const LayerPlan& second : ways(with_epilogues)) {
                 SCOPED_TRACE(name_of(first) + ", " + name_of(second));
                 decoder.start({first, second});
-                EXPECT_EQ(name_of(decoder.plan()[0]), name_of(first));
-                EXPECT_EQ(name_of(decoder.plan()[1]), name_of(second));
+                expect_ways(decoder.plan()[0], first);
+                expect_ways(decoder.plan()[1], second);
                 expect_near(decoder.run(kRows), expected, gate);
                 expect_near(decoder.run(kFewerRows), expected_of_fewer, gate);
             }
@@ -180,6 +180,14 @@ class HiddenLayersTest : public testing::TestWithParam<Precision> {
     }
 
   private:
+    // Of epilogues a layer has those that cuBLASLt has here, and products else.
+    static void expect_ways(const LayerPlan& got, const LayerPlan& wanted) {
+        const auto is_as_wanted = [](LayerWay way, LayerWay wish) {
+            return way == wish || (wish == LayerWay::epilogue && way == LayerWay::products);
+        };
+        EXPECT_TRUE(is_as_wanted(got.forward, wanted.forward)) << name_of(got);
+        EXPECT_TRUE(is_as_wanted(got.backward, wanted.backward)) << name_of(got);
+    }
     static std::string name_of(const LayerPlan& plan) {
         const std::vector<std::string> names = {"products", "epilogue", "fused"};
         return names[static_cast<std::size_t>(plan.forward)] + "/" +

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdlib>
+#include <optional>
 #include <random>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -25,11 +27,17 @@ class MatmulTest : public ::testing::Test {
     void SetUp() override {
         int count = 0;
         ASSERT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
+        if (const char* home = std::getenv("XDG_CACHE_HOME")) before_ = home;
         ASSERT_EQ(setenv("XDG_CACHE_HOME", home_.path().c_str(), 1), 0);
     }
-    void TearDown() override { ASSERT_EQ(unsetenv("XDG_CACHE_HOME"), 0); }
+    void TearDown() override {
+        ASSERT_EQ(
+            before_ ? setenv("XDG_CACHE_HOME", before_->c_str(), 1) : unsetenv("XDG_CACHE_HOME"),
+            0);
+    }
 
     vae::testing::TemporaryFolder home_;
+    std::optional<std::string> before_;
     const Stream stream_;
     const MatmulLane lane_{stream_};
 };

@@ -32,6 +32,13 @@ tensors() {
 }
 same_tensors() { cmp -s <(tensors "$1") <(tensors "$2"); }
 
+# Before anything is measured.
+touch "$folder/file"
+status=0
+message=$(XDG_CACHE_HOME=$folder/file "$vae" devices --tune "${settings[@]}" 2>&1 >/dev/null) || status=$?
+[[ $status -eq 2 && $message == "vae: error: "*"$folder/file"* && $message != *$'\n'* ]] ||
+    fail "a file that cannot be written: status $status, $message"
+
 "$vae" devices | grep -q '^CUDA driver [0-9.]*, runtime [0-9.]*, cuBLASLt [0-9]\{5,\}$' ||
     fail 'no word of the versions'
 train untuned

@@ -57,8 +57,8 @@ class HiddenLayers {
     // the stream, which does not capture then; all else is as in a step. Throws RunError when
     // cuBLASLt fails.
     void start();
-    // The same from a wish for each layer, of which epilogues are taken as far as cuBLASLt has
-    // them; none where train.plan could have none.
+    // The same from a wish for each layer, which no plan has so far: tests mix the ways. Epilogues
+    // are taken as far as cuBLASLt has them; none where train.plan could have none.
     void start(const std::vector<LayerPlan>& wanted);
 
     bool empty() const { return hidden_.empty(); }

@@ -69,8 +69,10 @@ class LayerProducts {
                               int rows);
 
     // The same by products of ours, where the device has them: see kernels/dense.h. All but a
-    // pass's first start early: the kernel ahead in the stream, which made x or d_product, writes
-    // no parameters, and began when those that do were done. product ← x·Wᵀ and h ← f(product + b)
+    // pass's first, and but those of weights, start early: what is ahead in the stream then writes
+    // no parameters, and began when those that do were done.
+    //
+    // product ← x·Wᵀ and h ← f(product + b)
     void forward_fused(kernels::Activation f, const DenseLayer& layer, ConstReals x, int rows,
                        Reals product, Reals h, bool is_first) const;
     // Likewise of a gated layer, but for the product's padding.

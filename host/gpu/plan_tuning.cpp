@@ -1,15 +1,23 @@
 #include "host/gpu/plan_tuning.h"
 
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <limits>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
+#include "host/error.h"
+#include "host/files.h"
 #include "host/gpu/cuda_backend.h"
 #include "host/gpu/matmul_tuning.h"
+#include "host/gpu/tuning_file.h"
 
 namespace vae::gpu {
 namespace {
@@ -150,8 +158,16 @@ class PlanTuning {
             } catch (const std::runtime_error& error) {
                 if (&candidate == &candidates_.front()) throw;
                 candidate.report.problem = error.what();
+                expect_device_to_go_on(candidate);
             }
         }
+    }
+
+    // Of some failures no device recovers.
+    static void expect_device_to_go_on(const Candidate& candidate) {
+        if (cudaDeviceSynchronize() == cudaSuccess) return;
+        throw RunError(fmt::format("the GPU failed in plan {}: {}; set train.plan to another one",
+                                   name_of(candidate.plan), candidate.report.problem));
     }
 
     void measure(Candidate& candidate) {
@@ -201,6 +217,12 @@ MeasuredPlan plan_to_keep(const std::vector<MeasuredPlan>& measured) {
 }
 
 TuningReport tune_run(const Config& config, const ParameterLayout& layout, const Splits& splits) {
+    // Before minutes of measuring.
+    if (const auto file = tuning_file_path()) {
+        std::error_code failure;  // then the file is no more writable than the folder
+        std::filesystem::create_directories(file->parent_path(), failure);
+        check_writable(*file);
+    }
     PlanTuning plans(config, layout, splits);
     TuningReport report = tune_products(plans.products());
     if (plans.has_choice()) plans.measure(report);

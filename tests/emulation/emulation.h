@@ -74,6 +74,9 @@ void propose_only_serial_sums();
 // graph runs), since the last reset. A kernel's name is without its namespaces and parameters.
 std::map<std::string, std::uint64_t> calls();
 std::map<std::string, std::uint64_t> launches();
+// Of those with programmatic stream serialization, which may begin before what is ahead of them
+// ends.
+std::map<std::string, std::uint64_t> early_launches();
 
 // What was created and not yet destroyed.
 struct Live {

@@ -75,6 +75,7 @@ std::size_t foreign_pointer(const Kernel& kernel) {
 void run_kernel(const Kernel& kernel) {
     Runtime& device = runtime();
     ++device.launches.try_emplace(kernel.name).first->second;
+    if (kernel.is_programmatic) ++device.early_launches.try_emplace(kernel.name).first->second;
     if (const std::size_t parameter = foreign_pointer(kernel); parameter != 0) {
         break_device(cudaErrorIllegalAddress,
                      fmt::format("{}: parameter {} points to memory that is not the device's",

@@ -214,6 +214,11 @@ std::map<std::string, std::uint64_t> launches() {
     return {runtime().launches.begin(), runtime().launches.end()};
 }
 
+std::map<std::string, std::uint64_t> early_launches() {
+    const std::scoped_lock lock(runtime().mutex);
+    return {runtime().early_launches.begin(), runtime().early_launches.end()};
+}
+
 Live live() {
     const Runtime& device = runtime();
     const std::scoped_lock lock(runtime().mutex);
@@ -261,6 +266,7 @@ void reset() {
     device.message.clear();
     device.calls.clear();
     device.launches.clear();
+    device.early_launches.clear();
     device.capability_major = 9;
     device.capability_minor = 0;
     device.epilogues.clear();

@@ -84,6 +84,7 @@ struct Runtime {
     std::vector<Fault> faults;
     std::map<std::string, std::uint64_t, std::less<>> calls;
     std::map<std::string, std::uint64_t, std::less<>> launches;
+    std::map<std::string, std::uint64_t, std::less<>> early_launches;
 
     std::map<std::uintptr_t, Allocation> allocations;  // by address
     std::size_t device_bytes = 0;                      // of device memory, allocated …

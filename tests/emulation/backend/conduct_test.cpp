@@ -108,6 +108,57 @@ TEST_F(BackendConduct, AStepIsElevenProductsAndElevenKernelsOrSevenOrFour) {
     }
 }
 
+// What starts early reads weights before the kernel ahead is done, so a pass's first product,
+// behind the optimiser, must not; nor do the gradients of weights, whose factors are none.
+TEST_F(BackendConduct, ProductsOfOursStartEarlyButForThoseBehindTheOptimizer) {
+    using Counts = std::map<std::string, std::uint64_t>;
+    const auto early_in_two_steps = [&](bool has_encoder, bool has_decoder, std::uint32_t parts) {
+        Config own = config;
+        own.train.plan = FusionPlan::fused;
+        own.train.micro_batches = parts;
+        if (!has_encoder) own.model.encoder_hidden = {};
+        if (!has_decoder) own.model.decoder_hidden = {};
+        const ParameterLayout of_own(own.model, kPixels);
+        gpu::CudaBackend backend(own, of_own);
+        backend.set_data(splits);
+        backend.set_state(
+            start_state(own.train, initial_parameters(of_own, Initialization::pytorch, 1)));
+        emulation::reset();
+        backend.train(request_of({0, 1, 2, 3, 4, 5, 6, 7}));
+        (void)backend.take_totals();
+        Counts result;
+        for (const auto& [kernel, count] : emulation::early_launches()) {
+            for (const char* part : {" ForwardEpilogue", " HeadsEpilogue", "BernoulliEpilogue",
+                                     " BackwardEpilogue", "HeadsBackward", "WeightEpilogue"}) {
+                if (kernel.find(part) != std::string::npos) result[part] += count;
+            }
+        }
+        return result;
+    };
+    // Of the hidden layers the decoder's forward, both layers' gradients.
+    EXPECT_EQ(early_in_two_steps(true, true, 1), (Counts{{" ForwardEpilogue", 2},
+                                                         {" HeadsEpilogue", 2},
+                                                         {"BernoulliEpilogue", 2},
+                                                         {" BackwardEpilogue", 4},
+                                                         {"HeadsBackward", 2}}));
+    EXPECT_EQ(early_in_two_steps(true, true, 2), (Counts{{" ForwardEpilogue", 4},
+                                                         {" HeadsEpilogue", 4},
+                                                         {"BernoulliEpilogue", 4},
+                                                         {" BackwardEpilogue", 8},
+                                                         {"HeadsBackward", 4}}));
+    EXPECT_EQ(early_in_two_steps(true, false, 1), (Counts{{" HeadsEpilogue", 2},
+                                                          {"BernoulliEpilogue", 2},
+                                                          {" BackwardEpilogue", 2},
+                                                          {"HeadsBackward", 2}}));
+    // The heads are the first product here.
+    EXPECT_EQ(early_in_two_steps(false, true, 1), (Counts{{" ForwardEpilogue", 2},
+                                                          {"BernoulliEpilogue", 2},
+                                                          {" BackwardEpilogue", 2},
+                                                          {"HeadsBackward", 2}}));
+    EXPECT_EQ(early_in_two_steps(false, false, 1),
+              (Counts{{"BernoulliEpilogue", 2}, {"HeadsBackward", 2}}));
+}
+
 // Whichever call fails, at whichever of its places, the caller gets an exception, and nothing is
 // left behind.
 TEST_F(BackendConduct, AFailedCallIsAnExceptionAndLeaksNothing) {
