@@ -16,7 +16,6 @@ namespace vae::bench {
 namespace {
 
 using kernels::Activation;
-using kernels::Bf16;
 using kernels::DenseSize;
 using kernels::FloatFactors;
 
@@ -169,15 +168,11 @@ void add_dense_layers() {
         {128, 784, 400}, {128, 400, 784},  {20, 784, 200},    {20, 200, 200},
         {1000, 50, 200}, {1000, 200, 200}, {8192, 4096, 4096}};
     for (const Named& pass : kPasses) {
-        const auto measure_pass = [pass](benchmark::State& state, Precision precision,
+        const auto measure_pass = [pass](auto element, benchmark::State& state, Precision precision,
                                          bool is_fused) {
-            if (precision == Precision::bf16) {
-                measure<Bf16>(state, pass.pass, precision, is_fused);
-            } else {
-                measure<float>(state, pass.pass, precision, is_fused);
-            }
+            measure<decltype(element)>(state, pass.pass, precision, is_fused);
         };
-        add_dense(std::string("dense_") + pass.name, measure_pass, sizes);
+        add_dense(std::string("dense_") + pass.name, by_storage(measure_pass), sizes);
     }
 }
 

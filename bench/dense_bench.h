@@ -4,12 +4,14 @@
 
 #include <benchmark/benchmark.h>
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "host/config.h"
 #include "kernels/dense.h"
+#include "kernels/reals.h"
 
 namespace vae::bench {
 
@@ -21,6 +23,18 @@ void add_dense_elbo();
 kernels::FloatFactors factors_of(Precision precision);
 
 using DenseRow = std::function<void(benchmark::State&, Precision, bool is_fused)>;
+// That of measure(element, state, precision, is_fused), where the type of `element` is that of what
+// is stored as factors are.
+template <class Measure>
+DenseRow by_storage(const Measure& measure) {
+    return [measure](benchmark::State& state, Precision precision, bool is_fused) {
+        if (precision == Precision::bf16) {
+            measure(kernels::Bf16{}, state, precision, is_fused);
+        } else {
+            measure(float{}, state, precision, is_fused);
+        }
+    };
+}
 // All rows of a name, of each of these sizes {rows, in, out} if there are any. What is fused fails
 // where the GPU has no such kernels.
 void add_dense(const std::string& name, const DenseRow& measure,

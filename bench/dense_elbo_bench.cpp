@@ -13,7 +13,6 @@
 namespace vae::bench {
 namespace {
 
-using kernels::Bf16;
 using kernels::FloatFactors;
 
 constexpr int kRows = 128;
@@ -145,14 +144,11 @@ void add_dense_elbo() {
                                 {Part::reparameterize, "reparameterize"},
                                 {Part::reparameterize_backward, "reparameterize_backward"}};
     for (const Named& part : kParts) {
-        add_dense(std::string("dense_") + part.name,
-                  [part](benchmark::State& state, Precision precision, bool is_fused) {
-                      if (precision == Precision::bf16) {
-                          measure<Bf16>(state, part.part, precision, is_fused);
-                      } else {
-                          measure<float>(state, part.part, precision, is_fused);
-                      }
-                  });
+        const auto measure_part = [part](auto element, benchmark::State& state, Precision precision,
+                                         bool is_fused) {
+            measure<decltype(element)>(state, part.part, precision, is_fused);
+        };
+        add_dense(std::string("dense_") + part.name, by_storage(measure_part));
     }
 }
 

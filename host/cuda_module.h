@@ -67,7 +67,7 @@ std::unique_ptr<Backend> make_cuda_backend(const Config& config, const Parameter
 // Measures the products of a run of this configuration, and its training steps in each plan if
 // train.plan is "auto", and keeps what is the fastest for later runs. Throws RunError as
 // make_cuda_backend, and when the device or the disk is full; InputError for a precision that the
-// device does not have.
+// device does not have, and, before anything is measured, for a file that cannot be written.
 TuningReport tune_cuda(const Config& config, const ParameterLayout& layout, const Splits& splits);
 
 // What the module exports (extern "C", host/gpu/module.cpp).

@@ -17,7 +17,8 @@ namespace vae::kernels {
 //           null
 // Numerics  of the product as kernels/dense.h says; of the rest as reparameterize_forward, kl in
 //           float over 16 dimensions and in double over these sums
-// Cost      4·examples·in·latent flops, and about 250 instructions an element
+// Cost      4·examples·in·latent flops, and the instructions of reparameterize_forward, noise for
+//           every two elements
 // Launch    a block of 256 threads for 32 examples and 16 dimensions, see dense_gated_forward.
 //           Throws std::invalid_argument if scratch is smaller than
 //           scratch_size(examples, 2·latent).
@@ -39,7 +40,8 @@ struct KlGradient {
 // Writes    overwrites d_heads, its padding with zero; nothing may overlap. The gradients of the
 //           heads' biases are those of dense_backward_weight.
 // Numerics  of the product as kernels/dense.h says; of the rest as reparameterize_backward
-// Cost      2·rows·out·latent flops, and about 250 instructions an element
+// Cost      2·rows·out·latent flops, and the instructions of reparameterize_backward, noise once
+//           for every four elements
 // Launch    as dense_backward
 void dense_reparameterize_backward(FloatFactors factors, const DenseSize& size,
                                    ConstReals d_product, ConstReals weight, const HeadsView& heads,

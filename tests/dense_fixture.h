@@ -40,14 +40,16 @@ inline double to_tf32(double value) {
 
 // What the kernels may lose of a sum of products of factors as they are taken. An instruction cuts
 // each of its products and the sum before, by two roundings of the largest. Of floats in two parts
-// a product lacks at most 3·2^-22 of itself, and takes part in three instructions of the six for
-// its half of a stage, which no others cut; the sums of stages are added rounded.
+// a product lacks at most 3·2^-22 of itself; those of the first parts are in two instructions for a
+// half of a stage, which no others cut, those with a rest are 2^-11 of them and in four; the sums
+// of stages are added with two roundings.
 inline Bound within(const Kind& kind, const Sum& sum, int terms) {
     constexpr int kAdditions = 4;  // of halves, and what is added to the sum behind it
     const int depth = kind.storage == Storage::bf16 ? 16 : 8;
     const int cuts = 2 * (depth + 1);  // of an instruction, in roundings
     if (kind.storage == Storage::fp32 && kind.factors == FloatFactors::two_tf32) {
-        return sum.within(3 * 4 + 6 * cuts + terms / 32.0 + kAdditions);
+        const double of_rests = 4 * 2 * 0x1p-11 * cuts;
+        return sum.within(3 * 4 + 2 * cuts + of_rests + 2 * (terms / 32.0 + 1) + kAdditions);
     }
     const int instructions = terms / (2 * depth) + 1;  // for half of the terms
     return sum.within(cuts * instructions + kAdditions);
